@@ -1,0 +1,27 @@
+"""What hookmap raises and warns with: one sentence that says what came, what was expected and what to do."""
+
+from __future__ import annotations
+
+
+class HookmapError(ValueError):
+    """Base of every error that hookmap raises on purpose."""
+
+
+class ImageError(HookmapError):
+    """An image that can't be read or explained."""
+
+
+class ModelError(HookmapError):
+    """A model that can't be found, built, loaded or hooked."""
+
+
+class LayerError(HookmapError):
+    """A layer that isn't there, didn't run, or can't be read as a grid."""
+
+
+class TargetError(HookmapError):
+    """A target that doesn't exist or doesn't depend on the layer."""
+
+
+class HookmapWarning(UserWarning):
+    """A result that exists but should not be trusted as it is."""
