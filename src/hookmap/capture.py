@@ -13,7 +13,7 @@ import copy
 import dataclasses
 import threading
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from typing import Any
 
@@ -227,8 +227,6 @@ class Capture(Mapping[str, Record]):
 
         def swap(_: nn.Module, __: Any, output: Any) -> Any:
             nonlocal calls
-            if threading.get_ident() != self._thread:
-                return None
             calls += 1
             if calls - 1 != call:
                 return None
@@ -237,13 +235,10 @@ class Capture(Mapping[str, Record]):
 
         args, kwargs = inputs
         self._replaying = True
-        with _REGISTRATION:
-            handle = module.register_forward_hook(swap)
         try:
-            with torch.no_grad():
+            with hooked([module], swap), torch.no_grad():
                 return self._model(*args, **kwargs)
         finally:
-            handle.remove()
             self._replaying = False
 
     def _active(self) -> bool:
@@ -308,6 +303,21 @@ class Capture(Mapping[str, Record]):
             for call in record.calls:
                 call.activations = {key: tensor.detach() for key, tensor in call.activations.items()}
                 call.gradients = {key: tensor.detach() for key, tensor in call.gradients.items()}
+
+
+@contextmanager
+def hooked(modules: Iterable[nn.Module], hook: Callable[[nn.Module, Any, Any], Any]) -> Iterator[None]:
+    """Call ``hook(module, args, output)`` after each of the modules, in this thread only, inside the block."""
+    thread = threading.get_ident()
+
+    def in_this_thread(module: nn.Module, args: Any, output: Any) -> Any:
+        return hook(module, args, output) if threading.get_ident() == thread else None
+
+    with ExitStack() as stack:
+        with _REGISTRATION:
+            for module in modules:
+                stack.callback(module.register_forward_hook(in_this_thread).remove)
+        yield
 
 
 INPUT = "input"

@@ -1,0 +1,296 @@
+"""What layers a model has, how they lay out their activations, and which is best for a heatmap."""
+
+from __future__ import annotations
+
+import re
+import weakref
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+from hookmap.capture import Capture, capture, hooked, tensors_in
+from hookmap.errors import HookmapError, LayerError
+from hookmap.layouts import Layout, read_layout
+
+if TYPE_CHECKING:
+    from rich.tree import Tree
+
+# Layers that pass on, rearrange or shrink what another made: never the best one to explain.
+_SHRINKS = re.compile(r"pool", re.IGNORECASE)
+_PASSES_ON = re.compile(r"dropout|identity|flatten|permute|droppath|stochasticdepth|reshape", re.IGNORECASE)
+_ATTENTION = re.compile(r"attention|attn", re.IGNORECASE)
+_CHANNELS_FIRST = (
+    nn.modules.conv._ConvNd,
+    nn.modules.batchnorm._BatchNorm,
+    nn.modules.instancenorm._InstanceNorm,
+    nn.GroupNorm,
+    nn.modules.pooling._MaxPoolNd,
+    nn.modules.pooling._AvgPoolNd,
+    nn.modules.pooling._AdaptiveAvgPoolNd,
+    nn.modules.pooling._AdaptiveMaxPoolNd,
+)
+
+
+@dataclass(eq=False)
+class LayerInfo:
+    """One layer as it ran on one input.
+
+    Attributes:
+        name: dotted module name; ``""`` is the model.
+        kind: the module's class name.
+        shape: output shape for a batch of one; of the first tensor if there are several; None if the layer
+            didn't run or returns no tensor.
+        layout: how the output holds its grid; None where it can't be read as one.
+        parameters: number of parameters, those of sub-layers included.
+        calls: how many times the layer ran.
+    """
+
+    name: str
+    kind: str
+    parameters: int
+    shape: tuple[int, ...] | None = None
+    layout: Layout | None = None
+    calls: int = 0
+
+
+@dataclass(eq=False)
+class _Output:
+    """One tensor as it left one or several modules, innermost first."""
+
+    tensor: weakref.ref[Tensor]
+    modules: list[str]
+
+
+@dataclass(eq=False)
+class Trace:
+    """The layers of a model as they ran on one example input, from input to output."""
+
+    layers: dict[str, LayerInfo]
+    field: tuple[int, ...]
+    outputs: list[_Output] = field(default_factory=list)
+
+    def layout(self, name: str) -> Layout:
+        """The layout of a layer.
+
+        Raises:
+            LayerError: if the layer didn't run, or its output can't be read as a grid.
+        """
+        info = self.layers[name]
+        if info.shape is None:
+            raise LayerError(f"layer {name!r} ({info.kind}) didn't run or returned no tensor; pass another layer")
+        if info.layout is None:
+            raise LayerError(
+                f"layer {name!r} ({info.kind}) gives {info.shape} for one {_size(self.field)} input, which can't "
+                "be read as a grid of positions; pass another layer, or say how to read it with "
+                f'Lens(..., layouts={{"{name}": hm.Layout("tokens", grid=(h, w), prefix=1)}})'
+            )
+        return info.layout
+
+
+def trace(model: nn.Module, inputs: Any, *, prefix: int | None = None) -> Trace:
+    """Run the model once, without gradients, and note each layer's output shape and layout.
+
+    Args:
+        model: in evaluation mode.
+        inputs: one input with a batch axis of 1: a tensor, or a tuple or dict of arguments whose first
+            floating-point tensor of rank 3 or more is the image.
+        prefix: number of prefix tokens, where the model says it.
+    """
+    args, kwargs = as_arguments(inputs)
+    image = next(
+        (t for t in tensors_in((args, kwargs)).values() if t.is_floating_point() and t.ndim >= 3), None
+    )
+    if image is None:
+        raise LayerError("the model's input holds no image-like floating-point tensor (B, C, ...)")
+    area = tuple(image.shape[2:])
+    modules = dict(model.named_modules())
+    parameters = {name: sum(p.numel() for p in m.parameters()) for name, m in modules.items()}
+    result = Trace({n: LayerInfo(n, type(m).__name__, parameters[n]) for n, m in modules.items()}, area)
+    grids: list[tuple[int, ...]] = []
+    evidence: dict[str, dict[tuple[int, ...], Literal["first", "last"]]] = {name: {} for name in modules}
+    names = {module: name for name, module in modules.items()}
+
+    def note(module: nn.Module, _: Any, output: Any) -> None:
+        tensor = _main(output)
+        info = result.layers[names[module]]
+        info.calls += 1
+        if tensor is None:
+            return
+        shape = tuple(tensor.shape)
+        side = _channel_side(module, shape)
+        name = info.name
+        if side:
+            for owner in _owners(name):
+                evidence[owner].setdefault(shape, side)
+        info.shape = shape
+        info.layout = read_layout(shape, area, channels=evidence[name].get(shape), grids=grids, prefix=prefix)
+        if info.layout and info.layout.order != "tokens" and (not grids or grids[-1] != info.layout.grid):
+            grids.append(info.layout.grid)
+        last = result.outputs[-1] if result.outputs else None
+        if last is not None and last.tensor() is tensor:
+            last.modules.append(name)
+        else:
+            result.outputs.append(_Output(weakref.ref(tensor), [name]))
+
+    with hooked(modules.values(), note), torch.no_grad():
+        model(*args, **kwargs)
+    return result
+
+
+def _channel_side(module: nn.Module, shape: tuple[int, ...]) -> Literal["first", "last"] | None:
+    if isinstance(module, _CHANNELS_FIRST):
+        return "first"
+    last = isinstance(module, (nn.Linear, nn.LayerNorm)) and len(shape) > 3
+    # torchvision's LayerNorm2d and its like normalise channels-first maps although they derive from LayerNorm.
+    return "last" if last and "2d" not in type(module).__name__ else None
+
+
+def _owners(name: str) -> Iterator[str]:
+    """The layer and all that contain it: a.b, a, and the model."""
+    while name:
+        yield name
+        name = name.rpartition(".")[0]
+    yield ""
+
+
+def _main(output: Any) -> Tensor | None:
+    return next((t for t in tensors_in(output).values() if t.is_floating_point()), None)
+
+
+def as_arguments(inputs: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    """A model's inputs as positional and keyword arguments: a tensor, a tuple or a dict of keywords."""
+    if isinstance(inputs, dict):
+        return (), inputs
+    return (inputs if isinstance(inputs, tuple) else (inputs,)), {}
+
+
+def choose_layer(model: nn.Module, inputs: Any, traced: Trace) -> str:
+    """The best layer for a heatmap: the last one that still has places, and through which places matter.
+
+    The later a layer, the more it knows of the decision; after global pooling there is no place left, and
+    after a transformer's last attention the patch tokens no longer reach the class token: their gradient is
+    exactly zero. So the candidates are the last readable outputs that a layer made (pooling, dropout and
+    rearrangement, which only pass on, and the insides of attention are left out), and the gradient of the
+    largest output decides: the last candidate to which it is not zero all over.
+
+    Raises:
+        LayerError: if no layer's output can be read as a grid, with what to pass.
+    """
+    candidates = _candidates(traced)
+    if not candidates:
+        shapes = "; ".join(f"{i.name} {i.shape}" for i in traced.layers.values() if i.name and i.shape)
+        raise LayerError(
+            "no layer of this model gives something that can be read as a grid of positions on a "
+            f"{_size(traced.field)} input; pass layer=... with layouts=... (outputs: {shapes[:300]})"
+        )
+    # Nearly always among the last few; the whole list only where a long head follows.
+    for some in (candidates[-48:], candidates):
+        for extra in ([], ["input"]):
+            try:
+                live = _live(model, inputs, traced, some, extra)
+            except (HookmapError, RuntimeError, IndexError):
+                continue
+            if live:
+                return live
+    # A head of zeros, as some libraries start with, tells nothing: assume that a class token is read.
+    last = traced.layers[candidates[-1]].layout
+    if last is not None and last.order == "tokens" and last.prefix:
+        order = [name for output in traced.outputs for name in output.modules]
+        attention = max((i for i, n in enumerate(order) if _ATTENTION.search(traced.layers[n].kind)), default=-1)
+        return next((n for n in reversed(candidates) if order.index(n) < attention), candidates[-1])
+    return candidates[-1]
+
+
+def _candidates(traced: Trace) -> list[str]:
+    kinds = {name: info.kind for name, info in traced.layers.items()}
+    parents = {name.rpartition(".")[0] for name in kinds if name}
+    chosen: list[str] = []
+    for output in traced.outputs:
+        leaves = [name for name in output.modules if name not in parents]
+        if leaves and all(_SHRINKS.search(kinds[name]) for name in leaves):
+            continue
+        # The outermost layer that gives this very tensor: "layer4", not "layer4.2.relu".
+        makers = (n for n in reversed(output.modules) if n in parents or not _PASSES_ON.search(kinds[n]))
+        name = next((n for n in makers if n), None)
+        if name is None or any(_ATTENTION.search(kinds[owner]) for owner in _owners(name) if owner):
+            continue
+        info = traced.layers[name]
+        # A layer that ran several times is no single place in the network.
+        if info.calls == 1 and info.layout and max(info.layout.grid[-2:]) > 1:
+            chosen.append(name)
+    return chosen
+
+
+def _live(
+    model: nn.Module, inputs: Any, traced: Trace, candidates: Sequence[str], extra: Sequence[str]
+) -> str | None:
+    args, kwargs = as_arguments(inputs)
+    with capture(model, [*candidates, *extra]) as seen:
+        scores = _main(model(*args, **kwargs))
+        if scores is None:
+            return None
+        seen.differentiate(scores.flatten().max())
+        return next((name for name in reversed(candidates) if _has_gradient(seen, name, traced)), None)
+
+
+def _has_gradient(seen: Capture, name: str, traced: Trace) -> bool:
+    gradients = seen[name].calls[0].gradients
+    if not gradients:
+        return False
+    return bool(traced.layout(name).to_grid(next(iter(gradients.values()))).any())
+
+
+def _size(area: Sequence[int]) -> str:
+    return "x".join(map(str, area))
+
+
+class LayerTree(Sequence[LayerInfo]):
+    """The layers of a model as a tree to read: ``print`` it, or index it like a list."""
+
+    def __init__(self, traced: Trace, *, model: str, default: str | None) -> None:
+        self._infos = list(traced.layers.values())
+        self._model = model
+        self._default = default
+
+    def __getitem__(self, index: Any) -> Any:
+        if isinstance(index, str):
+            return next(info for info in self._infos if info.name == index)
+        return self._infos[index]
+
+    def __len__(self) -> int:
+        return len(self._infos)
+
+    def __rich__(self) -> Tree:
+        """A rich tree: name, type, output shape, layout; the default layer for heatmaps is marked."""
+        from rich.markup import escape
+        from rich.tree import Tree
+
+        nodes: dict[str, Tree] = {}
+        for info in self._infos:
+            label = f"[bold]{escape(info.name.rpartition('.')[2] or self._model)}[/] [cyan]{info.kind}[/]"
+            if info.shape:
+                label += f"  {'x'.join(map(str, info.shape[1:])) or 'scalar'}"
+            if info.layout:
+                label += f"  [green]{info.layout}[/]"
+            if info.calls > 1:
+                label += f"  [yellow]runs {info.calls} times[/]"
+            if not info.calls and info.name:
+                label += "  [dim]not run[/]"
+            if info.name == self._default:
+                label += "  [bold magenta]<- heatmaps are taken here[/]"
+            parent = nodes.get(info.name.rpartition(".")[0]) if info.name else None
+            nodes[info.name] = parent.add(label) if parent is not None else Tree(label, guide_style="dim")
+        return nodes[""]
+
+    def __str__(self) -> str:
+        from rich.console import Console
+
+        console = Console(width=160, no_color=True)
+        with console.capture() as text:
+            console.print(self.__rich__())
+        return text.get()
+
+    __repr__ = __str__

@@ -1,0 +1,142 @@
+"""Read how a layer lays its activation out, and turn it into channels over a grid."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from torch import Tensor
+
+from hookmap.errors import LayerError
+
+Order = Literal["channels first", "channels last", "tokens"]
+MAX_PREFIX = 17  # class, distillation and register tokens; the most seen in published models is 1 + 16
+
+
+@dataclass(frozen=True)
+class Layout:
+    """How an activation holds its grid.
+
+    Attributes:
+        order: ``"channels first"`` (B, C, *grid), ``"channels last"`` (B, *grid, C), or ``"tokens"``
+            (B, prefix + prod(grid), C).
+        grid: cells per axis: ``(h, w)``, ``(t, h, w)`` for video and volumes, ``(l,)`` for sequences.
+        prefix: tokens before the patches (class, distillation, registers).
+        sequence_first: tokens are (N, B, C).
+    """
+
+    order: Order
+    grid: tuple[int, ...]
+    prefix: int = 0
+    sequence_first: bool = False
+
+    def __str__(self) -> str:
+        grid = "x".join(map(str, self.grid))
+        if self.order == "tokens":
+            tokens = f"{self.prefix}+{grid}" if self.prefix else grid
+            return f"{'N B C' if self.sequence_first else 'tokens'} {tokens}"
+        axes = {1: "L", 2: "HW", 3: "THW"}[len(self.grid)]
+        return f"{f'NC{axes}' if self.order == 'channels first' else f'N{axes}C'} {grid}"
+
+    def to_grid(self, activation: Tensor) -> Tensor:
+        """The activation as ``(..., B, C, *grid)``, a view where possible; leading axes are kept.
+
+        Raises:
+            LayerError: if the activation's shape doesn't fit this layout.
+        """
+        rank = len(self.grid)
+        lead = activation.ndim - (3 if self.order == "tokens" else rank + 2)
+        shape = activation.shape[max(lead, 0) :]
+        if lead >= 0 and self._fits(shape):
+            if self.order == "channels first":
+                return activation
+            if self.order == "channels last":
+                return activation.movedim(-1, -1 - rank)
+            tokens = activation.transpose(-3, -2) if self.sequence_first else activation
+            return tokens[..., self.prefix :, :].transpose(-2, -1).unflatten(-1, self.grid)
+        raise LayerError(f"an activation of shape {tuple(activation.shape)} doesn't fit the layout {self}")
+
+    def _fits(self, shape: Sequence[int]) -> bool:
+        rank = len(self.grid)
+        if self.order == "channels first":
+            return tuple(shape[-rank:]) == self.grid
+        if self.order == "channels last":
+            return tuple(shape[-rank - 1 : -1]) == self.grid
+        return shape[0 if self.sequence_first else 1] == self.prefix + math.prod(self.grid)
+
+    def channels(self, activation: Tensor) -> int:
+        """How many feature maps the activation holds."""
+        return activation.shape[-1 - len(self.grid) if self.order == "channels first" else -1]
+
+
+def read_layout(
+    shape: Sequence[int],
+    field: Sequence[int],
+    *,
+    channels: Literal["first", "last"] | None = None,
+    grids: Sequence[tuple[int, ...]] = (),
+    prefix: int | None = None,
+) -> Layout | None:
+    """Read a layout from the shape that a layer gives for a batch of ONE input.
+
+    A grid is believed only where it is a plausible down-sampling of the input: the same stride along every
+    spatial axis. So (1, 197, 768) on a 224x224 input is 1 + 14x14 tokens, (1, 7, 7, 768) is channels last,
+    and (1, 12, 197, 64), the heads of an attention, is nothing that can be drawn.
+
+    Args:
+        shape: of the activation, with a batch axis of 1.
+        field: size of the input's spatial axes: (H, W), (T, H, W) or (L,).
+        channels: where the channels are known to be, from the layers that made the tensor.
+        grids: grids of layers that ran before, the newest last: tokens come from one of them.
+        prefix: number of prefix tokens, where the model says it.
+
+    Returns:
+        The layout, or None where the shape can't be read as a grid.
+    """
+    shape, field, rank = tuple(shape), tuple(field), len(field)
+    if len(shape) == rank + 2 and shape[0] == 1 and not (rank == 1 and channels != "first"):
+        first, last = Layout("channels first", shape[2:]), Layout("channels last", shape[1:-1])
+        if channels == "first":
+            return first
+        if channels == "last":
+            return last if _plausible(last.grid, field) else None
+        fits = [layout for layout in (first, last) if _plausible(layout.grid, field)]
+        return fits[0] if fits else None
+    if len(shape) == 3 and 1 in shape[:2]:
+        sequence_first = shape[0] != 1
+        tokens = shape[0] if sequence_first else shape[1]
+        found = _token_grid(tokens, field, grids, prefix)
+        return Layout("tokens", *found, sequence_first=sequence_first) if found else None
+    return None
+
+
+def _token_grid(
+    tokens: int, field: tuple[int, ...], grids: Sequence[tuple[int, ...]], prefix: int | None
+) -> tuple[tuple[int, ...], int] | None:
+    prefixes = range(MAX_PREFIX + 1) if prefix is None else [prefix, 0]
+    for grid in reversed(grids):
+        extra = tokens - math.prod(grid)
+        if math.prod(grid) > 1 and extra in prefixes and len(grid) == len(field):
+            return grid, extra
+    if len(field) != 2:
+        return None
+    for extra in prefixes:
+        for h in range(2, tokens - extra + 1):
+            w, rest = divmod(tokens - extra, h)
+            if rest == 0 and w > 1 and field[0] % h == 0 and field[1] % w == 0 and field[0] * w == field[1] * h:
+                return (h, w), extra
+    return None
+
+
+def _plausible(grid: tuple[int, ...], field: tuple[int, ...]) -> bool:
+    """Whether the grid is the field divided by one stride (up to rounding) along the last two axes."""
+    grid, field = grid[-2:], field[-2:]
+    if any(g > f for g, f in zip(grid, field, strict=True)):
+        return False
+    stride = max(1, round(field[0] / grid[0]))
+    strides = {stride, max(1, field[0] // grid[0]), math.ceil(field[0] / grid[0])}
+    return any(
+        all(f // s <= g <= math.ceil(f / s) for g, f in zip(grid, field, strict=True)) for s in strides
+    )

@@ -1,0 +1,129 @@
+"""What is being explained: one scalar per image, read from the model's output."""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol, TypeAlias, runtime_checkable
+
+from torch import Tensor
+
+from hookmap.errors import TargetError
+
+PREDICTED = "predicted"
+"""The word for each image's own top-1 class."""
+
+
+@runtime_checkable
+class Target(Protocol):
+    """One thing to explain. Any callable from the model's output to ``(B,)`` scores is one."""
+
+    def __call__(self, output: Any) -> Tensor:
+        """The score of each image, ``(B,)``, from the model's output."""
+        ...
+
+
+TargetSpec: TypeAlias = "str | int | Callable[[Any], Tensor]"
+
+
+@dataclass(frozen=True)
+class Class:
+    """The score (logit) of one class: ``output[:, index]``.
+
+    Attributes:
+        index: of the class.
+        label: its name, if known.
+    """
+
+    index: int
+    label: str | None = None
+
+    def __call__(self, output: Any) -> Tensor:
+        """Scores ``(B,)`` of the class from logits ``(B, K)``, or an output that holds them."""
+        scores = class_scores(output)
+        if not -scores.shape[1] <= self.index < scores.shape[1]:
+            raise TargetError(f"class {self.index} doesn't exist; the model's output has {scores.shape[1]} classes")
+        return scores[:, self.index]
+
+    def __str__(self) -> str:
+        return self.label or f"class {self.index}"
+
+
+def class_scores(output: Any) -> Tensor:
+    """The ``(B, K)`` class scores in a model's output: the tensor, ``.logits``, ``["logits"]`` or the first.
+
+    Raises:
+        TargetError: if there's no such tensor, with what to pass instead.
+    """
+    scores = output
+    if not isinstance(scores, Tensor):
+        if hasattr(output, "logits"):
+            scores = output.logits
+        elif isinstance(output, dict):
+            scores = output.get("logits", next(iter(output.values()), None))
+        elif isinstance(output, (tuple, list)) and output:
+            scores = output[0]
+    if isinstance(scores, Tensor) and scores.ndim == 2:
+        return scores
+    got = f"shape {tuple(scores.shape)}" if isinstance(scores, Tensor) else f"a {type(output).__name__}"
+    raise TargetError(
+        f"the model's output is {got}, expected class scores (B, classes); pass target= a function of the "
+        "output that gives one score per image, (B,)"
+    )
+
+
+def find_class(word: str, labels: Sequence[str] | None) -> Class:
+    """The class that a word names: a number, a label, one of a label's synonyms, or a word that only one has.
+
+    Raises:
+        TargetError: with suggestions if none or several match.
+
+    >>> find_class("tabby", ["goldfish, Carassius auratus", "tabby, tabby cat", "tiger cat"]).index
+    1
+    """
+    if re.fullmatch(r"-?\d+", word.strip()):
+        index = int(word)
+        return Class(index, labels[index] if labels and -len(labels) <= index < len(labels) else None)
+    if not labels:
+        raise TargetError(f"the labels of this model aren't known, so {word!r} can't be found; pass the class's index")
+    wanted = _plain(word)
+    synonyms = [[_plain(s) for s in label.split(",")] for label in labels]
+    ways: list[Callable[[int], bool]] = [
+        lambda i: wanted == _plain(labels[i]),
+        lambda i: wanted == synonyms[i][0],
+        lambda i: wanted in synonyms[i],
+        lambda i: f" {wanted} " in f" {_plain(labels[i])} ",
+    ]
+    for matches in ways:
+        found = [i for i in range(len(labels)) if matches(i)]
+        if len(found) == 1:
+            return Class(found[0], labels[found[0]])
+        if found:
+            names = "; ".join(f"{labels[i]} ({i})" for i in found[:6])
+            raise TargetError(f"{word!r} could be {len(found)} classes: {names}; pass one of them or its index")
+    every = {s: i for i, some in enumerate(synonyms) for s in some}
+    close = difflib.get_close_matches(wanted, every, n=4, cutoff=0.6)
+    hint = f"did you mean {', '.join(f'{c} ({every[c]})' for c in close)}?" if close else "pass a label or an index"
+    raise TargetError(f"no class is called {word!r}; {hint}")
+
+
+def _plain(text: str) -> str:
+    return re.sub(r"[\s_\-]+", " ", text).strip().casefold()
+
+
+def resolve(spec: TargetSpec, labels: Sequence[str] | None) -> Callable[[Any], Tensor]:
+    """A target from what the user wrote: an index, a label or a function; ``"predicted"`` is the caller's."""
+    if isinstance(spec, bool) or not (isinstance(spec, (str, int)) or callable(spec)):
+        raise TargetError(f"a target was given as {type(spec).__name__}; expected an index, a label or a function")
+    if isinstance(spec, (str, int)):
+        return find_class(str(spec), labels)
+    return spec
+
+
+def name_of(target: Callable[[Any], Tensor]) -> str:
+    """How a target is called in results."""
+    if isinstance(target, Class):
+        return str(target)
+    return getattr(target, "__name__", None) or str(target)
