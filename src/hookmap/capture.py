@@ -20,7 +20,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from hookmap.errors import HookmapWarning, LayerError, ModelError, TargetError
+from hookmap.errors import DisconnectedError, HookmapWarning, LayerError, ModelError, TargetError
 from hookmap.matching import LayerSpec, match_layers
 
 # `RemovableHandle` counts its ids without a lock: two threads that register at once could share one.
@@ -146,7 +146,7 @@ class Capture(Mapping[str, Record]):
             create_graph: keep the graph of the gradients, for second derivatives.
 
         Raises:
-            TargetError: if the scores don't depend on any captured layer.
+            DisconnectedError: if the scores don't depend on any captured layer.
         """
         if not self._gradients:
             raise TargetError("this capture records no gradients; use capture(model, layers, gradients=True)")
@@ -159,7 +159,7 @@ class Capture(Mapping[str, Record]):
         if not leaves:
             raise LayerError("no captured layer has run; call the model inside the capture block first")
         if not scores.requires_grad:
-            raise TargetError(
+            raise DisconnectedError(
                 "the score isn't connected to a captured layer: it must be computed inside the capture block "
                 "from the model's output, without detach(), and the model must not switch gradients off "
                 "after the layer (capture 'input' as well if it does)"
@@ -174,7 +174,7 @@ class Capture(Mapping[str, Record]):
             for row in (scores if scores.ndim == 2 else [scores])
         ]
         if all(gradient is None for row in rows for gradient in row):
-            raise TargetError("the score doesn't depend on any captured layer; capture a layer that leads to it")
+            raise DisconnectedError("the score doesn't depend on any captured layer; capture a layer that leads to it")
         for (call, key, tensor), *column in zip(leaves, *rows, strict=True):
             if all(gradient is None for gradient in column):
                 call.gradients.pop(key, None)

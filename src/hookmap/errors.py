@@ -23,5 +23,9 @@ class TargetError(HookmapError):
     """A target that doesn't exist or doesn't depend on the layer."""
 
 
+class DisconnectedError(TargetError):
+    """A score that no gradient connects to the captured layers."""
+
+
 class HookmapWarning(UserWarning):
     """A result that exists but should not be trusted as it is."""

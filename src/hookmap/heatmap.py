@@ -1,0 +1,190 @@
+"""Results of explaining: one heatmap, and all of them together."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, overload
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from hookmap.errors import HookmapError
+from hookmap.files import save_image
+from hookmap.geometry import Geometry
+from hookmap.images import Picture
+from hookmap.methods import Method
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+    from PIL import Image
+
+
+@dataclass(eq=False)
+class Heatmap:
+    """One heatmap: why one target scored as it did on one image, seen from one layer.
+
+    Attributes:
+        raw: the signed map on the layer's grid, ``(h, w)`` or ``(t, h, w)``, in the method's own units.
+        picture: the image as it was given.
+        geometry: from the image's pixels to the model's input and back.
+        method: how it was made.
+        layer: where the activation was taken.
+        target: what was explained, in words.
+        index: class index, or None for other targets.
+        score: the target's score (for a class, its logit).
+        probability: of the class, by softmax over the classes; None for other targets.
+        frames: ``(T, H, W, 3)`` for video, else None.
+    """
+
+    raw: Tensor
+    picture: Picture
+    geometry: Geometry
+    method: Method
+    layer: str
+    target: str
+    index: int | None
+    score: float
+    probability: float | None = None
+    frames: np.ndarray[Any, Any] | None = None
+
+    @property
+    def values(self) -> Tensor:
+        """The map as the method's paper defines it: the raw map, after a ReLU where the paper has one."""
+        return self.raw.clamp(min=0) if self.method.rectified else self.raw
+
+    @property
+    def map(self) -> Tensor:
+        """:attr:`values` on the original image's pixels, ``(H, W)`` or ``(t, H, W)``; 0 where the model didn't look."""
+        return self.geometry.lay_back(self.values)
+
+    @property
+    def title(self) -> str:
+        """The target and how sure the model is of it."""
+        sure = f"{self.probability:.0%}" if self.probability is not None else f"{self.score:.3g}"
+        return f"{self.target.split(',')[0]} {sure}"
+
+    def __repr__(self) -> str:
+        grid = "x".join(map(str, self.raw.shape))
+        return f"Heatmap({self.title!r}, {self.method.name} at {self.layer!r}, {grid}, {self.picture.name!r})"
+
+    def overlay(self, **look: Any) -> Image.Image:
+        """The heatmap over the photo; of a video, over the frame where it is strongest.
+
+        Args:
+            **look: ``colormap``, ``opacity`` (0..1, or ``"ramp"``: the stronger the more opaque), ``scale``
+                (``"max"``, ``"minmax"``, ``"symmetric"``) and ``limit``: see
+                :func:`hookmap.render.overlay.overlay`.
+        """
+        from hookmap.render.overlay import overlay
+
+        pixels, heat = self._still(signed=look.get("scale") == "symmetric")
+        return overlay(pixels, heat, seen=self.geometry.seen, **look)
+
+    def figure(self, **look: Any) -> Figure:
+        """Photo, overlay and colour bar as a matplotlib figure, for papers (``.savefig("x.pdf")``)."""
+        from hookmap.render.figure import heatmap_figure
+
+        pixels, heat = self._still(signed=look.get("scale") == "symmetric")
+        title = f"{self.title}  ({self.method.name}, {self.layer})"
+        return heatmap_figure(pixels, heat, title=title, seen=self.geometry.seen, **look)
+
+    def save(self, path: str | Path, **look: Any) -> Path:
+        """Write the overlay as an image file; ``look`` as in :meth:`overlay`.
+
+        Raises:
+            HookmapError: if the place can't be written; nothing half-written is left.
+        """
+        return save_image(self.overlay(**look), path)
+
+    def numpy(self) -> np.ndarray[Any, Any]:
+        """:attr:`map` as float32."""
+        array: np.ndarray[Any, Any] = self.map.float().cpu().numpy()
+        return array
+
+    def _repr_png_(self) -> bytes:
+        return _png(self.overlay())
+
+    def _still(self, *, signed: bool) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:
+        values = self.raw if signed else self.values
+        pixels = self.picture.pixels
+        if values.ndim == 3:
+            strongest = int(values.abs().flatten(1).sum(1).argmax())
+            if self.frames is not None:
+                pixels = self.frames[int((strongest + 0.5) * len(self.frames) / len(values))]
+            values = values[strongest]
+        heat: np.ndarray[Any, Any] = self.geometry.lay_back(values).float().cpu().numpy()
+        return pixels, heat
+
+
+class Explanation(Sequence[Heatmap]):
+    """All heatmaps of one call, image by image, then target, layer and method.
+
+    With a single heatmap it saves and draws itself as that one; with several as a contact sheet.
+    """
+
+    def __init__(self, heatmaps: Sequence[Heatmap]) -> None:
+        self._heatmaps = list(heatmaps)
+
+    @overload
+    def __getitem__(self, index: int) -> Heatmap: ...
+    @overload
+    def __getitem__(self, index: slice) -> Explanation: ...
+    def __getitem__(self, index: int | slice) -> Heatmap | Explanation:
+        """One heatmap, or some of them as an explanation of their own."""
+        return Explanation(self._heatmaps[index]) if isinstance(index, slice) else self._heatmaps[index]
+
+    def __len__(self) -> int:
+        return len(self._heatmaps)
+
+    def __iter__(self) -> Iterator[Heatmap]:
+        return iter(self._heatmaps)
+
+    def __repr__(self) -> str:
+        return "Explanation([\n" + "".join(f"  {heatmap!r},\n" for heatmap in self) + "])"
+
+    def overlay(self, **look: Any) -> Image.Image:
+        """The overlay of the only heatmap, or a contact sheet of several."""
+        if len(self) == 1:
+            return self[0].overlay(**look)
+        from PIL import Image
+
+        from hookmap.render.figure import contact_sheet
+
+        tiles: list[tuple[Image.Image, str, str]] = []
+        shown: Picture | None = None
+        several = len({id(heatmap.picture) for heatmap in self}) > 1
+        for heatmap in self:
+            if heatmap.picture is not shown and not several:
+                tiles.append((Image.fromarray(heatmap.picture.pixels), heatmap.picture.name, "photo"))
+            shown = heatmap.picture
+            where = f"{heatmap.picture.name}, " if several else ""
+            tiles.append((heatmap.overlay(**look), heatmap.title, f"{where}{heatmap.method.name} at {heatmap.layer}"))
+        return contact_sheet(tiles)
+
+    def figure(self, **look: Any) -> Figure:
+        """The matplotlib figure of the only heatmap; index one of several first."""
+        if len(self) != 1:
+            raise HookmapError(f"this explanation holds {len(self)} heatmaps; index one, e.g. explanation[0].figure()")
+        return self[0].figure(**look)
+
+    def save(self, path: str | Path, **look: Any) -> Path:
+        """Write the overlay, or the contact sheet of several, as one image file."""
+        return save_image(self.overlay(**look), path)
+
+    @property
+    def raw(self) -> Tensor:
+        """All raw maps as ``(N, *grid)``; they must share one grid."""
+        return torch.stack([heatmap.raw for heatmap in self])
+
+    def _repr_png_(self) -> bytes:
+        return _png(self.overlay())
+
+
+def _png(image: Image.Image) -> bytes:
+    buffer = io.BytesIO()
+    image.save(buffer, "PNG")
+    return buffer.getvalue()

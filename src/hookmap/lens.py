@@ -1,0 +1,467 @@
+"""Lens: a model with what is known of it, ready to be looked through."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import groupby, islice
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from hookmap import models
+from hookmap.capture import INPUT, Capture, capture, check_hookable, unwrapped
+from hookmap.errors import DisconnectedError, HookmapWarning, ImageError, LayerError, ModelError, TargetError
+from hookmap.features import FeatureMaps, LayerMaps
+from hookmap.geometry import Geometry
+from hookmap.heatmap import Explanation, Heatmap
+from hookmap.images import Picture, load_all
+from hookmap.layers import LayerTree, Trace, choose_layer, trace
+from hookmap.layouts import Layout
+from hookmap.matching import LayerSpec, match_layers
+from hookmap.methods import Method, find_method
+from hookmap.preprocessing import Preprocessing
+from hookmap.preserve import preserved
+from hookmap.targets import PREDICTED, Class, TargetSpec, class_scores, name_of, resolve
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """One class that a model sees in an image."""
+
+    index: int
+    label: str
+    score: float
+    probability: float
+
+
+@dataclass(frozen=True, eq=False)
+class _View:
+    """One image as the model will see it."""
+
+    tensor: Tensor
+    picture: Picture
+    geometry: Geometry
+    frames: np.ndarray[Any, Any] | None = None
+
+
+class Lens:
+    """A model and what hookmap knows of it: preprocessing, labels, layers and how to read their outputs.
+
+    Args:
+        model: an ``nn.Module``, or a name: ``"efficientnet_lite0"`` (the embedded default),
+            a torchvision or timm model, ``"package.module:factory"`` or ``"file.py:factory"``.
+        weights: a checkpoint (safetensors, or a state dict) to load into a model given by name.
+        pretrained: with False, a model given by name keeps its random weights.
+        labels: class names, if the model doesn't bring its own.
+        preprocessing: from image to input, if the model doesn't bring its own: a
+            :class:`hookmap.Preprocessing`, torchvision transforms, or a timm data config.
+        layouts: how to read layers that can't be read from their shape, by layer name.
+        device: where to run; by default where the module is, or the best there is for a name.
+
+    Raises:
+        ModelError: if the model can't be found, loaded or hooked.
+
+    The model is used in evaluation mode and left exactly as it came.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module | str = models.DEFAULT,
+        *,
+        weights: str | Path | None = None,
+        pretrained: bool = True,
+        labels: Sequence[str] | None = None,
+        preprocessing: Any = None,
+        layouts: Mapping[str, Layout] | None = None,
+        device: str | torch.device | None = None,
+    ) -> None:
+        if isinstance(model, str):
+            known = models.load(model, pretrained=pretrained, weights=weights)
+            device = device or _best_device()
+        elif isinstance(model, nn.Module):
+            if weights is not None or not pretrained:
+                raise ModelError("weights= and pretrained= go with a model's name; load them into your module yourself")
+            known = models.describe(unwrapped(model))
+        else:
+            raise ModelError(f"the model is a {type(model).__name__}; expected a torch.nn.Module or a model's name")
+        self.model = unwrapped(known.model)
+        check_hookable(self.model)
+        if device is not None:
+            self.model.to(_device(device))
+        self.name = known.name
+        self.labels = list(labels) if labels is not None else known.labels
+        self.preprocessing = _as_preprocessing(preprocessing) or known.preprocessing
+        self._layouts = dict(layouts or {})
+        self._note = known.note if preprocessing is None else None
+        self._traces: dict[tuple[int, ...], Trace] = {}
+        self._defaults: dict[tuple[int, ...], str] = {}
+
+    def __repr__(self) -> str:
+        return f"Lens({self.name!r} on {self.device})"
+
+    @property
+    def device(self) -> torch.device:
+        """Where the model's parameters are."""
+        parameter = next(self.model.parameters(), None)
+        return parameter.device if parameter is not None else torch.device("cpu")
+
+    # ---------------------------------------------------------------- what it can be asked
+
+    def predict(self, images: Any, *, top: int = 5, batch_size: int = 16) -> list[list[Prediction]]:
+        """The ``top`` classes of each image, the most probable first (softmax over the classes)."""
+        results = []
+        for batch, x in self._batches(images, batch_size):
+            with preserved(self.model), torch.no_grad():
+                scores = class_scores(self.model(x)).float()
+            best = scores.topk(min(top, scores.shape[1]))
+            probabilities = scores.softmax(1).gather(1, best.indices)
+            for i in range(len(batch)):
+                rows = zip(best.indices[i].tolist(), best.values[i].tolist(), probabilities[i].tolist(), strict=True)
+                results.append([Prediction(index, self._label(index), score, p) for index, score, p in rows])
+        return results
+
+    def explain(
+        self,
+        images: Any,
+        target: TargetSpec | Sequence[TargetSpec] = PREDICTED,
+        layer: LayerSpec | None = None,
+        method: str | Sequence[str] = "gradcam",
+        *,
+        batch_size: int = 16,
+    ) -> Explanation:
+        """Heatmaps that show where the evidence for ``target`` is.
+
+        Activations and gradients are taken once and shared by all targets, layers and methods.
+
+        Args:
+            images: a path, bytes, PIL image, NumPy array or uint8 tensor, or a list of them; or a
+                floating-point tensor ``(C, H, W)``, ``(B, C, H, W)`` or ``(B, C, T, H, W)`` that is
+                already preprocessed.
+            target: ``"predicted"`` (each image's top-1 class), a class index, a label, a function from the
+                model's output to ``(B,)`` scores, or a list of these.
+            layer: where to look; by default the last layer that has places through which the decision
+                passes. Several are explained one by one.
+            method: name or names; see ``hookmap.methods.METHODS``.
+            batch_size: images per forward pass.
+
+        Returns:
+            One heatmap per image, target, layer and method, in that order.
+        """
+        wanted = [target] if isinstance(target, (str, int)) or callable(target) else list(target)
+        targets = [None if spec == PREDICTED else resolve(spec, self.labels) for spec in wanted]
+        chosen = [find_method(name) for name in ([method] if isinstance(method, str) else method)]
+        if not targets or not chosen:
+            raise TargetError("an empty list of targets or methods was given; pass at least one")
+        heatmaps: list[Heatmap] = []
+        for batch, x in self._batches(images, batch_size):
+            heatmaps += self._explain_batch(batch, x, targets, layer, chosen)
+        for heatmap in heatmaps:
+            if not heatmap.values.any():
+                warnings.warn(
+                    f"the heatmap of {heatmap.target!r} on {heatmap.picture.name!r} is zero everywhere: nothing in "
+                    f"layer {heatmap.layer!r} speaks for it; look at .raw (what speaks against), or pass another layer",
+                    HookmapWarning,
+                    stacklevel=2,
+                )
+        return Explanation(heatmaps)
+
+    def features(
+        self,
+        images: Any,
+        layers: LayerSpec = "conv",
+        *,
+        target: TargetSpec | None = None,
+        batch_size: int = 16,
+    ) -> FeatureMaps:
+        """Feature maps of ``layers``, each under its own name, in the order in which they ran.
+
+        Args:
+            images: as in :meth:`explain`.
+            layers: name, glob, module, type, kind (``"conv"``, ``"all"``, ...) or a list of these.
+            target: also take gradients of this target, so that channels can be ranked by them.
+            batch_size: images per forward pass.
+
+        Raises:
+            LayerError: if a layer that was named can't be read as a grid, or none of a pattern's can.
+        """
+        resolved = None if target is None or target == PREDICTED else resolve(target, self.labels)
+        parts: list[list[LayerMaps]] = []
+        pictures: list[Picture] = []
+        for batch, x in self._batches(images, batch_size):
+            traced = self._trace(x)
+            names = list(match_layers(self.model, layers))
+            with preserved(self.model), capture(self.model, names, gradients=target is not None) as seen:
+                output = self.model(x)
+                if target is not None:
+                    seen.differentiate(self._scores(output, resolved)[0])
+            parts.append(self._layer_maps(seen, traced, layers))
+            pictures += [view.picture for view in batch]
+        return FeatureMaps(_joined(parts), pictures, self._overlays(images, batch_size))
+
+    def layers(self, image: Any = None) -> LayerTree:
+        """The model's layers as a tree to read: name, type, output shape and layout.
+
+        Args:
+            image: an example to run on, where the model's input size isn't known.
+        """
+        x = next(self._batches(image, 1))[1] if image is not None else self._example()
+        traced = self._trace(x)
+        try:
+            default: str | None = self.default_layer(x)
+        except LayerError:
+            default = None
+        return LayerTree(traced, model=type(self.model).__name__, default=default)
+
+    def default_layer(self, inputs: Tensor | None = None) -> str:
+        """The layer that :meth:`explain` uses for inputs of this size ``(B, C, H, W)``."""
+        x = self._example() if inputs is None else inputs
+        traced = self._trace(x)
+        key = tuple(x.shape[1:])
+        if key not in self._defaults:
+            with preserved(self.model):
+                self._defaults[key] = choose_layer(self.model, x[:1], traced)
+        return self._defaults[key]
+
+    # ---------------------------------------------------------------- how it is done
+
+    def _explain_batch(
+        self,
+        batch: Sequence[_View],
+        x: Tensor,
+        targets: Sequence[Callable[[Any], Tensor] | None],
+        layer: LayerSpec | None,
+        methods: Sequence[Method],
+    ) -> list[Heatmap]:
+        traced = self._trace(x)
+        names = [self.default_layer(x)] if layer is None else list(match_layers(self.model, layer))
+        layouts = {name: traced.layout(name) for name in names}
+        with preserved(self.model):
+            try:
+                seen, output, rows = self._differentiated(x, names, targets)
+            except DisconnectedError:
+                # A model that runs its backbone under no_grad needs a graph that starts at the input.
+                seen, output, rows = self._differentiated(x, [*names, INPUT], targets)
+        maps = {
+            (name, method.name): method.function(
+                layouts[name].to_grid(seen[name].activation).repeat(len(targets), *[1] * (1 + len(layouts[name].grid))),
+                layouts[name].to_grid(seen[name].gradient).flatten(0, 1),
+            ).unflatten(0, (len(targets), len(batch)))
+            for name in names
+            for method in methods
+        }
+        try:
+            scores: Tensor | None = class_scores(output).detach().float()
+        except TargetError:
+            scores = None
+        probabilities = scores.softmax(1).cpu() if scores is not None else None
+        values = rows.detach().float().tolist()
+        top = scores.argmax(1).tolist() if scores is not None else []
+        return [
+            self._heatmap(view, maps[name, method.name][t, b], method, name, goal, values[t][b], probabilities, b, top)
+            for b, view in enumerate(batch)
+            for t, goal in enumerate(targets)
+            for name in names
+            for method in methods
+        ]
+
+    def _heatmap(
+        self,
+        view: _View,
+        raw: Tensor,
+        method: Method,
+        layer: str,
+        goal: Callable[[Any], Tensor] | None,
+        score: float,
+        probabilities: Tensor | None,
+        b: int,
+        top: Sequence[int],
+    ) -> Heatmap:
+        index = top[b] if goal is None else goal.index if isinstance(goal, Class) else None
+        label = self._label(index) if index is not None else name_of(goal) if goal else ""
+        p = float(probabilities[b, index]) if probabilities is not None and index is not None else None
+        return Heatmap(raw, view.picture, view.geometry, method, layer, label, index, score, p, view.frames)
+
+    def _differentiated(
+        self, x: Tensor, names: Sequence[str], targets: Sequence[Callable[[Any], Tensor] | None]
+    ) -> tuple[Capture, Any, Tensor]:
+        with capture(self.model, list(names)) as seen:
+            output = self.model(x)
+            rows = torch.cat([self._scores(output, goal) for goal in targets])
+            seen.differentiate(rows)
+        return seen, output, rows
+
+    def _scores(self, output: Any, goal: Callable[[Any], Tensor] | None) -> Tensor:
+        """The scores of one target as a row, (1, B)."""
+        if goal is None:
+            scores = class_scores(output)
+            return scores.gather(1, scores.argmax(1, keepdim=True)).T
+        row = goal(output)
+        if not isinstance(row, Tensor) or row.ndim > 1:
+            got = f"shape {tuple(row.shape)}" if isinstance(row, Tensor) else f"a {type(row).__name__}"
+            raise TargetError(f"the target {name_of(goal)!r} gave {got}; expected one score per image, (B,)")
+        return row.reshape(1, -1)
+
+    def _layer_maps(self, seen: Capture, traced: Trace, spec: LayerSpec) -> list[LayerMaps]:
+        named = {spec} if isinstance(spec, str) else {s for s in spec if isinstance(s, str)} if isinstance(spec, (list, tuple)) else set()
+        found = []
+        for name in seen.order:
+            info = traced.layers[name]
+            if info.layout is None and info.shape is not None and len(info.shape) != 2 and name not in named:
+                continue
+            layout = None if info.shape is not None and len(info.shape) == 2 else traced.layout(name)
+            for i, call in enumerate(seen[name].calls):
+                key = next(iter(call.activations))
+                maps, gradient = call.activation, call.gradients.get(key)
+                if layout is not None:
+                    maps = layout.to_grid(maps)
+                    gradient = layout.to_grid(gradient) if gradient is not None else None
+                title = name if i == 0 else f"{name}#{i + 1}"
+                found.append(LayerMaps(title, info.kind, maps, str(layout or "vector"), gradient))
+        if not found:
+            raise LayerError(f"none of the layers {list(seen)[:5]} ran and gave feature maps; pass other layers")
+        return found
+
+    def _overlays(self, images: Any, batch_size: int) -> list[tuple[str, Image.Image]]:
+        try:
+            explained = self.explain(images, batch_size=batch_size)
+        except (TargetError, LayerError):
+            return []  # not a classifier, or no layer to explain: feature maps stand on their own
+        return [(f"{h.picture.name}/{h.method.name}", h.overlay()) for h in explained]
+
+    def _label(self, index: int) -> str:
+        return self.labels[index] if self.labels and index < len(self.labels) else f"class {index}"
+
+    def _trace(self, x: Tensor) -> Trace:
+        key = tuple(x.shape[1:])
+        if key not in self._traces:
+            prefix = getattr(self.model, "num_prefix_tokens", None)
+            with preserved(self.model):
+                traced = trace(self.model, x[:1], prefix=prefix if isinstance(prefix, int) else None)
+            for name, layout in self._layouts.items():
+                if name not in traced.layers:
+                    raise LayerError(f"layouts= names a layer {name!r} that the model doesn't have")
+                traced.layers[name].layout = layout
+            self._traces[key] = traced
+        return self._traces[key]
+
+    def _example(self) -> Tensor:
+        if self.preprocessing is None:
+            raise ModelError(
+                "this model's input size isn't known; pass an example image or tensor, or preprocessing= to Lens"
+            )
+        channels = len(self.preprocessing.mean)
+        generator = torch.Generator().manual_seed(0)
+        noise = torch.randn(1, channels, *self.preprocessing.size, generator=generator)
+        return self._to_model(noise)
+
+    def _to_model(self, x: Tensor) -> Tensor:
+        parameter = next(self.model.parameters(), None)
+        return x.to(self.device, parameter.dtype if parameter is not None else x.dtype)
+
+    def _batches(self, images: Any, batch_size: int) -> Iterator[tuple[list[_View], Tensor]]:
+        """Images as batches of one input size each, in order."""
+        if batch_size < 1:
+            raise ImageError(f"batch_size is {batch_size}; expected 1 or more")
+        views = self._tensor_views(images) if _is_input(images) else self._image_views(images)
+        for _, group in groupby(views, key=lambda view: view.tensor.shape):
+            while batch := list(islice(group, batch_size)):
+                x = self._to_model(torch.stack([view.tensor for view in batch]))
+                yield batch, x
+
+    def _image_views(self, images: Any) -> Iterator[_View]:
+        if self.preprocessing is None:
+            raise ModelError(
+                "how this model's images are preprocessed isn't known; pass preprocessing= to Lens (a "
+                "hookmap.Preprocessing or your torchvision transforms), or a tensor that is already preprocessed"
+            )
+        if self._note:
+            warnings.warn(self._note, HookmapWarning, stacklevel=4)
+            self._note = None
+        for picture in load_all(images):
+            tensor, geometry = self.preprocessing(picture)
+            yield _View(tensor, picture, geometry)
+
+    def _tensor_views(self, images: Any) -> Iterator[_View]:
+        stack = torch.stack(list(images)) if isinstance(images, (list, tuple)) else images
+        stack = stack.detach()
+        if stack.ndim == 3:
+            stack = stack[None]
+        if stack.ndim not in (4, 5):
+            raise ImageError(
+                f"a preprocessed tensor of shape {tuple(stack.shape)} came; expected (C, H, W), (B, C, H, W) or (B, C, T, H, W)"
+            )
+        if not torch.isfinite(stack).all():
+            raise ImageError("the input tensor holds NaN or infinite values; check the preprocessing")
+        for i, tensor in enumerate(stack):
+            name = "input" if len(stack) == 1 else f"input {i}"
+            frames = self._displayed(tensor if tensor.ndim == 4 else tensor[:, None])
+            picture = Picture(frames[len(frames) // 2], name, None)
+            geometry = Geometry.identity((tensor.shape[-2], tensor.shape[-1]))
+            yield _View(tensor, picture, geometry, frames if tensor.ndim == 4 else None)
+
+    def _displayed(self, clip: Tensor) -> np.ndarray[Any, Any]:
+        """An input (C, T, H, W) as pixels (T, H, W, 3): preprocessing undone where it is known."""
+        frames = clip.float().cpu().movedim(1, 0)
+        if self.preprocessing is not None and len(self.preprocessing.mean) == clip.shape[0]:
+            return np.stack([self.preprocessing.undo(frame) for frame in frames])
+        low, high = frames.amin(), frames.amax()
+        grey = ((frames - low) / (high - low).clamp(min=1e-12) * 255).byte()
+        rgb = grey if clip.shape[0] == 3 else grey.float().mean(1, keepdim=True).byte().expand(-1, 3, -1, -1)
+        array: np.ndarray[Any, Any] = rgb.movedim(1, -1).contiguous().numpy()
+        return array
+
+
+def _is_input(images: Any) -> bool:
+    first = images[0] if isinstance(images, (list, tuple)) and images else images
+    return isinstance(first, Tensor) and first.is_floating_point()
+
+
+def _as_preprocessing(given: Any) -> Preprocessing | None:
+    if given is None or isinstance(given, Preprocessing):
+        return given
+    return Preprocessing.from_timm(given) if isinstance(given, Mapping) else Preprocessing.from_transform(given)
+
+
+def _best_device() -> torch.device:
+    if torch.cuda.is_available():
+        return torch.device("cuda")
+    return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+
+
+def _device(device: str | torch.device) -> torch.device:
+    try:
+        chosen = torch.device(device)
+        torch.empty(1, device=chosen)
+    except (RuntimeError, AssertionError) as error:
+        reason = str(error).splitlines()[0]
+        raise ModelError(f"device {str(device)!r} can't be used here ({reason}); try 'cpu'") from None
+    return chosen
+
+
+def _joined(parts: list[list[LayerMaps]]) -> list[LayerMaps]:
+    if len(parts) == 1:
+        return parts[0]
+    joined = []
+    for same in zip(*parts, strict=True):
+        first = same[0]
+        if any(layer.maps.shape[1:] != first.maps.shape[1:] for layer in same):
+            raise ImageError("the images have different input sizes; ask for the features of each size on its own")
+        gradients = [layer.gradient for layer in same if layer.gradient is not None]
+        joined.append(
+            LayerMaps(
+                first.name,
+                first.kind,
+                torch.cat([layer.maps for layer in same]),
+                first.layout,
+                torch.cat(gradients) if gradients else None,
+            )
+        )
+    return joined
