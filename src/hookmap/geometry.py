@@ -1,0 +1,98 @@
+"""Where a model's input lies on the original image, and maps laid back onto it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Geometry:
+    """The axis-aligned mapping from an original image to a model's input.
+
+    Coordinates are continuous: pixel ``i`` covers ``[i, i + 1)``. Then
+    ``input = original * scale + offset`` along each axis.
+
+    Attributes:
+        original: size (H, W) of the original image.
+        input: size (h, w) of the model's input.
+        scale: input pixels per original pixel, (y, x).
+        offset: where the original's corner lies in the input, (y, x); negative where a crop cuts it off.
+    """
+
+    original: tuple[int, int]
+    input: tuple[int, int]
+    scale: tuple[float, float] = (1.0, 1.0)
+    offset: tuple[float, float] = (0.0, 0.0)
+
+    @classmethod
+    def identity(cls, size: tuple[int, int]) -> Geometry:
+        """The input is the image itself."""
+        return cls(size, size)
+
+    def resized(self, size: tuple[int, int]) -> Geometry:
+        """This geometry followed by a resize of the whole to ``size``."""
+        factor = (size[0] / self.input[0], size[1] / self.input[1])
+        return Geometry(
+            self.original,
+            size,
+            (self.scale[0] * factor[0], self.scale[1] * factor[1]),
+            (self.offset[0] * factor[0], self.offset[1] * factor[1]),
+        )
+
+    def shifted(self, size: tuple[int, int], top: int, left: int) -> Geometry:
+        """This geometry followed by a cut of ``size`` at (top, left); negative values pad."""
+        return Geometry(self.original, size, self.scale, (self.offset[0] - top, self.offset[1] - left))
+
+    def to_input(self, points: Tensor) -> Tensor:
+        """Points ``(..., 2)`` as (x, y) on the original, in input coordinates."""
+        scale, offset = self._affine(points)
+        return points * scale + offset
+
+    def to_original(self, points: Tensor) -> Tensor:
+        """Points ``(..., 2)`` as (x, y) on the input, in coordinates of the original."""
+        scale, offset = self._affine(points)
+        return (points - offset) / scale
+
+    def _affine(self, like: Tensor) -> tuple[Tensor, Tensor]:
+        return like.new_tensor(self.scale[::-1]), like.new_tensor(self.offset[::-1])
+
+    @property
+    def seen(self) -> tuple[float, float, float, float]:
+        """The part of the original that the model saw: (top, left, bottom, right) in its pixels."""
+        low = [max(0.0, -o / s) for o, s in zip(self.offset, self.scale, strict=True)]
+        high = [
+            min(float(n), (i - o) / s)
+            for n, i, o, s in zip(self.original, self.input, self.offset, self.scale, strict=True)
+        ]
+        return low[0], low[1], high[0], high[1]
+
+    def lay_back(self, maps: Tensor) -> Tensor:
+        """Maps on the input's grid, laid onto the original image's pixels.
+
+        The grid spans the whole input; between the centres of its cells the map is linear, beyond the
+        outermost centres constant (as ``F.interpolate(mode="bilinear", align_corners=False)``). Pixels that
+        the model never saw are 0.
+
+        Args:
+            maps: ``(..., gh, gw)``.
+
+        Returns:
+            ``(..., H, W)`` in the same dtype, float32 at least.
+        """
+        if maps.dtype in (torch.float16, torch.bfloat16):
+            maps = maps.float()
+        rows, columns = (self._weights(axis, maps) for axis in (0, 1))
+        return rows @ maps @ columns.T
+
+    def _weights(self, axis: int, maps: Tensor) -> Tensor:
+        """How much of each grid cell each pixel of the original gets along one axis, (pixels, cells)."""
+        cells = maps.shape[axis - 2]
+        centres = torch.arange(self.original[axis], device=maps.device, dtype=maps.dtype) + 0.5
+        on_input = centres * self.scale[axis] + self.offset[axis]
+        on_grid = (on_input * (cells / self.input[axis]) - 0.5).clamp(0, cells - 1)
+        distance = (on_grid[:, None] - torch.arange(cells, device=maps.device, dtype=maps.dtype)).abs()
+        inside = (on_input >= 0) & (on_input <= self.input[axis])
+        return (1 - distance).clamp(min=0) * inside[:, None]
