@@ -1,0 +1,82 @@
+"""Models by name: built, loaded with weights, and with what their library knows of them."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+from torch import nn
+
+from hookmap.errors import ModelError
+from hookmap.models import checkpoint, custom, embedded, timm, torchvision
+from hookmap.models.loaded import Entry, Loaded
+
+__all__ = ["DEFAULT", "Entry", "Loaded", "available", "describe", "load"]
+
+DEFAULT = embedded.NAME
+
+
+def load(name: str, *, pretrained: bool = True, weights: str | Path | None = None) -> Loaded:
+    """Build a model by name, in evaluation mode.
+
+    Args:
+        name: ``"efficientnet_lite0"`` (weights packaged), ``"resnet50"`` (torchvision if it has it, else timm),
+            ``"torchvision/resnet50"``, ``"timm/resnet50.a1_in1k"``, ``"package.module:factory"`` or
+            ``"file.py:factory"``.
+        pretrained: load the library's own weights, downloading them if need be.
+        weights: a checkpoint to load instead; where only the number of classes differs, the head is built
+            to fit.
+
+    Raises:
+        ModelError: for a name that isn't known (with suggestions) and weights that can't be had or don't fit.
+    """
+    build = _builder(name)
+    if weights is None:
+        loaded = build(pretrained=pretrained)
+        if not pretrained:
+            loaded.note = f"{name} has random weights: its maps say nothing about a trained network"
+    else:
+        state = checkpoint.read_state_dict(weights)
+        loaded = build(pretrained=False)
+        classes = checkpoint.other_number_of_classes(loaded.model, state)
+        if classes is not None:
+            loaded = build(pretrained=False, num_classes=classes)
+            loaded.labels = None
+        checkpoint.load_into(loaded.model, state, source=str(weights))
+    loaded.model.eval()
+    return loaded
+
+
+def _builder(name: str) -> Callable[..., Loaded]:
+    if ":" in name:
+        return partial(custom.build, name)
+    if name == DEFAULT:
+        return embedded.build
+    library, _, plain = name.rpartition("/")
+    if library in ("", "torchvision") and torchvision.has(plain):
+        return partial(torchvision.build, plain)
+    if library in ("", "timm") and timm.has(plain):
+        return partial(timm.build, plain)
+    every = {DEFAULT, *torchvision.names(), *timm.names()}
+    close = difflib.get_close_matches(plain, every, n=4, cutoff=0.6)
+    hint = f"did you mean {', '.join(close)}?" if close else "`hookmap models` lists all"
+    raise ModelError(f"no model is called {name!r}; {hint} (your own: file.py:factory or package.module:factory)")
+
+
+def describe(model: nn.Module) -> Loaded:
+    """What is known of a module that the user built: preprocessing and labels, from its library's metadata."""
+    library = type(model).__module__.partition(".")[0]
+    if isinstance(getattr(model, "pretrained_cfg", None), dict):
+        return timm.describe(model)
+    if library == "torchvision":
+        return torchvision.describe(model)
+    return Loaded(model, type(model).__name__)
+
+
+def available(pattern: str | None = None) -> list[Entry]:
+    """Models that can be loaded by name, the embedded default first; those whose name holds ``pattern``."""
+    entries = [Entry(DEFAULT, "hookmap", "packaged"), *torchvision.entries(), *timm.entries()]
+    return [entry for entry in entries if pattern is None or pattern.casefold() in entry.name.casefold()]

@@ -1,0 +1,44 @@
+"""What a library tells of a model."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from torch import nn
+
+from hookmap.errors import ModelError
+from hookmap.preprocessing import Preprocessing
+
+
+@dataclass
+class Loaded:
+    """A model and what is known of it.
+
+    Attributes:
+        note: what the user should know before trusting results, e.g. that something was assumed.
+    """
+
+    model: nn.Module
+    name: str
+    preprocessing: Preprocessing | None = None
+    labels: Sequence[str] | None = None
+    note: str | None = None
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A model that can be loaded by name; ``weights`` is packaged, cached, download or none."""
+
+    name: str
+    library: str
+    weights: str
+
+
+def no_weights(name: str, error: BaseException) -> ModelError:
+    """The error for pretrained weights that couldn't be had."""
+    reason = (str(error).strip().splitlines() or [type(error).__name__])[0][:160]
+    return ModelError(
+        f"the pretrained weights of {name} couldn't be loaded ({reason}); give a checkpoint with --weights FILE "
+        "(weights=), or take random weights with --no-pretrained (pretrained=False)"
+    )

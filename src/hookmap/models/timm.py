@@ -1,0 +1,93 @@
+"""Models of timm: its registry, its data configuration and its labels."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Sequence
+from typing import Any
+
+from torch import nn
+
+from hookmap.models.loaded import Entry, Loaded, no_weights
+from hookmap.preprocessing import Preprocessing
+
+
+def has(name: str) -> bool:
+    """Whether timm builds a model of this name, with or without a weights' tag."""
+    import timm
+
+    return bool(timm.is_model(name)) and ("." not in name or name in _tagged())
+
+
+@functools.cache
+def _tagged() -> frozenset[str]:
+    import timm
+
+    return frozenset(timm.list_models(pretrained=True))
+
+
+def names() -> list[str]:
+    """All architectures."""
+    import timm
+
+    return list(timm.list_models())
+
+
+def build(name: str, *, pretrained: bool = True, num_classes: int | None = None) -> Loaded:
+    """``timm.create_model``, with the data configuration of its weights."""
+    import timm
+
+    classes = {} if num_classes is None else {"num_classes": num_classes}
+    if not pretrained:
+        return describe(timm.create_model(name, pretrained=False, **classes), name)
+    try:
+        return describe(timm.create_model(name, pretrained=True, **classes), name)
+    except Exception as error:  # hub clients raise whatever their transport does
+        raise no_weights(name, error) from None
+
+
+def describe(model: nn.Module, name: str | None = None) -> Loaded:
+    """Preprocessing and labels of a timm model, from its ``pretrained_cfg``."""
+    from timm.data import resolve_model_data_config
+
+    config: dict[str, Any] = model.pretrained_cfg  # type: ignore[assignment]
+    preprocessing = Preprocessing.from_timm(resolve_model_data_config(model))
+    return Loaded(model, name or config.get("architecture") or type(model).__name__, preprocessing, _labels(model))
+
+
+def _labels(model: nn.Module) -> Sequence[str] | None:
+    from timm.data import ImageNetInfo, infer_imagenet_subset
+
+    classes = getattr(model, "num_classes", 0)
+    subset = infer_imagenet_subset(model)
+    # A model that was fine-tuned on 1000 classes of its own can't be told from an ImageNet one.
+    if not subset and classes != 1000:
+        return None
+    info = ImageNetInfo(subset or "imagenet-1k")
+    return [info.index_to_description(i, detailed=False) for i in range(classes)]
+
+
+def entries() -> list[Entry]:
+    """All architectures with pretrained weights, and whether those are on this disk."""
+    import timm
+
+    cached = _cached_repositories()
+    found = []
+    for name in timm.list_models():
+        config = timm.get_pretrained_cfg(name, allow_unregistered=True)
+        hub = config.hf_hub_id if config else None
+        state = "none" if config is None or not config.has_weights else "download"
+        if hub and f"{hub}{config.tag and f'{config.architecture}.{config.tag}' if hub.endswith('/') else ''}" in cached:
+            state = "cached"
+        found.append(Entry(name, "timm", state))
+    return found
+
+
+def _cached_repositories() -> set[str]:
+    from pathlib import Path
+
+    from huggingface_hub.constants import HF_HUB_CACHE
+
+    return {p.name.removeprefix("models--").replace("--", "/") for p in Path(HF_HUB_CACHE).glob("models--*")}
+
+
