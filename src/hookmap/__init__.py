@@ -1,6 +1,50 @@
-"""Hooks in, maps out: feature maps of any layer and heatmaps of any decision of a PyTorch vision model."""
+"""Hooks in, maps out: feature maps of any layer and heatmaps of any decision of a PyTorch vision model.
+
+>>> import hookmap as hm
+>>> lens = hm.Lens("efficientnet_lite0")
+>>> heatmap = lens.explain("examples/photos/cat.jpg")[0]
+>>> heatmap.target, tuple(heatmap.raw.shape), tuple(heatmap.map.shape)
+('tiger cat', (7, 7), (300, 451))
+"""
 
 from hookmap.capture import capture
+from hookmap.errors import (
+    DisconnectedError,
+    HookmapError,
+    HookmapWarning,
+    ImageError,
+    LayerError,
+    ModelError,
+    TargetError,
+)
+from hookmap.features import FeatureMaps
+from hookmap.geometry import Geometry
+from hookmap.heatmap import Explanation, Heatmap
+from hookmap.images import Picture
+from hookmap.layouts import Layout
+from hookmap.lens import Lens, Prediction
+from hookmap.preprocessing import Preprocessing
+from hookmap.targets import Class
 
-__all__ = ["capture"]
 __version__ = "0.1.0"
+
+__all__ = [
+    "Class",
+    "DisconnectedError",
+    "Explanation",
+    "FeatureMaps",
+    "Geometry",
+    "Heatmap",
+    "HookmapError",
+    "HookmapWarning",
+    "ImageError",
+    "LayerError",
+    "Layout",
+    "Lens",
+    "ModelError",
+    "Picture",
+    "Prediction",
+    "Preprocessing",
+    "TargetError",
+    "capture",
+]

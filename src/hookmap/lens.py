@@ -204,7 +204,7 @@ class Lens:
                     seen.differentiate(self._scores(output, resolved)[0])
             parts.append(self._layer_maps(seen, traced, layers))
             pictures += [view.picture for view in batch]
-        return FeatureMaps(_joined(parts), pictures, self._overlays(images, batch_size))
+        return FeatureMaps(_joined(parts), pictures, self._overlays(images, batch_size), self.name)
 
     def layers(self, image: Any = None) -> LayerTree:
         """The model's layers as a tree to read: name, type, output shape and layout.

@@ -25,7 +25,11 @@ def build(*, pretrained: bool = True, num_classes: int | None = None) -> Loaded:
     loaded.name, loaded.preprocessing = NAME, _PREPROCESSING
     if pretrained:
         path = _weights()
-        checkpoint.load_into(loaded.model, checkpoint.read_state_dict(path), source=str(path))
+        state = checkpoint.read_state_dict(path)
+        # Another implementation of the same network wrote them: its layers stand in the same order under
+        # other names, and load_into checks every shape.
+        renamed = dict(zip(loaded.model.state_dict(), state.values(), strict=True))
+        checkpoint.load_into(loaded.model, renamed, source=str(path))
     return loaded
 
 

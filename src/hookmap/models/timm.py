@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Sequence
+import socket
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
+from urllib.parse import urlsplit
+from urllib.request import getproxies
 
 from torch import nn
 
@@ -41,9 +45,29 @@ def build(name: str, *, pretrained: bool = True, num_classes: int | None = None)
     if not pretrained:
         return describe(timm.create_model(name, pretrained=False, **classes), name)
     try:
-        return describe(timm.create_model(name, pretrained=True, **classes), name)
+        with _failing_fast():
+            model = timm.create_model(name, pretrained=True, **classes)
+        return describe(model, name)
     except Exception as error:  # hub clients raise whatever their transport does
         raise no_weights(name, error) from None
+
+
+@contextmanager
+def _failing_fast() -> Iterator[None]:
+    """Without a network the hub's client retries for most of a minute; then look at its cache only."""
+    from huggingface_hub import constants
+
+    before = constants.HF_HUB_OFFLINE
+    host = urlsplit(constants.ENDPOINT).hostname
+    if not getproxies():
+        try:
+            socket.getaddrinfo(host, 443)
+        except OSError:
+            constants.HF_HUB_OFFLINE = True
+    try:
+        yield
+    finally:
+        constants.HF_HUB_OFFLINE = before
 
 
 def describe(model: nn.Module, name: str | None = None) -> Loaded:

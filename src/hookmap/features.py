@@ -1,0 +1,291 @@
+"""Feature maps: what each layer made of the images."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from hookmap.errors import HookmapError, LayerError
+from hookmap.files import save_image
+from hookmap.images import Picture
+from hookmap.render.grid import TileScale, arrange, tiles
+
+if TYPE_CHECKING:
+    from PIL import Image
+    from rich.table import Table
+    from torch.utils.tensorboard import SummaryWriter
+
+Ranking = Literal["mean", "variance", "gradient"]
+Channels = int | Sequence[int] | Ranking | Literal["all"]
+
+
+@dataclass(frozen=True)
+class LayerStatistics:
+    """Figures of one layer over all images: range, moments, and what is wrong with it.
+
+    Attributes:
+        sparsity: fraction of values that are exactly 0.
+        dead: channels that are 0 everywhere on all images.
+        nan: number of values that are NaN.
+        infinite: number of values that are infinite.
+    """
+
+    minimum: float
+    maximum: float
+    mean: float
+    std: float
+    sparsity: float
+    dead: tuple[int, ...]
+    nan: int
+    infinite: int
+
+
+@dataclass(frozen=True, eq=False)
+class LayerMaps:
+    """Feature maps of one layer.
+
+    Attributes:
+        name: the layer's own name; a second call of the layer is ``name#2``.
+        kind: its class.
+        maps: ``(B, C, h, w)``, ``(B, C, t, h, w)`` for video, ``(B, C)`` for vectors.
+        layout: how the layer itself holds them.
+        gradient: of the target's score, same shape; None if it wasn't asked for.
+    """
+
+    name: str
+    kind: str
+    maps: Tensor
+    layout: str
+    gradient: Tensor | None = None
+
+    @property
+    def shape(self) -> str:
+        """Channels and grid, e.g. ``512x7x7``."""
+        return "x".join(map(str, self.maps.shape[1:]))
+
+    def statistics(self) -> LayerStatistics:
+        """Figures over all images; range and moments are of the finite values."""
+        values = self.maps.float()
+        finite = values[torch.isfinite(values)]
+        low, high = finite.aminmax() if finite.numel() else (torch.tensor(float("nan")),) * 2
+        dead = (values.transpose(0, 1).flatten(1) == 0).all(1).nonzero().flatten().tolist()
+        return LayerStatistics(
+            minimum=float(low),
+            maximum=float(high),
+            mean=float(finite.mean()),
+            std=float(finite.std(correction=0)),
+            sparsity=float((values == 0).float().mean()),
+            dead=tuple(dead),
+            nan=int(values.isnan().sum()),
+            infinite=int(values.isinf().sum()),
+        )
+
+    def select(self, channels: Channels = "all", *, top: int = 16, image: int = 0) -> list[int]:
+        """Channel numbers: one, some, all, or the ``top`` of one image ranked by a word.
+
+        ``"mean"`` ranks by the mean activation, ``"variance"`` by the variance over places (the liveliest
+        first), ``"gradient"`` by the mean magnitude of the target's gradient.
+
+        Raises:
+            LayerError: for a channel that doesn't exist, or a ranking by a gradient that wasn't taken.
+        """
+        count = self.maps.shape[1]
+        if channels == "all":
+            return list(range(count))
+        if isinstance(channels, str):
+            places = self.maps[image].flatten(1).float()
+            if channels == "gradient":
+                if self.gradient is None:
+                    raise LayerError("channels='gradient' needs gradients; call lens.features(..., target='predicted')")
+                rank = self.gradient[image].flatten(1).float().abs().mean(1)
+            elif channels in ("mean", "variance"):
+                rank = places.mean(1) if channels == "mean" else places.var(1, correction=0)
+            else:
+                raise LayerError(f"channels={channels!r}; use numbers, 'all', 'mean', 'variance' or 'gradient'")
+            return rank.nan_to_num().argsort(descending=True, stable=True)[:top].tolist()
+        chosen = [channels] if isinstance(channels, int) else list(channels)
+        for channel in chosen:
+            if not -count <= channel < count:
+                raise LayerError(f"layer {self.name!r} has channels 0 to {count - 1}; {channel} doesn't exist")
+        return [channel % count for channel in chosen]
+
+    def reduce(self, how: Literal["mean", "max", "pca"] = "mean") -> Tensor:
+        """All channels as one picture per image: ``(B, h, w)``, or ``(B, h, w, 3)`` in 0..1 for ``"pca"``.
+
+        The principal components are shared by all images; each is scaled to 0..1 from its minimum to its
+        maximum, with the sign that makes its largest loading positive.
+        """
+        maps = self._still()
+        if how == "mean":
+            return maps.mean(1)
+        if how == "max":
+            return maps.amax(1)
+        if how != "pca":
+            raise LayerError(f"reduce={how!r}; use 'mean', 'max' or 'pca'")
+        rows = maps.movedim(1, -1).flatten(0, -2).double().nan_to_num()
+        rows = rows - rows.mean(0)
+        _, vectors = torch.linalg.eigh(rows.T @ rows)
+        basis = vectors[:, -3:].flip(1)
+        basis = basis * basis.gather(0, basis.abs().argmax(0, keepdim=True)).sign()
+        low, high = (rows @ basis).aminmax(dim=0)
+        scaled = (rows @ basis - low) / (high - low).clamp(min=1e-12)
+        three = torch.nn.functional.pad(scaled, (0, 3 - scaled.shape[1]))
+        return three.float().view(maps.shape[0], *maps.shape[2:], 3)
+
+    def grid(
+        self,
+        image: int = 0,
+        channels: Channels = "all",
+        *,
+        top: int = 16,
+        tile: tuple[int, int] | int = 112,
+        colormap: str = "viridis",
+        scale: TileScale = "each",
+        upsample: Literal["nearest", "bilinear"] | None = "nearest",
+        numbers: bool = True,
+        columns: int | None = None,
+    ) -> Image.Image:
+        """Channels of one image as tiles, with their numbers; arguments as in :func:`hookmap.render.grid.tiles`."""
+        chosen = self.select(channels, top=top, image=image)
+        maps = self._still()[image][chosen].cpu().numpy()
+        labels = [str(c) for c in chosen] if numbers else None
+        drawn = tiles(maps, tile=tile, colormap=colormap, scale=scale, upsample=upsample, labels=labels)
+        return arrange(drawn, columns=columns)
+
+    def numpy(self) -> np.ndarray[Any, Any]:
+        """The maps as a float32 array."""
+        array: np.ndarray[Any, Any] = self.maps.float().cpu().numpy()
+        return array
+
+    def _still(self) -> Tensor:
+        """Maps as pictures (B, C, h, w): the middle of a clip, a vector as a single cell."""
+        maps = self.maps.float()
+        while maps.ndim > 4:
+            maps = maps[:, :, maps.shape[2] // 2]
+        return maps.reshape(*maps.shape[:2], *([1] * (4 - maps.ndim)), *maps.shape[2:])
+
+
+class FeatureMaps(Mapping[str, LayerMaps]):
+    """Feature maps of several layers, each under its own name, in the order in which they ran."""
+
+    def __init__(
+        self,
+        layers: Iterable[LayerMaps],
+        pictures: Sequence[Picture],
+        overlays: Sequence[tuple[str, Image.Image]] = (),
+        model: str = "network",
+    ) -> None:
+        self._layers = {layer.name: layer for layer in layers}
+        self.pictures = list(pictures)
+        self.overlays = list(overlays)
+        self.model = model
+
+    def __getitem__(self, name: str) -> LayerMaps:
+        try:
+            return self._layers[name]
+        except KeyError:
+            raise LayerError(f"there are no feature maps of {name!r}; there are of {', '.join(self)}") from None
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._layers)
+
+    def __len__(self) -> int:
+        return len(self._layers)
+
+    def statistics(self) -> dict[str, LayerStatistics]:
+        """Figures of each layer."""
+        return {name: layer.statistics() for name, layer in self.items()}
+
+    def __rich__(self) -> Table:
+        """The statistics as a table."""
+        from rich.table import Table
+
+        table = Table("layer", "type", box=None, header_style="bold", pad_edge=False)
+        for heading in ("shape", "range", "mean", "zeros", "dead", "NaN/inf"):
+            table.add_column(heading, justify="right")
+        for name, layer in self.items():
+            s = layer.statistics()
+            bad = str(s.nan + s.infinite) if s.nan + s.infinite else ""
+            span = f"{s.minimum:.3g} .. {s.maximum:.3g}"
+            dead = str(len(s.dead)) if s.dead else ""
+            table.add_row(name, layer.kind, layer.shape, span, f"{s.mean:.3g}", f"{s.sparsity:.0%}", dead, bad)
+        return table
+
+    def __str__(self) -> str:
+        from rich.console import Console
+
+        console = Console(width=140, no_color=True)
+        with console.capture() as text:
+            console.print(self.__rich__())
+        return text.get()
+
+    def __repr__(self) -> str:
+        return f"FeatureMaps({len(self)} layers of {self.model!r}, {len(self.pictures)} images)"
+
+    def overview(self, image: int = 0, *, per_layer: int = 12, tile: int = 64) -> Image.Image:
+        """The network's page: one row per layer from input to output.
+
+        Each row holds the mean over all channels, then the ``per_layer`` channels that vary most.
+        """
+        from PIL import Image as PILImage
+
+        from hookmap.render.figure import OverviewRow, overview_page
+
+        rows = []
+        for name, layer in self.items():
+            s = layer.statistics()
+            dead = f", {len(s.dead)} dead" if s.dead else ""
+            lines = (
+                f"{layer.kind}  {layer.shape.replace('x', ' x ')}",
+                f"{s.minimum:.2g} to {s.maximum:.2g}, {s.sparsity:.0%} zeros{dead}",
+            )
+            mean = tiles(layer.reduce("mean")[image : image + 1].cpu().numpy(), tile=tile, colormap="gray")
+            chosen = layer.select("variance", top=per_layer, image=image)
+            maps = layer._still()[image][chosen].cpu().numpy()
+            rows.append(OverviewRow(name, lines, [*mean, *tiles(maps, tile=tile)]))
+        picture = self.pictures[image]
+        subtitle = f"{picture.name}, {len(self)} layers from input to output; each tile on its own scale"
+        return overview_page(PILImage.fromarray(picture.pixels), self.model, subtitle, rows, tile=tile)
+
+    def save(self, folder: str | Path, *, image: int = 0, channels: Channels = "all") -> list[Path]:
+        """Write overview.png, photo.png, the overlays and one PNG of channels per layer into a folder.
+
+        Raises:
+            HookmapError: if the folder can't be written.
+        """
+        from PIL import Image as PILImage
+
+        folder = Path(folder)
+        if folder.is_file():
+            raise HookmapError(f"{folder} is a file; feature maps are written as a folder of pictures")
+        pictures = {"overview": self.overview(image), "photo": PILImage.fromarray(self.pictures[image].pixels)}
+        for title, overlay in self.overlays:
+            pictures[f"heatmap_{title}"] = overlay
+        paths = [save_image(picture, folder / f"{_plain(name)}.png") for name, picture in pictures.items()]
+        for i, (name, layer) in enumerate(self.items()):
+            paths.append(save_image(layer.grid(image, channels), folder / f"{i:03d}_{_plain(name)}.png"))
+        return paths
+
+    def to_tensorboard(self, logdir: str | Path | SummaryWriter, step: int = 0) -> None:
+        """Write grids, photo, overlays and statistics to TensorBoard under stable tags."""
+        from hookmap.loggers.tensorboard import log_features
+
+        log_features(self, logdir, step)
+
+    def _repr_png_(self) -> bytes:
+        import io
+
+        buffer = io.BytesIO()
+        self.overview().save(buffer, "PNG")
+        return buffer.getvalue()
+
+
+def _plain(name: str) -> str:
+    return re.sub(r"[^\w.-]+", "_", name)

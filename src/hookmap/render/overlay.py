@@ -1,0 +1,70 @@
+"""A heatmap over its photo."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Literal
+
+import numpy as np
+
+from hookmap.errors import HookmapError
+from hookmap.render.colors import Array, Scale, colorize, normalize
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+DEFAULT_COLORMAP = "inferno"
+SIGNED_COLORMAP = "RdBu_r"
+# How much colour the strongest place of a ramp gets, and how fast weaker ones fade into the photo.
+_STRONGEST, _FADE = 0.85, 0.8
+_UNSEEN = 0.45
+
+
+def overlay(
+    pixels: Array,
+    heat: Array,
+    *,
+    colormap: str | None = None,
+    opacity: float | Literal["ramp"] = "ramp",
+    scale: Scale = "max",
+    limit: float | None = None,
+    seen: tuple[float, float, float, float] | None = None,
+) -> Image.Image:
+    """The heatmap in colour over the photo.
+
+    Args:
+        pixels: the photo, ``(H, W, 3)``, uint8.
+        heat: the map on its pixels, ``(H, W)``, in any units.
+        colormap: a matplotlib colour map; by default a perceptually uniform one, or a diverging one for
+            ``scale="symmetric"``.
+        opacity: ``"ramp"``: the stronger the more opaque, so that the photo stays visible where the map is
+            cold; or one opacity in 0..1 everywhere (0.3 with ``"jet"`` is the classic look).
+        scale: how values become colours; see :func:`hookmap.render.colors.normalize`.
+        limit: the value drawn as the strongest, to share a scale.
+        seen: (top, left, bottom, right) of what the model saw; the rest is dimmed.
+    """
+    from PIL import Image
+
+    if heat.shape != pixels.shape[:2]:
+        raise HookmapError(f"a heatmap of {heat.shape} doesn't fit a photo of {pixels.shape[:2]}")
+    values = normalize(heat, scale, limit)
+    symmetric = scale == "symmetric"
+    colors = colorize(values, colormap or (SIGNED_COLORMAP if symmetric else DEFAULT_COLORMAP))
+    if opacity == "ramp":
+        strength = np.abs(values * 2 - 1) if symmetric else values
+        alpha = _STRONGEST * strength[..., None] ** _FADE
+    elif isinstance(opacity, (int, float)) and 0 <= opacity <= 1:
+        alpha = np.full((*heat.shape, 1), opacity, np.float32)
+    else:
+        raise HookmapError(f"opacity is {opacity!r}; expected a number from 0 to 1, or 'ramp'")
+    outside = _outside(heat.shape, seen)
+    alpha = np.where(outside, 0, alpha)
+    photo = np.where(outside, pixels * _UNSEEN + 255 * (1 - _UNSEEN) * 0.35, pixels)
+    return Image.fromarray(np.round(photo * (1 - alpha) + colors * alpha).astype(np.uint8))
+
+
+def _outside(size: tuple[int, ...], seen: tuple[float, float, float, float] | None) -> Array:
+    """True where the pixel's centre lies outside what the model saw, (H, W, 1)."""
+    top, left, bottom, right = seen or (0, 0, size[0], size[1])
+    y, x = (np.arange(n) + 0.5 for n in size[:2])
+    inside = ((y >= top) & (y <= bottom))[:, None] & ((x >= left) & (x <= right))[None]
+    return ~inside[..., None]
