@@ -145,15 +145,19 @@ class LayerMaps:
         channels: Channels = "all",
         *,
         top: int = 16,
-        tile: tuple[int, int] | int = 112,
+        tile: tuple[int, int] | int | None = None,
         colormap: str = "viridis",
         scale: TileScale = "each",
         upsample: Literal["nearest", "bilinear"] | None = "nearest",
         numbers: bool = True,
         columns: int | None = None,
     ) -> Image.Image:
-        """Channels of one image as tiles, with their numbers; arguments as in :func:`hookmap.render.grid.tiles`."""
+        """Channels of one image as tiles, with their numbers; arguments as in :func:`hookmap.render.grid.tiles`.
+
+        By default a tile is 112 pixels, or 56 where there are more than 512 of them.
+        """
         chosen = self.select(channels, top=top, image=image)
+        tile = tile or (112 if len(chosen) <= 512 else 56)
         maps = self._still()[image][chosen].cpu().numpy()
         labels = [str(c) for c in chosen] if numbers else None
         drawn = tiles(maps, tile=tile, colormap=colormap, scale=scale, upsample=upsample, labels=labels)

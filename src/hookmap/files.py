@@ -5,12 +5,16 @@ from __future__ import annotations
 import os
 import tempfile
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from hookmap.errors import HookmapError
 
 if TYPE_CHECKING:
     from PIL import Image
+
+
+# Pages of feature maps are large: compressing them hard takes longer than making them.
+_OPTIONS: dict[str, dict[str, Any]] = {"JPEG": {"quality": 92}, "PNG": {"compress_level": 3}}
 
 
 def save_image(image: Image.Image, path: str | Path) -> Path:
@@ -31,7 +35,7 @@ def save_image(image: Image.Image, path: str | Path) -> Path:
         path.parent.mkdir(parents=True, exist_ok=True)
         handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.stem[:40]}-", suffix=path.suffix)
         with os.fdopen(handle, "wb") as file:
-            image.save(file, format=kind, **({"quality": 92} if kind == "JPEG" else {}))
+            image.save(file, format=kind, **_OPTIONS.get(kind, {}))
         # mkstemp makes files that only their owner can read.
         os.chmod(temporary, 0o666 & ~_umask())
         os.replace(temporary, path)

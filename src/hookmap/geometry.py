@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -69,30 +71,51 @@ class Geometry:
         ]
         return low[0], low[1], high[0], high[1]
 
-    def lay_back(self, maps: Tensor) -> Tensor:
+    def lay_back(self, maps: Tensor, kernel: Kernel = "linear") -> Tensor:
         """Maps on the input's grid, laid onto the original image's pixels.
 
-        The grid spans the whole input; between the centres of its cells the map is linear, beyond the
+        The grid spans the whole input; between the centres of its cells the map is interpolated, beyond the
         outermost centres constant (as ``F.interpolate(mode="bilinear", align_corners=False)``). Pixels that
         the model never saw are 0.
 
         Args:
             maps: ``(..., gh, gw)``.
+            kernel: ``"linear"``, or ``"cubic"`` (Catmull-Rom): exact in the cells' centres too, without the
+                star-shaped creases of linear interpolation, so better to look at; it may overshoot a little.
 
         Returns:
             ``(..., H, W)`` in the same dtype, float32 at least.
         """
         if maps.dtype in (torch.float16, torch.bfloat16):
             maps = maps.float()
-        rows, columns = (self._weights(axis, maps) for axis in (0, 1))
+        rows, columns = (self._weights(axis, maps, kernel) for axis in (0, 1))
         return rows @ maps @ columns.T
 
-    def _weights(self, axis: int, maps: Tensor) -> Tensor:
+    def _weights(self, axis: int, maps: Tensor, kernel: Kernel) -> Tensor:
         """How much of each grid cell each pixel of the original gets along one axis, (pixels, cells)."""
         cells = maps.shape[axis - 2]
         centres = torch.arange(self.original[axis], device=maps.device, dtype=maps.dtype) + 0.5
         on_input = centres * self.scale[axis] + self.offset[axis]
         on_grid = (on_input * (cells / self.input[axis]) - 0.5).clamp(0, cells - 1)
-        distance = (on_grid[:, None] - torch.arange(cells, device=maps.device, dtype=maps.dtype)).abs()
+        # Two cells more on either side repeat the outermost ones.
+        positions = torch.arange(-2, cells + 2, device=maps.device, dtype=maps.dtype)
+        weights = _KERNELS[kernel]((on_grid[:, None] - positions).abs())
+        inner = weights[:, 2:-2].clone()
+        inner[:, 0] += weights[:, :2].sum(1)
+        inner[:, -1] += weights[:, -2:].sum(1)
         inside = (on_input >= 0) & (on_input <= self.input[axis])
-        return (1 - distance).clamp(min=0) * inside[:, None]
+        return inner * inside[:, None]
+
+
+def _linear(distance: Tensor) -> Tensor:
+    return (1 - distance).clamp(min=0)
+
+
+def _cubic(distance: Tensor) -> Tensor:
+    near = (1.5 * distance - 2.5) * distance**2 + 1
+    far = ((-0.5 * distance + 2.5) * distance - 4) * distance + 2
+    return torch.where(distance < 1, near, far.where(distance < 2, torch.zeros_like(far)))
+
+
+Kernel = Literal["linear", "cubic"]
+_KERNELS: dict[Kernel, Callable[[Tensor], Tensor]] = {"linear": _linear, "cubic": _cubic}

@@ -116,8 +116,9 @@ class Heatmap:
             if self.frames is not None:
                 pixels = self.frames[int((strongest + 0.5) * len(self.frames) / len(values))]
             values = values[strongest]
-        heat: np.ndarray[Any, Any] = self.geometry.lay_back(values).float().cpu().numpy()
-        return pixels, heat
+        heat: np.ndarray[Any, Any] = self.geometry.lay_back(values, "cubic").float().cpu().numpy()
+        # The cubic kernel overshoots: what is drawn never leaves the map's own range.
+        return pixels, heat.clip(float(values.min().clamp(max=0)), float(values.max().clamp(min=0)))
 
 
 class Explanation(Sequence[Heatmap]):

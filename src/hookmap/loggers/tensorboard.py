@@ -14,13 +14,11 @@ if TYPE_CHECKING:
 
     from hookmap.features import FeatureMaps
 
-TILE = (112, 112)
-
 
 def log_features(features: FeatureMaps, logdir: str | Path | SummaryWriter, step: int = 0) -> None:
     """Write one image per layer, the photos, the overlays and statistics, under tags that don't change.
 
-    ``features/<layer>`` is the grid of all channels of the first image, each tile 112x112 on its own
+    ``features/<layer>`` is the grid of all channels of the first image, each tile on its own
     scale; ``photo/<name>`` and ``heatmap/<name>/<method>`` stand beside them, and
     ``statistics/<layer>/sparsity`` and so on as scalars. A writer that is given stays open.
 
@@ -47,7 +45,7 @@ def _write(features: FeatureMaps, writer: SummaryWriter, step: int) -> None:
     for title, overlay in features.overlays:
         writer.add_image(f"heatmap/{title}", np.asarray(overlay), step, dataformats="HWC")
     for name, layer in features.items():
-        writer.add_image(f"features/{name}", np.asarray(layer.grid(tile=TILE)), step, dataformats="HWC")
+        writer.add_image(f"features/{name}", np.asarray(layer.grid()), step, dataformats="HWC")
         s = layer.statistics()
         figures = {"mean": s.mean, "std": s.std, "sparsity": s.sparsity, "dead channels": len(s.dead)}
         for key, value in figures.items():

@@ -15,8 +15,8 @@ if TYPE_CHECKING:
 DEFAULT_COLORMAP = "inferno"
 SIGNED_COLORMAP = "RdBu_r"
 # How much colour the strongest place of a ramp gets, and how fast weaker ones fade into the photo.
-_STRONGEST, _FADE = 0.85, 0.8
-_UNSEEN = 0.45
+_STRONGEST, _FADE = 0.85, 1.2
+_UNSEEN = 0.5
 
 
 def overlay(

@@ -1,0 +1,307 @@
+"""The command line: thin, no logic of its own."""
+
+from __future__ import annotations
+
+import os
+import sys
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.markup import escape
+
+if TYPE_CHECKING:
+    from hookmap.lens import Lens
+
+app = typer.Typer(
+    no_args_is_help=True,
+    rich_markup_mode="rich",
+    pretty_exceptions_enable=False,
+    add_completion=False,
+    help="[bold]Hooks in, maps out[/]: see what a PyTorch vision model sees.\n\n"
+    "Start with [cyan]hookmap explain photo.jpg[/], then [cyan]hookmap features photo.jpg[/].",
+)
+
+Images = Annotated[list[Path], typer.Argument(help="Image files.", show_default=False)]
+Model = Annotated[
+    str,
+    typer.Option("--model", "-m", help="A torchvision or timm name, package.module:factory or file.py:factory."),
+]
+Weights = Annotated[Path | None, typer.Option(help="Checkpoint to load: safetensors, or a saved state dict.")]
+Pretrained = Annotated[bool, typer.Option("--pretrained/--no-pretrained", help="Trained or random weights.")]
+Labels = Annotated[Path | None, typer.Option(help="Text file with one class name per line.")]
+Device = Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1, mps; by default the best there is.")]
+BatchSize = Annotated[int, typer.Option(min=1, help="Images per forward pass.")]
+DEFAULT_MODEL = "efficientnet_lite0"
+
+
+@app.command()
+def explain(
+    images: Images,
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", help="A file for one image, a folder for several.")
+    ] = None,
+    target: Annotated[
+        list[str] | None, typer.Option("--target", "-t", help="Class index or label; repeatable. Default: top-1.")
+    ] = None,
+    layer: Annotated[
+        list[str] | None, typer.Option("--layer", "-l", help="Layer name or glob; repeatable. Default: the best one.")
+    ] = None,
+    method: Annotated[list[str] | None, typer.Option(help="Method; repeatable. See `hookmap methods`.")] = None,
+    model: Model = DEFAULT_MODEL,
+    weights: Weights = None,
+    pretrained: Pretrained = True,
+    labels: Labels = None,
+    device: Device = None,
+    batch_size: BatchSize = 16,
+    colormap: Annotated[str | None, typer.Option(help="A matplotlib colour map, e.g. inferno, viridis, jet.")] = None,
+    opacity: Annotated[str, typer.Option(help="0 to 1, or ramp: the stronger the more opaque.")] = "ramp",
+) -> None:
+    """Lay a heatmap over each photo: where is the evidence for the decision?
+
+    [dim]Examples[/]
+
+      hookmap explain dog.jpg                              [dim]top-1 class, best layer -> dog_gradcam.png[/]
+
+      hookmap explain dog.jpg -t tabby -t 207 -o cats.png  [dim]two classes on one sheet[/]
+
+      hookmap explain *.jpg -m resnet50 -o heatmaps/       [dim]one file per photo[/]
+
+      hookmap explain dog.jpg -m net.py:build --weights best.pt --labels names.txt
+    """
+    from hookmap.errors import ImageError
+    from hookmap.images import load
+    from hookmap.targets import PREDICTED
+
+    look: dict[str, Any] = {"opacity": opacity if opacity == "ramp" else _number(opacity)}
+    if colormap is not None:
+        look["colormap"] = colormap
+    lens = _lens(model, weights, pretrained, labels, device)
+    methods = method or ["gradcam"]
+    places = _places(images, output, "_".join(methods))
+    failed = 0
+    for some in _chunks(list(zip(images, places, strict=True)), batch_size):
+        good: list[tuple[Any, Path]] = []
+        for path, place in some:
+            try:
+                good.append((load(path), place))
+            except ImageError as error:
+                failed += 1
+                _complain(str(error))
+        if not good:
+            continue
+        found = lens.explain(
+            [picture for picture, _ in good], target or PREDICTED, layer, methods, batch_size=batch_size
+        )
+        each = len(found) // len(good)
+        for i, (picture, place) in enumerate(good):
+            mine = found[i * each : (i + 1) * each]
+            mine.save(place, **look)
+            named = ", ".join(dict.fromkeys(h.title for h in mine))
+            where = ", ".join(dict.fromkeys(h.layer for h in mine))
+            _out.print(f"[bold]{escape(picture.name)}[/]  {escape(named)}  [dim]at {escape(where)}[/] -> {escape(str(place))}")
+    if failed:
+        raise typer.Exit(1)
+
+
+@app.command()
+def features(
+    images: Images,
+    output: Annotated[Path | None, typer.Option("--output", "-o", help="Folder. Default: NAME_features.")] = None,
+    layers: Annotated[
+        list[str] | None,
+        typer.Option("--layers", "-l", help="Names, globs, or kinds: conv, norm, activation, attention, all."),
+    ] = None,
+    logdir: Annotated[Path | None, typer.Option(help="Also write to TensorBoard in this folder.")] = None,
+    model: Model = DEFAULT_MODEL,
+    weights: Weights = None,
+    pretrained: Pretrained = True,
+    labels: Labels = None,
+    device: Device = None,
+) -> None:
+    """Draw what each layer makes of a photo: an overview page of the network, and every channel of every layer.
+
+    [dim]Examples[/]
+
+      hookmap features dog.jpg                               [dim]all convolutions -> dog_features/overview.png[/]
+
+      hookmap features dog.jpg -m vgg16_bn --logdir runs/    [dim]and to TensorBoard[/]
+
+      hookmap features dog.jpg -l "blocks.*" -o maps/
+    """
+    lens = _lens(model, weights, pretrained, labels, device)
+    places = _places(images, output, "features", folders=True)
+    for path, place in _progress(list(zip(images, places, strict=True))):
+        maps = lens.features(path, layers or "conv")
+        maps.save(place)
+        _out.print(maps)
+        _out.print(f"[bold]{escape(path.stem)}[/]  {len(maps)} layers -> {escape(str(place / 'overview.png'))}")
+        if logdir is not None:
+            run = logdir if len(images) == 1 else logdir / place.name
+            maps.to_tensorboard(run)
+    if logdir is not None:
+        _out.print(f"tensorboard --logdir {escape(str(logdir))}")
+
+
+@app.command()
+def layers(
+    model: Annotated[str, typer.Argument(help="As --model of the other commands.")] = DEFAULT_MODEL,
+    image: Annotated[Path | None, typer.Option(help="An example to run on, for models of unknown input size.")] = None,
+    weights: Weights = None,
+    pretrained: Pretrained = True,
+    device: Device = None,
+) -> None:
+    """Print a model's layers as a tree: name, type, output shape and layout.
+
+    [dim]Examples[/]
+
+      hookmap layers
+
+      hookmap layers vit_base_patch16_224 --no-pretrained
+    """
+    _out.print(_lens(model, weights, pretrained, None, device).layers(image))
+
+
+@app.command()
+def models(
+    pattern: Annotated[str | None, typer.Argument(help="Only names that hold this.", show_default=False)] = None,
+) -> None:
+    """List models that load by name, and whether their weights are on this disk.
+
+    [dim]Example[/]
+
+      hookmap models resnet
+    """
+    from rich.table import Table
+
+    from hookmap.models import available
+
+    table = Table("name", "library", "weights", box=None, header_style="bold", pad_edge=False)
+    for entry in available(pattern):
+        table.add_row(entry.name, entry.library, entry.weights)
+    if not table.row_count:
+        _complain(f"no model's name holds {pattern!r}; `hookmap models` without a word lists all")
+        raise typer.Exit(1)
+    _out.print(table)
+
+
+@app.command()
+def methods() -> None:
+    """List the heatmap methods and their papers."""
+    from rich.table import Table
+
+    from hookmap.methods import METHODS
+
+    table = Table("method", "what it does", "paper", box=None, header_style="bold", pad_edge=False)
+    for method in METHODS.values():
+        table.add_row(method.name, method.summary, method.paper)
+    _out.print(table)
+
+
+@app.callback(invoke_without_command=True)
+def _root(version: Annotated[bool, typer.Option("--version", help="Print the version and stop.")] = False) -> None:
+    if version:
+        from hookmap import __version__
+
+        print(__version__)
+        raise typer.Exit
+
+
+_out = Console(soft_wrap=True)
+_err = Console(stderr=True, soft_wrap=True)
+
+
+def main() -> None:
+    """Run the command line; every error is one sentence on stderr."""
+    try:
+        with _plain_warnings():
+            app()
+    except KeyboardInterrupt:
+        _complain("interrupted")
+        sys.exit(130)
+    except Exception as error:  # the last line of defence: no traceback reaches the user
+        if os.environ.get("HOOKMAP_DEBUG"):
+            raise
+        _complain(_sentence(error))
+        sys.exit(1)
+
+
+def _sentence(error: Exception) -> str:
+    import torch
+
+    from hookmap.errors import HookmapError
+
+    if isinstance(error, HookmapError):
+        return str(error)
+    if isinstance(error, (MemoryError, torch.OutOfMemoryError)):
+        return "out of memory; try a smaller --batch-size"
+    first = (str(error).strip().splitlines() or [""])[0]
+    return f"{type(error).__name__}: {first} (set HOOKMAP_DEBUG=1 for the traceback)"
+
+
+def _complain(sentence: str) -> None:
+    _err.print(f"[red]hookmap:[/] {escape(sentence)}", highlight=False)
+
+
+@contextmanager
+def _plain_warnings() -> Iterator[None]:
+    """hookmap's own warnings as one line each; those of the libraries beneath aren't the user's business."""
+
+    def show(message: Warning | str, category: type[Warning], *_: Any, **__: Any) -> None:
+        if category.__name__ == "HookmapWarning":
+            _err.print(f"[yellow]note:[/] {escape(str(message))}", highlight=False)
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("always")
+        warnings.showwarning = show
+        yield
+
+
+def _lens(model: str, weights: Path | None, pretrained: bool, labels: Path | None, device: str | None) -> Lens:
+    import hookmap as hm
+
+    names = None
+    if labels is not None:
+        try:
+            names = [line.strip() for line in labels.read_text(encoding="utf-8").splitlines() if line.strip()]
+        except (OSError, UnicodeDecodeError) as error:
+            raise hm.HookmapError(f"{labels} can't be read as a list of labels ({error})") from None
+    return hm.Lens(model, weights=weights, pretrained=pretrained, labels=names, device=device)
+
+
+def _number(text: str) -> float | str:
+    try:
+        return float(text)
+    except ValueError:
+        return text  # the overlay says what it expects
+
+
+def _places(images: list[Path], output: Path | None, suffix: str, *, folders: bool = False) -> list[Path]:
+    """Where each image's result goes; stems that collide are numbered."""
+    ending = "" if folders else ".png"
+    if output is not None and len(images) == 1 and (folders or output.suffix):
+        return [output]
+    folder = output or Path()
+    places: list[Path] = []
+    for image in images:
+        place, i = folder / f"{image.stem}_{suffix}{ending}", 2
+        while place in places:
+            place, i = folder / f"{image.stem}_{i}_{suffix}{ending}", i + 1
+        places.append(place)
+    return places
+
+
+def _chunks(items: list[Any], size: int) -> Iterator[list[Any]]:
+    chunks = [items[i : i + size] for i in range(0, len(items), size)]
+    yield from _progress(chunks)
+
+
+def _progress(items: list[Any]) -> Iterator[Any]:
+    """The items, with a bar on stderr where there are several."""
+    from rich.progress import track
+
+    yield from track(items, console=_err, transient=True, disable=len(items) < 2, description="images")
