@@ -1,0 +1,241 @@
+"""The whole road: images in, maps on the photo out, on real networks."""
+
+from __future__ import annotations
+
+import threading
+import warnings
+from pathlib import Path
+
+import numpy as np
+import pytest
+import timm
+import torch
+import torchvision
+from PIL import Image
+from torch import nn
+
+import hookmap as hm
+
+
+def test_the_default_network_knows_real_photos(lens: hm.Lens, cat: Path, coffee: Path) -> None:
+    seen = [[p.label for p in top] for top in lens.predict([cat, coffee], top=3)]
+    assert any("cat" in label or "tabby" in label for label in seen[0])
+    assert seen[1][0] == "espresso"
+    best = lens.predict(coffee)[0]
+    assert best[0].probability > 0.9
+    assert [p.score for p in best] == sorted((p.score for p in best), reverse=True)
+
+
+def test_the_heatmap_of_the_coffee_lies_on_the_cup(lens: hm.Lens, coffee: Path) -> None:
+    heat = lens.explain(coffee, target="espresso")[0].map
+    assert heat.shape == (400, 600)
+    drink = heat[80:205, 205:380].sum() / heat.sum()
+    share = 125 * 175 / (350 * 350)  # of what the centre crop lets the model see
+    assert drink > 1.8 * share
+    assert heat.argmax() // 600 in range(80, 205)
+    assert heat.argmax() % 600 in range(205, 380)
+
+
+def test_a_heatmap_holds_what_it_is_of(lens: hm.Lens, cat: Path) -> None:
+    explanation = lens.explain(cat)
+    (heatmap,) = explanation
+    prediction = lens.predict(cat)[0][0]
+    assert (heatmap.index, heatmap.target) == (prediction.index, prediction.label)
+    assert heatmap.score == pytest.approx(prediction.score, abs=1e-4)
+    assert heatmap.probability == pytest.approx(prediction.probability, abs=1e-5)
+    assert heatmap.raw.shape == (7, 7)
+    against = lens.explain(cat, target="espresso")[0]
+    assert against.raw.min() < 0 <= against.values.min()
+    assert heatmap.map.shape == (300, 451)
+    assert (heatmap.layer, heatmap.method.name, heatmap.picture.name) == ("bn2", "gradcam", "cat")
+    top, left, bottom, right = heatmap.geometry.seen
+    assert not heatmap.map[: int(top)].any()
+    assert not heatmap.map[:, : int(left)].any()
+
+
+def test_at_the_last_layer_the_map_adds_up_to_the_score(lens: hm.Lens, cat: Path) -> None:
+    """Closed form: before average pooling and a linear head, the signed Grad-CAM map sums to logit - bias."""
+    heatmap = lens.explain(cat)[0]
+    bias = lens.model.classifier.bias[heatmap.index].item()
+    assert heatmap.raw.sum().item() == pytest.approx(heatmap.score - bias, rel=1e-4)
+
+
+def test_one_pass_gives_every_combination_as_single_calls_do(lens: hm.Lens, cat: Path, coffee: Path) -> None:
+    both = lens.explain([cat, coffee], target=["predicted", "espresso", 281], layer=["bn2", "blocks.5"])
+    assert len(both) == 2 * 3 * 2
+    place = 0
+    for photo in (cat, coffee):
+        for target in ("predicted", "espresso", 281):
+            for layer in ("bn2", "blocks.5"):
+                single = lens.explain(photo, target=target, layer=layer)[0]
+                assert (both[place].target, both[place].layer) == (single.target, layer)
+                assert torch.allclose(both[place].raw, single.raw, atol=1e-5)
+                place += 1
+
+
+def test_images_of_many_sizes_in_one_call_are_those_alone(lens: hm.Lens, cat: Path, coffee: Path) -> None:
+    small = Image.open(cat).resize((90, 200))
+    together = lens.explain([cat, small, coffee], batch_size=2)
+    assert [h.map.shape for h in together] == [(300, 451), (200, 90), (400, 600)]
+    assert torch.allclose(together[1].raw, lens.explain(small)[0].raw, atol=1e-5)
+
+
+def test_a_function_is_a_target(lens: hm.Lens, cat: Path) -> None:
+    def tiger_cat_not_tabby(output: torch.Tensor) -> torch.Tensor:
+        return output[:, 282] - output[:, 281]
+
+    contrast = lens.explain(cat, target=tiger_cat_not_tabby)[0]
+    one, other = lens.explain(cat, target=[282, 281])
+    assert contrast.target == "tiger_cat_not_tabby"
+    assert contrast.index is contrast.probability is None
+    assert torch.allclose(contrast.raw, one.raw - other.raw, atol=1e-4)
+    with pytest.raises(hm.TargetError, match="expected one score per image"):
+        lens.explain(cat, target=lambda output: output)
+
+
+def test_models_and_tensors_of_ones_own(cat: Path) -> None:
+    model = torchvision.models.resnet18(weights=None).train()
+    flags = [m.training for m in model.modules()]
+    before = {k: v.clone() for k, v in model.state_dict().items()}
+    x = torch.randn(3, 3, 96, 128)
+    found = hm.Lens(model).explain(x)
+    assert [h.raw.shape for h in found] == [(3, 4)] * 3
+    assert found[0].map.shape == (96, 128)
+    assert [m.training for m in model.modules()] == flags
+    assert all(torch.equal(v, before[k]) for k, v in model.state_dict().items())
+    assert all(p.grad is None for p in model.parameters())
+    with pytest.warns(hm.HookmapWarning, match="ImageNet's usual way is assumed"):
+        assumed = hm.Lens(model).explain(cat)[0]
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", hm.HookmapWarning)
+        told = hm.Lens(model, preprocessing=torchvision.models.ResNet18_Weights.DEFAULT.transforms()).explain(cat)[0]
+    assert torch.equal(assumed.raw, told.raw)
+
+
+def test_a_module_of_nobodys_library_asks_for_preprocessing(cat: Path) -> None:
+    model = nn.Sequential(nn.Conv2d(3, 4, 3, stride=4), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 3))
+    with pytest.raises(hm.ModelError, match="pass preprocessing="):
+        hm.Lens(model).explain(cat)
+    told = hm.Lens(model, preprocessing=hm.Preprocessing(size=(64, 64), resize=(64, 64)), labels=["a", "b", "c"])
+    heatmap = told.explain(cat, target="b")[0]
+    assert (heatmap.target, heatmap.layer, heatmap.map.shape) == ("b", "1", (300, 451))
+
+
+def test_wrapped_models_are_unwrapped() -> None:
+    model, x = torchvision.models.resnet18(weights=None).eval(), torch.randn(1, 3, 64, 64)
+    plain = hm.Lens(model).explain(x, target=3).raw
+    for wrapped in (nn.DataParallel(model), torch.compile(model)):
+        assert torch.equal(hm.Lens(wrapped).explain(x, target=3).raw, plain)
+
+
+@pytest.mark.parametrize("name", ["vit_tiny_patch16_224", "swin_tiny_patch4_window7_224", "mixer_s32_224"])
+def test_token_models(name: str, cat: Path) -> None:
+    model = timm.create_model(name)
+    nn.init.normal_(model.get_classifier().weight)  # timm starts some heads as zeros
+    heatmap = hm.Lens(model).explain(cat)[0]
+    assert heatmap.raw.shape[0] == heatmap.raw.shape[1] in (7, 14)
+    assert heatmap.raw.std() > 0
+    assert heatmap.map.shape == (300, 451)
+
+
+def test_video_clips() -> None:
+    clip = torch.randn(1, 3, 8, 112, 112)
+    heatmap = hm.Lens(torchvision.models.video.r3d_18(weights=None)).explain(clip, layer="layer3")[0]
+    assert heatmap.raw.shape == (2, 14, 14)
+    assert heatmap.map.shape == (2, 112, 112)
+    assert heatmap.overlay().size == (112, 112)
+
+
+def test_a_backbone_that_the_model_runs_under_no_grad() -> None:
+    class Frozen(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.backbone = nn.Sequential(nn.Conv2d(3, 4, 3, stride=2), nn.ReLU(inplace=True))
+            self.head = nn.Linear(4, 2)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            with torch.no_grad():
+                a = self.backbone(x)
+            return self.head(a.mean((2, 3)))
+
+    model, x = Frozen(), torch.rand(1, 3, 17, 17)
+    heatmap = hm.Lens(model).explain(x, target=1, layer="backbone")[0]
+    a = model.backbone(x)[0].detach()
+    expected = (model.head.weight[1].detach()[:, None, None] / a[0].numel() * a).sum(0)
+    assert torch.allclose(heatmap.raw, expected, atol=1e-6)
+
+
+def test_half_precision_and_frozen_parameters() -> None:
+    model = torchvision.models.resnet18(weights=None).eval().requires_grad_(False)
+    x = torch.randn(1, 3, 64, 64)
+    full = hm.Lens(model).explain(x, target=3).raw
+    half = hm.Lens(model.bfloat16()).explain(x, target=3).raw
+    assert half.dtype == torch.bfloat16
+    correlation = np.corrcoef(full.flatten(), half.float().flatten())[0, 1]
+    assert correlation > 0.95
+
+
+def test_an_all_negative_map_warns_and_draws_no_nan() -> None:
+    model = nn.Sequential(nn.Conv2d(3, 2, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(2, 2))
+    with torch.no_grad():
+        model[4].weight.fill_(-1)
+    with pytest.warns(hm.HookmapWarning, match="zero everywhere"):
+        heatmap = hm.Lens(model).explain(torch.rand(1, 3, 16, 16), target=0)[0]
+    assert heatmap.raw.max() <= 0
+    assert np.asarray(heatmap.overlay()).shape == (16, 16, 3)
+
+
+def test_the_model_is_unchanged_after_an_error_midway(lens: hm.Lens, cat: Path) -> None:
+    before = {k: v.clone() for k, v in lens.model.state_dict().items()}
+    for wrong in ({"layer": "nowhere"}, {"target": 5000}, {"target": lambda _: 1 / 0}, {"layer": "classifier"}):
+        with pytest.raises((hm.HookmapError, ZeroDivisionError)):
+            lens.explain(cat, **wrong)
+    assert all(torch.equal(v, before[k]) for k, v in lens.model.state_dict().items())
+    assert not any(m._forward_hooks or m._forward_pre_hooks for m in lens.model.modules())
+    assert all(p.grad is None for p in lens.model.parameters())
+    assert torch.is_grad_enabled()
+
+
+def test_threads_share_a_lens(lens: hm.Lens, cat: Path, coffee: Path) -> None:
+    photos = [cat, coffee]
+    alone = [lens.explain(photo).raw for photo in photos]
+    wrong: list[int] = []
+
+    def look(i: int) -> None:
+        for _ in range(4):
+            if not torch.allclose(lens.explain(photos[i]).raw, alone[i], atol=1e-4):
+                wrong.append(i)
+
+    threads = [threading.Thread(target=look, args=(i,)) for i in range(2)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert not wrong
+
+
+def test_bad_tensors_and_settings_are_said(lens: hm.Lens) -> None:
+    with pytest.raises(hm.ImageError, match="holds NaN"):
+        lens.explain(torch.full((1, 3, 224, 224), float("nan")))
+    with pytest.raises(hm.ImageError, match="expected \\(C, H, W\\)"):
+        lens.explain(torch.rand(5, 5))
+    with pytest.raises(hm.ModelError, match="device 'warp' can't be used"):
+        hm.Lens(device="warp")
+    with pytest.raises(hm.HookmapError, match="no method 'gradcan'; did you mean gradcam"):
+        lens.explain(torch.rand(1, 3, 224, 224), method="gradcan")
+
+
+def test_saving(lens: hm.Lens, cat: Path, tmp_path: Path) -> None:
+    path = lens.explain(cat).save(tmp_path / "new" / "cam.jpg", colormap="jet", opacity=0.3)
+    with Image.open(path) as image:
+        assert image.size == (451, 300)
+    sheet = lens.explain(cat, target=[281, 282]).overlay()
+    assert sheet.width > 900
+    (tmp_path / "file").write_text("in the way")
+    with pytest.raises(hm.HookmapError, match="can't be written"):
+        lens.explain(cat).save(tmp_path / "file" / "cam.png")
+    with pytest.raises(hm.HookmapError, match="image format"):
+        lens.explain(cat).save(tmp_path / "cam.xyz")
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["file", "new"]
+    assert lens.explain(cat)._repr_png_().startswith(b"\x89PNG")
+    assert len(lens.explain(cat)[0].figure().axes) == 3
