@@ -304,7 +304,9 @@ def test_replay_of_variants_equals_the_full_model(resnet: nn.Module, x: torch.Te
         output = seen.replay("layer4.0.conv2", variants, sample=1)
     tail = resnet.layer4[0]
     with torch.no_grad():
-        body = resnet.layer3(resnet.layer2(resnet.layer1(resnet.maxpool(resnet.relu(resnet.bn1(resnet.conv1(x[1:2])))))))
+        body = resnet.layer3(
+            resnet.layer2(resnet.layer1(resnet.maxpool(resnet.relu(resnet.bn1(resnet.conv1(x[1:2]))))))
+        )
         joined = F.relu(tail.bn2(variants) + tail.downsample(body))
         expected = resnet.fc(torch.flatten(resnet.avgpool(resnet.layer4[1](joined)), 1))
     assert output.shape == (5, 1000)
@@ -378,7 +380,10 @@ def test_input_gradient_equals_plain_autograd(resnet: nn.Module, x: torch.Tensor
 
 
 def test_wrappers_say_what_to_pass(resnet: nn.Module) -> None:
-    with pytest.raises(ModelError, match="pass \\(and call\\) model.module"), hm.capture(nn.DataParallel(resnet), "layer4"):
+    with (
+        pytest.raises(ModelError, match="pass \\(and call\\) model.module"),
+        hm.capture(nn.DataParallel(resnet), "layer4"),
+    ):
         pass
     with pytest.raises(ModelError, match="model._orig_mod"), hm.capture(torch.compile(resnet), "layer4"):
         pass

@@ -139,9 +139,7 @@ def test_to_grid_is_the_plain_rearrangement() -> None:
     t = torch.randn(2, 1 + 6, 5)
     expected = t[:, 1:].reshape(2, 2, 3, 5).permute(0, 3, 1, 2)
     assert torch.equal(Layout("tokens", (2, 3), prefix=1).to_grid(t), expected)
-    assert torch.equal(
-        Layout("tokens", (2, 3), prefix=1, sequence_first=True).to_grid(t.transpose(0, 1)), expected
-    )
+    assert torch.equal(Layout("tokens", (2, 3), prefix=1, sequence_first=True).to_grid(t.transpose(0, 1)), expected)
     last = torch.randn(4, 2, 3, 7, 5)  # a leading axis of four targets
     assert torch.equal(Layout("channels last", (3, 7)).to_grid(last), last.permute(0, 1, 4, 2, 3))
     assert torch.equal(Layout("channels first", (7, 5)).to_grid(last), last)
@@ -175,7 +173,10 @@ def test_an_unreadable_layer_says_what_to_pass(resnet: nn.Module) -> None:
 
 
 def test_a_network_without_places_is_refused() -> None:
-    model, x = nn.Sequential(nn.Flatten(), nn.Linear(192, 5), nn.ReLU(), nn.Linear(5, 2)), torch.randn(1, 3, 8, 8)
+    model, x = (
+        nn.Sequential(nn.Flatten(), nn.Linear(192, 5), nn.ReLU(), nn.Linear(5, 2)),
+        torch.randn(1, 3, 8, 8),
+    )
     with pytest.raises(LayerError, match="no layer of this model"):
         choose_layer(model, x, trace(model, x))
 

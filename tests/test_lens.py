@@ -113,7 +113,9 @@ def test_models_and_tensors_of_ones_own(cat: Path) -> None:
 
 
 def test_a_module_of_nobodys_library_asks_for_preprocessing(cat: Path) -> None:
-    model = nn.Sequential(nn.Conv2d(3, 4, 3, stride=4), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 3))
+    model = nn.Sequential(
+        nn.Conv2d(3, 4, 3, stride=4), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 3)
+    )
     with pytest.raises(hm.ModelError, match="pass preprocessing="):
         hm.Lens(model).explain(cat)
     told = hm.Lens(model, preprocessing=hm.Preprocessing(size=(64, 64), resize=(64, 64)), labels=["a", "b", "c"])
@@ -187,7 +189,12 @@ def test_an_all_negative_map_warns_and_draws_no_nan() -> None:
 
 def test_the_model_is_unchanged_after_an_error_midway(lens: hm.Lens, cat: Path) -> None:
     before = {k: v.clone() for k, v in lens.model.state_dict().items()}
-    for wrong in ({"layer": "nowhere"}, {"target": 5000}, {"target": lambda _: 1 / 0}, {"layer": "classifier"}):
+    for wrong in (
+        {"layer": "nowhere"},
+        {"target": 5000},
+        {"target": lambda _: 1 / 0},
+        {"layer": "classifier"},
+    ):
         with pytest.raises((hm.HookmapError, ZeroDivisionError)):
             lens.explain(cat, **wrong)
     assert all(torch.equal(v, before[k]) for k, v in lens.model.state_dict().items())

@@ -8,12 +8,28 @@ import torch
 from hookmap.errors import TargetError
 from hookmap.targets import Class, class_scores, find_class, name_of, resolve
 
-LABELS = ["tench, Tinca tinca", "tabby, tabby cat", "tiger cat", "Egyptian cat", "Cardigan, Cardigan Welsh corgi", "tiger"]
+LABELS = [
+    "tench, Tinca tinca",
+    "tabby, tabby cat",
+    "tiger cat",
+    "Egyptian cat",
+    "Cardigan, Cardigan Welsh corgi",
+    "tiger",
+]
 
 
 @pytest.mark.parametrize(
     ("word", "index"),
-    [("tabby", 1), ("TABBY_CAT", 1), ("tinca tinca", 0), ("3", 3), ("egyptian-cat", 3), ("corgi", 4), ("tiger", 5), ("-1", -1)],
+    [
+        ("tabby", 1),
+        ("TABBY_CAT", 1),
+        ("tinca tinca", 0),
+        ("3", 3),
+        ("egyptian-cat", 3),
+        ("corgi", 4),
+        ("tiger", 5),
+        ("-1", -1),
+    ],
 )
 def test_a_class_by_word(word: str, index: int) -> None:
     assert find_class(word, LABELS).index == index
@@ -21,7 +37,11 @@ def test_a_class_by_word(word: str, index: int) -> None:
 
 @pytest.mark.parametrize(
     ("word", "sentence"),
-    [("cat", "could be 3 classes"), ("taby", r"did you mean tabby \(1\)"), ("zebra crossing", "pass a label or an index")],
+    [
+        ("cat", "could be 3 classes"),
+        ("taby", r"did you mean tabby \(1\)"),
+        ("zebra crossing", "pass a label or an index"),
+    ],
 )
 def test_what_no_class_is_called(word: str, sentence: str) -> None:
     with pytest.raises(TargetError, match=sentence):
@@ -36,7 +56,14 @@ def test_without_labels_an_index_is_asked_for() -> None:
 
 def test_scores_are_found_in_what_models_return() -> None:
     scores = torch.tensor([[1.0, 2.0, 3.0], [4.0, 5.0, 6.0]])
-    for output in (scores, (scores, 1), [scores], {"logits": scores}, {"out": scores}, SimpleNamespace(logits=scores)):
+    for output in (
+        scores,
+        (scores, 1),
+        [scores],
+        {"logits": scores},
+        {"out": scores},
+        SimpleNamespace(logits=scores),
+    ):
         assert class_scores(output) is scores
         assert Class(2)(output).tolist() == [3.0, 6.0]
         assert Class(-1)(output).tolist() == [3.0, 6.0]

@@ -85,8 +85,7 @@ class Record:
             raise LayerError(f"layer {self.name!r} didn't run in this forward pass; capture a layer that does")
         if len(self.calls) > 1:
             warnings.warn(
-                f"layer {self.name!r} ran {len(self.calls)} times; this is its last call, "
-                "the others are in .calls",
+                f"layer {self.name!r} ran {len(self.calls)} times; this is its last call, the others are in .calls",
                 HookmapWarning,
                 stacklevel=3,
             )
@@ -118,9 +117,7 @@ class Capture(Mapping[str, Record]):
         try:
             return self._records[name]
         except KeyError:
-            raise LayerError(
-                f"layer {name!r} wasn't captured; captured are {', '.join(self._records)}"
-            ) from None
+            raise LayerError(f"layer {name!r} wasn't captured; captured are {', '.join(self._records)}") from None
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._records)
@@ -168,9 +165,7 @@ class Capture(Mapping[str, Record]):
             raise TargetError(f"scores have shape {tuple(scores.shape)}; expected (), (B,) or (T, B)")
         tensors = [tensor for _, _, tensor in leaves]
         rows = [
-            torch.autograd.grad(
-                row.sum(), tensors, retain_graph=True, create_graph=create_graph, allow_unused=True
-            )
+            torch.autograd.grad(row.sum(), tensors, retain_graph=True, create_graph=create_graph, allow_unused=True)
             for row in (scores if scores.ndim == 2 else [scores])
         ]
         if all(gradient is None for row in rows for gradient in row):

@@ -46,10 +46,12 @@ def explain(
         Path | None, typer.Option("--output", "-o", help="A file for one image, a folder for several.")
     ] = None,
     target: Annotated[
-        list[str] | None, typer.Option("--target", "-t", help="Class index or label; repeatable. Default: top-1.")
+        list[str] | None,
+        typer.Option("--target", "-t", help="Class index or label; repeatable. Default: top-1."),
     ] = None,
     layer: Annotated[
-        list[str] | None, typer.Option("--layer", "-l", help="Layer name or glob; repeatable. Default: the best one.")
+        list[str] | None,
+        typer.Option("--layer", "-l", help="Layer name or glob; repeatable. Default: the best one."),
     ] = None,
     method: Annotated[list[str] | None, typer.Option(help="Method; repeatable. See `hookmap methods`.")] = None,
     model: Model = DEFAULT_MODEL,
@@ -103,7 +105,9 @@ def explain(
             mine.save(place, **look)
             named = ", ".join(dict.fromkeys(h.title for h in mine))
             where = ", ".join(dict.fromkeys(h.layer for h in mine))
-            _out.print(f"[bold]{escape(picture.name)}[/]  {escape(named)}  [dim]at {escape(where)}[/] -> {escape(str(place))}")
+            _out.print(
+                f"[bold]{escape(picture.name)}[/]  {escape(named)}  [dim]at {escape(where)}[/] -> {escape(str(place))}"
+            )
     if failed:
         raise typer.Exit(1)
 
@@ -203,7 +207,9 @@ def methods() -> None:
 
 
 @app.callback(invoke_without_command=True)
-def _root(version: Annotated[bool, typer.Option("--version", help="Print the version and stop.")] = False) -> None:
+def _root(
+    version: Annotated[bool, typer.Option("--version", help="Print the version and stop.")] = False,
+) -> None:
     if version:
         from hookmap import __version__
 

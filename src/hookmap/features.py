@@ -269,7 +269,10 @@ class FeatureMaps(Mapping[str, LayerMaps]):
         folder = Path(folder)
         if folder.is_file():
             raise HookmapError(f"{folder} is a file; feature maps are written as a folder of pictures")
-        pictures = {"overview": self.overview(image), "photo": PILImage.fromarray(self.pictures[image].pixels)}
+        pictures = {
+            "overview": self.overview(image),
+            "photo": PILImage.fromarray(self.pictures[image].pixels),
+        }
         for title, overlay in self.overlays:
             pictures[f"heatmap_{title}"] = overlay
         paths = [save_image(picture, folder / f"{_plain(name)}.png") for name, picture in pictures.items()]

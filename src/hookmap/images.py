@@ -51,11 +51,12 @@ def load_all(images: Any) -> list[Picture]:
     """One image, or a list, tuple, generator or 4D array of them; see :func:`load`."""
     if isinstance(images, (np.ndarray, torch.Tensor)) and images.ndim == 4:
         images = list(images)
-    elif isinstance(images, (str, bytes, bytearray, Path, Picture, np.ndarray, torch.Tensor)) or not isinstance(
-        images, Iterable
+    elif (
+        isinstance(images, (str, bytes, bytearray, Path, Picture, np.ndarray, torch.Tensor))
+        or not isinstance(images, Iterable)
+        or hasattr(images, "read")
+        or hasattr(images, "getexif")
     ):
-        return [load(images)]
-    elif hasattr(images, "read") or hasattr(images, "getexif"):
         return [load(images)]
     pictures = [load(image) for image in images]
     if not pictures:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import re
 import weakref
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from dataclasses import field as default
 from typing import TYPE_CHECKING, Any, Literal
 
 import torch
@@ -70,7 +71,7 @@ class Trace:
 
     layers: dict[str, LayerInfo]
     field: tuple[int, ...]
-    outputs: list[_Output] = field(default_factory=list)
+    outputs: list[_Output] = default(default_factory=list)
 
     def layout(self, name: str) -> Layout:
         """The layout of a layer.
@@ -100,9 +101,7 @@ def trace(model: nn.Module, inputs: Any, *, prefix: int | None = None) -> Trace:
         prefix: number of prefix tokens, where the model says it.
     """
     args, kwargs = as_arguments(inputs)
-    image = next(
-        (t for t in tensors_in((args, kwargs)).values() if t.is_floating_point() and t.ndim >= 3), None
-    )
+    image = next((t for t in tensors_in((args, kwargs)).values() if t.is_floating_point() and t.ndim >= 3), None)
     if image is None:
         raise LayerError("the model's input holds no image-like floating-point tensor (B, C, ...)")
     area = tuple(image.shape[2:])
@@ -224,9 +223,7 @@ def _candidates(traced: Trace) -> list[str]:
     return chosen
 
 
-def _live(
-    model: nn.Module, inputs: Any, traced: Trace, candidates: Sequence[str], extra: Sequence[str]
-) -> str | None:
+def _live(model: nn.Module, inputs: Any, traced: Trace, candidates: Sequence[str], extra: Sequence[str]) -> str | None:
     args, kwargs = as_arguments(inputs)
     with capture(model, [*candidates, *extra]) as seen:
         scores = _main(model(*args, **kwargs))

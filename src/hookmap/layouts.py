@@ -55,7 +55,8 @@ class Layout:
             if self.order == "channels last":
                 return activation.movedim(-1, -1 - rank)
             tokens = activation.transpose(-3, -2) if self.sequence_first else activation
-            return tokens[..., self.prefix :, :].transpose(-2, -1).unflatten(-1, self.grid)
+            patches = tokens[..., self.prefix :, :].transpose(-2, -1)
+            return patches.reshape(*patches.shape[:-1], *self.grid)
         raise LayerError(f"an activation of shape {tuple(activation.shape)} doesn't fit the layout {self}")
 
     def _fits(self, shape: Sequence[int]) -> bool:
@@ -102,7 +103,7 @@ def read_layout(
             return first
         if channels == "last":
             return last if _plausible(last.grid, field) else None
-        fits = [layout for layout in (first, last) if _plausible(layout.grid, field)]
+        fits = [layout for layout in (first, last) if layout.grid in grids or _plausible(layout.grid, field)]
         return fits[0] if fits else None
     if len(shape) == 3 and 1 in shape[:2]:
         sequence_first = shape[0] != 1
@@ -137,6 +138,4 @@ def _plausible(grid: tuple[int, ...], field: tuple[int, ...]) -> bool:
         return False
     stride = max(1, round(field[0] / grid[0]))
     strides = {stride, max(1, field[0] // grid[0]), math.ceil(field[0] / grid[0])}
-    return any(
-        all(f // s <= g <= math.ceil(f / s) for g, f in zip(grid, field, strict=True)) for s in strides
-    )
+    return any(all(f // s <= g <= math.ceil(f / s) for g, f in zip(grid, field, strict=True)) for s in strides)

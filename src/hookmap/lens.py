@@ -253,7 +253,7 @@ class Lens:
             (name, method.name): method.function(
                 layouts[name].to_grid(seen[name].activation).repeat(len(targets), *[1] * (1 + len(layouts[name].grid))),
                 layouts[name].to_grid(seen[name].gradient).flatten(0, 1),
-            ).unflatten(0, (len(targets), len(batch)))
+            ).reshape(len(targets), len(batch), *layouts[name].grid)
             for name in names
             for method in methods
         }
@@ -310,7 +310,13 @@ class Lens:
         return row.reshape(1, -1)
 
     def _layer_maps(self, seen: Capture, traced: Trace, spec: LayerSpec) -> list[LayerMaps]:
-        named = {spec} if isinstance(spec, str) else {s for s in spec if isinstance(s, str)} if isinstance(spec, (list, tuple)) else set()
+        named = (
+            {spec}
+            if isinstance(spec, str)
+            else {s for s in spec if isinstance(s, str)}
+            if isinstance(spec, (list, tuple))
+            else set()
+        )
         found = []
         for name in seen.order:
             info = traced.layers[name]

@@ -165,7 +165,16 @@ class Preprocessing:
         return result
 
 
-_HARMLESS = {"ToTensor", "PILToTensor", "ToImage", "ConvertImageDtype", "ToDtype", "ToPureTensor", "MaybeToTensor", "RGB"}
+_HARMLESS = {
+    "ToTensor",
+    "PILToTensor",
+    "ToImage",
+    "ConvertImageDtype",
+    "ToDtype",
+    "ToPureTensor",
+    "MaybeToTensor",
+    "RGB",
+}
 
 IMAGENET = Preprocessing()
 """What torchvision's ImageNet models were first trained with: shorter side 256, centre crop 224."""

@@ -31,7 +31,9 @@ def log_features(features: FeatureMaps, logdir: str | Path | SummaryWriter, step
         try:
             writer = SummaryWriter(str(logdir))
         except OSError as error:
-            raise HookmapError(f"{logdir} can't be written ({error.strerror or error}); choose another log folder") from None
+            raise HookmapError(
+                f"{logdir} can't be written ({error.strerror or error}); choose another log folder"
+            ) from None
         with writer:
             _write(features, writer, step)
     else:

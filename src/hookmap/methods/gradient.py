@@ -29,4 +29,4 @@ def gradcam(activation: Tensor, gradient: Tensor) -> Tensor:
     tensor([[[-2.,  2.]]])
     """
     weights = gradient.flatten(2).mean(2)
-    return (weights.unsqueeze(1) @ activation.flatten(2)).squeeze(1).unflatten(1, activation.shape[2:])
+    return (weights.unsqueeze(1) @ activation.flatten(2)).reshape(-1, *activation.shape[2:])

@@ -13,8 +13,28 @@ from torch import Tensor, nn
 from hookmap.errors import ModelError
 
 StateDict = dict[str, Tensor]
-_CONTAINERS = ("state_dict", "model_state_dict", "model_state", "model", "net", "ema_state_dict", "ema", "module", "params")
-_PREFIXES = ("module.", "_orig_mod.", "model.", "net.", "network.", "backbone.", "encoder.", "classifier.", "ema.")
+_CONTAINERS = (
+    "state_dict",
+    "model_state_dict",
+    "model_state",
+    "model",
+    "net",
+    "ema_state_dict",
+    "ema",
+    "module",
+    "params",
+)
+_PREFIXES = (
+    "module.",
+    "_orig_mod.",
+    "model.",
+    "net.",
+    "network.",
+    "backbone.",
+    "encoder.",
+    "classifier.",
+    "ema.",
+)
 
 
 def read_state_dict(path: str | Path) -> StateDict:
@@ -39,7 +59,16 @@ def read_state_dict(path: str | Path) -> StateDict:
                 "alone with torch.save(model.state_dict(), ...) or as safetensors"
             ) from None
         raise _damaged(path, "it isn't a checkpoint") from None
-    except (RuntimeError, OSError, EOFError, ValueError, KeyError, AttributeError, IndexError, TypeError) as error:
+    except (
+        RuntimeError,
+        OSError,
+        EOFError,
+        ValueError,
+        KeyError,
+        AttributeError,
+        IndexError,
+        TypeError,
+    ) as error:
         raise _damaged(path, (str(error).strip().splitlines() or [type(error).__name__])[0][:120]) from None
     return _unwrap(content, path)
 

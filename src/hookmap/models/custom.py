@@ -28,7 +28,9 @@ def build(name: str, *, pretrained: bool = True, num_classes: int | None = None)
     source, _, attribute = name.rpartition(":")
     factory = getattr(_module(source, name), attribute, None)
     if factory is None:
-        raise ModelError(f"{source} has no {attribute!r}; expected a function that returns an nn.Module, as in {name!r}")
+        raise ModelError(
+            f"{source} has no {attribute!r}; expected a function that returns an nn.Module, as in {name!r}"
+        )
     options: dict[str, Any] = {} if num_classes is None else {"num_classes": num_classes}
     try:
         model = factory if isinstance(factory, nn.Module) else factory(**options)

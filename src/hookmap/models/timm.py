@@ -101,7 +101,10 @@ def entries() -> list[Entry]:
         config = timm.get_pretrained_cfg(name, allow_unregistered=True)
         hub = config.hf_hub_id if config else None
         state = "none" if config is None or not config.has_weights else "download"
-        if hub and f"{hub}{config.tag and f'{config.architecture}.{config.tag}' if hub.endswith('/') else ''}" in cached:
+        if (
+            hub
+            and f"{hub}{config.tag and f'{config.architecture}.{config.tag}' if hub.endswith('/') else ''}" in cached
+        ):
             state = "cached"
         found.append(Entry(name, "timm", state))
     return found
@@ -113,5 +116,3 @@ def _cached_repositories() -> set[str]:
     from huggingface_hub.constants import HF_HUB_CACHE
 
     return {p.name.removeprefix("models--").replace("--", "/") for p in Path(HF_HUB_CACHE).glob("models--*")}
-
-

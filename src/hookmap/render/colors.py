@@ -43,7 +43,11 @@ def colorize(values: Array, colormap: str) -> Array:
     from matplotlib import colormaps
 
     if colormap not in colormaps:
-        close = difflib.get_close_matches(colormap, list(colormaps), n=3, cutoff=0.5) or ["inferno", "viridis", "jet"]
+        close = difflib.get_close_matches(colormap, list(colormaps), n=3, cutoff=0.5) or [
+            "inferno",
+            "viridis",
+            "jet",
+        ]
         raise HookmapError(f"there's no colour map {colormap!r}; did you mean {', '.join(close)}?")
     colors: Array = colormaps[colormap](values, bytes=True)[..., :3]
     return colors

@@ -91,7 +91,12 @@ def overview_page(
 
 
 def heatmap_figure(
-    pixels: Array, heat: Array, *, title: str, seen: tuple[float, float, float, float] | None = None, **look: Any
+    pixels: Array,
+    heat: Array,
+    *,
+    title: str,
+    seen: tuple[float, float, float, float] | None = None,
+    **look: Any,
 ) -> Figure:
     """Photo, overlay and colour bar side by side as a matplotlib figure; ``look`` as in :func:`overlay`."""
     from matplotlib.cm import ScalarMappable
@@ -112,7 +117,10 @@ def heatmap_figure(
     limit = look.get("limit") or (float(abs(heat).max()) if symmetric else float(heat.max(initial=0)))
     low = -limit if symmetric else float(heat.min()) if look.get("scale") == "minmax" else 0.0
     bar = figure.colorbar(
-        ScalarMappable(Normalize(low, max(limit, low + 1e-12)), colormap), ax=[left, right], shrink=0.8, aspect=30
+        ScalarMappable(Normalize(low, max(limit, low + 1e-12)), colormap),
+        ax=[left, right],
+        shrink=0.8,
+        aspect=30,
     )
     bar.outline.set_visible(False)
     bar.ax.tick_params(labelsize=8)
