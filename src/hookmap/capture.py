@@ -372,7 +372,7 @@ def capture(
 
 
 def _matched(model: nn.Module, layers: LayerSpec) -> dict[str, nn.Module]:
-    specs = list(layers) if isinstance(layers, (list, tuple)) else [layers]
+    specs = [layers] if isinstance(layers, (str, nn.Module, type)) else list(layers)
     names = dict(model.named_modules())
     wants_input = INPUT in specs and INPUT not in names
     rest = [spec for spec in specs if not (wants_input and spec == INPUT)]
@@ -440,21 +440,18 @@ def _map_tensors(change: Callable[[str, Tensor], Tensor], output: Any, key: str 
     if isinstance(output, Tensor):
         return change(key, output)
     if isinstance(output, Mapping):
-        items = {name: inner(name, value) for name, value in output.items()}
-        if type(output) is dict:
-            return items
-        changed = copy.copy(output)
-        for name, value in items.items():
-            changed[name] = value  # type: ignore[index]
+        changed: Any = copy.copy(output) if type(output) is not dict else {}
+        for name, value in output.items():
+            changed[name] = inner(name, value)
         return changed
     if isinstance(output, (tuple, list)):
         values = [inner(i, value) for i, value in enumerate(output)]
         return type(output)(*values) if hasattr(output, "_fields") else type(output)(values)
     if dataclasses.is_dataclass(output) and not isinstance(output, type):
-        changed = copy.copy(output)
+        clone: Any = copy.copy(output)
         for field in dataclasses.fields(output):
-            object.__setattr__(changed, field.name, inner(field.name, getattr(output, field.name)))
-        return changed
+            object.__setattr__(clone, field.name, inner(field.name, getattr(output, field.name)))
+        return clone
     return output
 
 

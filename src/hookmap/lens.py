@@ -402,7 +402,8 @@ class Lens:
             stack = stack[None]
         if stack.ndim not in (4, 5):
             raise ImageError(
-                f"a preprocessed tensor of shape {tuple(stack.shape)} came; expected (C, H, W), (B, C, H, W) or (B, C, T, H, W)"
+                f"a preprocessed tensor of shape {tuple(stack.shape)} came; expected (C, H, W), (B, C, H, W) or "
+                "(B, C, T, H, W)"
             )
         if not torch.isfinite(stack).all():
             raise ImageError("the input tensor holds NaN or infinite values; check the preprocessing")

@@ -46,7 +46,7 @@ class Preprocessing:
     def __post_init__(self) -> None:
         if len(self.mean) != len(self.std) or len(self.mean) not in (1, 3):
             raise HookmapError(
-                f"preprocessing has {len(self.mean)} means and {len(self.std)} stds; expected 3 of each, or 1 for greyscale"
+                f"preprocessing has {len(self.mean)} means and {len(self.std)} stds; expected 3 of each, or 1 for grey"
             )
         if self.interpolation not in Interpolation.__args__:  # type: ignore[attr-defined]
             raise HookmapError(

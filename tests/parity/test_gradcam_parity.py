@@ -64,9 +64,15 @@ def built(name: str) -> nn.Module:
 @pytest.mark.parametrize("peer", [captum, torch_cam, grad_cam], ids=["captum", "torchcam", "grad-cam"])
 @pytest.mark.parametrize(
     ("name", "layer"),
-    [("resnet18", "layer4"), ("resnet50", "layer4"), ("densenet121", "features.denseblock4"), ("mobilenet_v2", "features"),
-     ("efficientnet_b0", "features"), ("trained efficientnet_lite0", "bn2")],
-)  # fmt: skip
+    [
+        ("resnet18", "layer4"),
+        ("resnet50", "layer4"),
+        ("densenet121", "features.denseblock4"),
+        ("mobilenet_v2", "features"),
+        ("efficientnet_b0", "features"),
+        ("trained efficientnet_lite0", "bn2"),
+    ],
+)
 def test_equals_the_peers_at_the_last_stage(name: str, layer: str, peer: object, lens: hm.Lens) -> None:
     model = lens.model if name.startswith("trained") else built(name)
     x = torch.randn(2, 3, 128, 160, generator=torch.Generator().manual_seed(3))

@@ -101,13 +101,15 @@ def entries() -> list[Entry]:
         config = timm.get_pretrained_cfg(name, allow_unregistered=True)
         hub = config.hf_hub_id if config else None
         state = "none" if config is None or not config.has_weights else "download"
-        if (
-            hub
-            and f"{hub}{config.tag and f'{config.architecture}.{config.tag}' if hub.endswith('/') else ''}" in cached
-        ):
+        if config and hub and _repository(hub, name, config) in cached:
             state = "cached"
         found.append(Entry(name, "timm", state))
     return found
+
+
+def _repository(hub: str, name: str, config: Any) -> str:
+    # "timm/" stands for the repository of the same name and tag in that organisation.
+    return f"{hub}{name}.{config.tag}" if hub.endswith("/") else str(hub)
 
 
 def _cached_repositories() -> set[str]:
