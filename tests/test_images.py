@@ -31,9 +31,15 @@ def test_paths_bytes_files_and_pil_agree(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     "array",
-    [RGB, RGB.transpose(2, 0, 1), RGB.astype(np.float32) / 255, RGB.astype(np.float64) / 255, RGB.astype(np.uint16) * 257],
+    [
+        RGB,
+        RGB.transpose(2, 0, 1),
+        RGB.astype(np.float32) / 255,
+        RGB.astype(np.float64) / 255,
+        RGB.astype(np.uint16) * 257,
+    ],
     ids=["HWC", "CHW", "float32", "float64", "uint16"],
-)  # fmt: skip
+)
 def test_arrays(array: np.ndarray) -> None:
     assert np.array_equal(load(array).pixels, RGB)
 
