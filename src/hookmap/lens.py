@@ -310,19 +310,15 @@ class Lens:
         return row.reshape(1, -1)
 
     def _layer_maps(self, seen: Capture, traced: Trace, spec: LayerSpec) -> list[LayerMaps]:
-        named = (
-            {spec}
-            if isinstance(spec, str)
-            else {s for s in spec if isinstance(s, str)}
-            if isinstance(spec, (list, tuple))
-            else set()
-        )
+        # A layer asked for by its very name must be readable; what a pattern brought along may be left out.
+        asked = [spec] if isinstance(spec, (str, nn.Module, type)) else list(spec)
         found = []
         for name in seen.order:
             info = traced.layers[name]
-            if info.layout is None and info.shape is not None and len(info.shape) != 2 and name not in named:
+            vector = info.shape is not None and len(info.shape) == 2
+            if info.layout is None and not vector and name not in asked:
                 continue
-            layout = None if info.shape is not None and len(info.shape) == 2 else traced.layout(name)
+            layout = None if vector else traced.layout(name)
             for i, call in enumerate(seen[name].calls):
                 key = next(iter(call.activations))
                 maps, gradient = call.activation, call.gradients.get(key)

@@ -103,9 +103,11 @@ def find_class(word: str, labels: Sequence[str] | None) -> Class:
         if found:
             names = "; ".join(f"{labels[i]} ({i})" for i in found[:6])
             raise TargetError(f"{word!r} could be {len(found)} classes: {names}; pass one of them or its index")
-    every = {s: i for i, some in enumerate(synonyms) for s in some}
-    close = difflib.get_close_matches(wanted, every, n=4, cutoff=0.6)
-    hint = f"did you mean {', '.join(f'{c} ({every[c]})' for c in close)}?" if close else "pass a label or an index"
+    every = {name: i for i, some in enumerate(synonyms) for s in some for name in (s, *s.split())}
+    close = difflib.get_close_matches(wanted, every, n=6, cutoff=0.6)
+    indices = list(dict.fromkeys(every[name] for name in close))[:4]
+    names = ", ".join(f"{labels[i].split(',')[0]} ({i})" for i in indices)
+    hint = f"did you mean {names}?" if names else "pass a label or an index"
     raise TargetError(f"no class is called {word!r}; {hint}")
 
 
