@@ -15,8 +15,8 @@ from torch import nn
 from torch.nn import functional as F
 
 import hookmap as hm
-from hookmap.capture import tensors_in
 from hookmap.errors import DisconnectedError, HookmapWarning, LayerError, ModelError, TargetError
+from hookmap.nests import tensors_in
 
 
 @pytest.fixture(scope="module")

@@ -9,8 +9,6 @@ is written, and the memory kept is that of the model's tail.
 
 from __future__ import annotations
 
-import copy
-import dataclasses
 import threading
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -22,6 +20,7 @@ from torch import Tensor, nn
 
 from hookmap.errors import DisconnectedError, HookmapWarning, LayerError, ModelError, TargetError
 from hookmap.matching import LayerSpec, match_layers
+from hookmap.nests import map_tensors, tensors_in
 
 # `RemovableHandle` counts its ids without a lock: two threads that register at once could share one.
 _REGISTRATION = threading.Lock()
@@ -207,14 +206,14 @@ class Capture(Mapping[str, Record]):
             )
         if sample is None:
             return self._rerun(record.module, changed, call, self._inputs)
-        one = _map_tensors(lambda _, t: _rows(t, batch, sample, 1), self._inputs)
+        one = map_tensors(lambda _, t: _rows(t, batch, sample, 1), self._inputs)
         try:
             output = self._rerun(record.module, changed, call, one)
             if all(t.shape[:1] == changed.shape[:1] for t in tensors_in(output).values()):
                 return output
         except (RuntimeError, ValueError, IndexError, AssertionError):
             pass  # the wiring doesn't broadcast: fall back to the full forward pass
-        repeated = _map_tensors(lambda _, t: _rows(t, batch, sample, len(changed)), self._inputs)
+        repeated = map_tensors(lambda _, t: _rows(t, batch, sample, len(changed)), self._inputs)
         return self._rerun(record.module, changed, call, repeated)
 
     def _rerun(self, module: nn.Module, changed: Tensor, call: int, inputs: tuple[Any, Any]) -> Any:
@@ -226,7 +225,7 @@ class Capture(Mapping[str, Record]):
             if calls - 1 != call:
                 return None
             main = next(iter(tensors_in(output)))
-            return _map_tensors(lambda key, t: changed.to(t.dtype).clone() if key == main else t, output)
+            return map_tensors(lambda key, t: changed.to(t.dtype).clone() if key == main else t, output)
 
         args, kwargs = inputs
         self._replaying = True
@@ -243,10 +242,10 @@ class Capture(Mapping[str, Record]):
         if not self._active():
             return None
         # An inference tensor can't be saved for backward; a copy made here, outside inference mode, can.
-        copied = _map_tensors(lambda _, t: t.clone() if t.is_inference() else t, (args, kwargs))
+        copied = map_tensors(lambda _, t: t.clone() if t.is_inference() else t, (args, kwargs))
         if INPUT in self._records:
             copied = self._record(self._records[INPUT], copied)
-        self._inputs = _map_tensors(lambda _, t: t.detach(), copied)
+        self._inputs = map_tensors(lambda _, t: t.detach(), copied)
         return copied
 
     def _end_run(self, *_: Any) -> None:
@@ -273,7 +272,7 @@ class Capture(Mapping[str, Record]):
             call.activations[key] = tensor
             return tensor.clone()
 
-        return _map_tensors(take, output)
+        return map_tensors(take, output)
 
     def _hook(self, record: Record) -> Callable[[nn.Module, Any, Any], Any]:
         def record_output(_: nn.Module, __: Any, output: Any) -> Any:
@@ -417,42 +416,6 @@ def _check_parameters(model: nn.Module) -> None:
             "the model's parameters were created inside torch.inference_mode(), so nothing can be "
             "differentiated; build or load the model outside of it"
         )
-
-
-def tensors_in(output: Any) -> dict[str, Tensor]:
-    """Every tensor in a nest of tuples, lists, dicts and dataclasses, by its dotted place in it."""
-    found: dict[str, Tensor] = {}
-
-    def note(key: str, tensor: Tensor) -> Tensor:
-        found[key] = tensor
-        return tensor
-
-    _map_tensors(note, output)
-    return found
-
-
-def _map_tensors(change: Callable[[str, Tensor], Tensor], output: Any, key: str = "") -> Any:
-    """The same nest with each tensor replaced by ``change(place, tensor)``."""
-
-    def inner(step: object, value: Any) -> Any:
-        return _map_tensors(change, value, f"{key}.{step}" if key else str(step))
-
-    if isinstance(output, Tensor):
-        return change(key, output)
-    if isinstance(output, Mapping):
-        changed: Any = copy.copy(output) if type(output) is not dict else {}
-        for name, value in output.items():
-            changed[name] = inner(name, value)
-        return changed
-    if isinstance(output, (tuple, list)):
-        values = [inner(i, value) for i, value in enumerate(output)]
-        return type(output)(*values) if hasattr(output, "_fields") else type(output)(values)
-    if dataclasses.is_dataclass(output) and not isinstance(output, type):
-        clone: Any = copy.copy(output)
-        for field in dataclasses.fields(output):
-            object.__setattr__(clone, field.name, inner(field.name, getattr(output, field.name)))
-        return clone
-    return output
 
 
 def _rows(tensor: Tensor, batch: int, sample: int, times: int) -> Tensor:

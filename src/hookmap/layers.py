@@ -12,9 +12,10 @@ from typing import TYPE_CHECKING, Any, Literal
 import torch
 from torch import Tensor, nn
 
-from hookmap.capture import Capture, capture, hooked, tensors_in
+from hookmap.capture import Capture, capture, hooked
 from hookmap.errors import HookmapError, LayerError
 from hookmap.layouts import Layout, read_layout
+from hookmap.nests import tensors_in
 
 if TYPE_CHECKING:
     from rich.tree import Tree

@@ -9,7 +9,6 @@ from itertools import groupby, islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -17,7 +16,6 @@ from hookmap import models
 from hookmap.capture import INPUT, Capture, capture, check_hookable, unwrapped
 from hookmap.errors import DisconnectedError, HookmapWarning, ImageError, LayerError, ModelError, TargetError
 from hookmap.features import FeatureMaps, LayerMaps
-from hookmap.geometry import Geometry
 from hookmap.heatmap import Explanation, Heatmap
 from hookmap.images import Picture, load_all
 from hookmap.layers import LayerTree, Trace, choose_layer, trace
@@ -27,6 +25,7 @@ from hookmap.methods import Method, find_method
 from hookmap.preprocessing import Preprocessing
 from hookmap.preserve import preserved
 from hookmap.targets import PREDICTED, Class, TargetSpec, class_scores, name_of, resolve
+from hookmap.views import View, is_input, tensor_views
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -40,16 +39,6 @@ class Prediction:
     label: str
     score: float
     probability: float
-
-
-@dataclass(frozen=True, eq=False)
-class _View:
-    """One image as the model will see it."""
-
-    tensor: Tensor
-    picture: Picture
-    geometry: Geometry
-    frames: np.ndarray[Any, Any] | None = None
 
 
 class Lens:
@@ -234,7 +223,7 @@ class Lens:
 
     def _explain_batch(
         self,
-        batch: Sequence[_View],
+        batch: Sequence[View],
         x: Tensor,
         targets: Sequence[Callable[[Any], Tensor] | None],
         layer: LayerSpec | None,
@@ -274,7 +263,7 @@ class Lens:
 
     def _heatmap(
         self,
-        view: _View,
+        view: View,
         raw: Tensor,
         method: Method,
         layer: str,
@@ -368,17 +357,17 @@ class Lens:
         parameter = next(self.model.parameters(), None)
         return x.to(self.device, parameter.dtype if parameter is not None else x.dtype)
 
-    def _batches(self, images: Any, batch_size: int) -> Iterator[tuple[list[_View], Tensor]]:
+    def _batches(self, images: Any, batch_size: int) -> Iterator[tuple[list[View], Tensor]]:
         """Images as batches of one input size each, in order."""
         if batch_size < 1:
             raise ImageError(f"batch_size is {batch_size}; expected 1 or more")
-        views = self._tensor_views(images) if _is_input(images) else self._image_views(images)
+        views = tensor_views(images, self.preprocessing) if is_input(images) else self._image_views(images)
         for _, group in groupby(views, key=lambda view: view.tensor.shape):
             while batch := list(islice(group, batch_size)):
                 x = self._to_model(torch.stack([view.tensor for view in batch]))
                 yield batch, x
 
-    def _image_views(self, images: Any) -> Iterator[_View]:
+    def _image_views(self, images: Any) -> Iterator[View]:
         if self.preprocessing is None:
             raise ModelError(
                 "how this model's images are preprocessed isn't known; pass preprocessing= to Lens (a "
@@ -389,42 +378,7 @@ class Lens:
             self._note = None
         for picture in load_all(images):
             tensor, geometry = self.preprocessing(picture)
-            yield _View(tensor, picture, geometry)
-
-    def _tensor_views(self, images: Any) -> Iterator[_View]:
-        stack = torch.stack(list(images)) if isinstance(images, (list, tuple)) else images
-        stack = stack.detach()
-        if stack.ndim == 3:
-            stack = stack[None]
-        if stack.ndim not in (4, 5):
-            raise ImageError(
-                f"a preprocessed tensor of shape {tuple(stack.shape)} came; expected (C, H, W), (B, C, H, W) or "
-                "(B, C, T, H, W)"
-            )
-        if not torch.isfinite(stack).all():
-            raise ImageError("the input tensor holds NaN or infinite values; check the preprocessing")
-        for i, tensor in enumerate(stack):
-            name = "input" if len(stack) == 1 else f"input {i}"
-            frames = self._displayed(tensor if tensor.ndim == 4 else tensor[:, None])
-            picture = Picture(frames[len(frames) // 2], name, None)
-            geometry = Geometry.identity((tensor.shape[-2], tensor.shape[-1]))
-            yield _View(tensor, picture, geometry, frames if tensor.ndim == 4 else None)
-
-    def _displayed(self, clip: Tensor) -> np.ndarray[Any, Any]:
-        """An input (C, T, H, W) as pixels (T, H, W, 3): preprocessing undone where it is known."""
-        frames = clip.float().cpu().movedim(1, 0)
-        if self.preprocessing is not None and len(self.preprocessing.mean) == clip.shape[0]:
-            return np.stack([self.preprocessing.undo(frame) for frame in frames])
-        low, high = frames.amin(), frames.amax()
-        grey = ((frames - low) / (high - low).clamp(min=1e-12) * 255).byte()
-        rgb = grey if clip.shape[0] == 3 else grey.float().mean(1, keepdim=True).byte().expand(-1, 3, -1, -1)
-        array: np.ndarray[Any, Any] = rgb.movedim(1, -1).contiguous().numpy()
-        return array
-
-
-def _is_input(images: Any) -> bool:
-    first = images[0] if isinstance(images, (list, tuple)) and images else images
-    return isinstance(first, Tensor) and first.is_floating_point()
+            yield View(tensor, picture, geometry)
 
 
 def _as_preprocessing(given: Any) -> Preprocessing | None:
