@@ -217,7 +217,8 @@ def _root(
         raise typer.Exit
 
 
-_out = Console(soft_wrap=True)
+# Without a terminal there is no width to fit: tables go to files and pipes unbroken.
+_out = Console(soft_wrap=True, width=None if sys.stdout.isatty() else 140)
 _err = Console(stderr=True, soft_wrap=True)
 
 
