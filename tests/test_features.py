@@ -116,6 +116,12 @@ def test_gradients_on_request(lens: hm.Lens, cat: Path) -> None:
     assert torch.allclose(maps.gradient, seen["blocks.6"].gradient, atol=1e-7)
 
 
+def test_vectors_are_single_cells(lens: hm.Lens, cat: Path) -> None:
+    logits = lens.features(cat, layers="classifier")["classifier"]
+    assert logits.select("mean", top=1) == [lens.predict(cat)[0][0].index]
+    assert logits.grid(channels="mean", top=4, tile=20).size == (42, 42)
+
+
 def test_pca_equals_numpys_svd() -> None:
     maps = torch.randn(2, 6, 5, 4, dtype=torch.float64)
     rows = maps.movedim(1, -1).reshape(-1, 6).numpy()

@@ -226,6 +226,12 @@ def test_bad_tensors_and_settings_are_said(lens: hm.Lens) -> None:
         lens.explain(torch.full((1, 3, 224, 224), float("nan")))
     with pytest.raises(hm.ImageError, match="expected \\(C, H, W\\)"):
         lens.explain(torch.rand(5, 5))
+    with pytest.raises(hm.ImageError, match="in two calls"):
+        lens.explain([torch.rand(3, 224, 224), "cat.jpg"])
+    with pytest.raises(hm.ModelError, match="failed on an input of shape \\(1, 1, 224, 224\\)"):
+        lens.explain(torch.rand(1, 1, 224, 224))
+    sizes = lens.explain([torch.rand(3, 224, 224), torch.rand(3, 192, 256)], target=3)
+    assert [h.map.shape for h in sizes] == [(224, 224), (192, 256)]
     with pytest.raises(hm.ModelError, match="device 'warp' can't be used"):
         hm.Lens(device="warp")
     with pytest.raises(hm.HookmapError, match="no method 'gradcan'; did you mean gradcam"):

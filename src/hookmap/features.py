@@ -100,11 +100,11 @@ class LayerMaps:
         if channels == "all":
             return list(range(count))
         if isinstance(channels, str):
-            places = self.maps[image].flatten(1).float()
+            places = self.maps[image].reshape(count, -1).float()
             if channels == "gradient":
                 if self.gradient is None:
                     raise LayerError("channels='gradient' needs gradients; call lens.features(..., target='predicted')")
-                rank = self.gradient[image].flatten(1).float().abs().mean(1)
+                rank = self.gradient[image].reshape(count, -1).float().abs().mean(1)
             elif channels in ("mean", "variance"):
                 rank = places.mean(1) if channels == "mean" else places.var(1, correction=0)
             else:

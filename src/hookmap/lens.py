@@ -14,7 +14,15 @@ from torch import Tensor, nn
 
 from hookmap import models
 from hookmap.capture import INPUT, Capture, capture, check_hookable, unwrapped
-from hookmap.errors import DisconnectedError, HookmapWarning, ImageError, LayerError, ModelError, TargetError
+from hookmap.errors import (
+    DisconnectedError,
+    HookmapError,
+    HookmapWarning,
+    ImageError,
+    LayerError,
+    ModelError,
+    TargetError,
+)
 from hookmap.features import FeatureMaps, LayerMaps
 from hookmap.heatmap import Explanation, Heatmap
 from hookmap.images import Picture, load_all
@@ -334,8 +342,16 @@ class Lens:
         key = tuple(x.shape[1:])
         if key not in self._traces:
             prefix = getattr(self.model, "num_prefix_tokens", None)
-            with preserved(self.model):
-                traced = trace(self.model, x[:1], prefix=prefix if isinstance(prefix, int) else None)
+            try:
+                with preserved(self.model):
+                    traced = trace(self.model, x[:1], prefix=prefix if isinstance(prefix, int) else None)
+            except (RuntimeError, ValueError, TypeError, AssertionError, IndexError) as error:
+                if isinstance(error, HookmapError):
+                    raise
+                reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+                raise ModelError(
+                    f"the model failed on an input of shape {(1, *key)}: {reason}; check the input's size and channels"
+                ) from error
             for name, layout in self._layouts.items():
                 if name not in traced.layers:
                     raise LayerError(f"layouts= names a layer {name!r} that the model doesn't have")

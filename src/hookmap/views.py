@@ -38,19 +38,19 @@ def tensor_views(images: Any, preprocessing: Preprocessing | None) -> Iterator[V
     Raises:
         ImageError: for another shape, NaN or infinite values.
     """
-    stack = torch.stack(list(images)) if isinstance(images, (list, tuple)) else images
-    stack = stack.detach()
-    if stack.ndim == 3:
-        stack = stack[None]
-    if stack.ndim not in (4, 5):
-        raise ImageError(
-            f"a preprocessed tensor of shape {tuple(stack.shape)} came; expected (C, H, W), (B, C, H, W) or "
-            "(B, C, T, H, W)"
-        )
-    if not torch.isfinite(stack).all():
-        raise ImageError("the input tensor holds NaN or infinite values; check the preprocessing")
-    for i, tensor in enumerate(stack):
-        name = "input" if len(stack) == 1 else f"input {i}"
+    given = list(images) if isinstance(images, (list, tuple)) else [images]
+    if not all(is_input(tensor) for tensor in given):
+        raise ImageError("preprocessed tensors and other images came in one list; explain them in two calls")
+    inputs = [one.detach() for tensor in given for one in (tensor if tensor.ndim > 3 else tensor[None])]
+    for i, tensor in enumerate(inputs):
+        if tensor.ndim not in (3, 4):
+            raise ImageError(
+                f"a preprocessed tensor of shape {tuple(given[0].shape)} came; expected (C, H, W), (B, C, H, W) or "
+                "(B, C, T, H, W)"
+            )
+        if not torch.isfinite(tensor).all():
+            raise ImageError("the input tensor holds NaN or infinite values; check the preprocessing")
+        name = "input" if len(inputs) == 1 else f"input {i}"
         frames = _displayed(tensor if tensor.ndim == 4 else tensor[:, None], preprocessing)
         picture = Picture(frames[len(frames) // 2], name, None)
         geometry = Geometry.identity((tensor.shape[-2], tensor.shape[-1]))
