@@ -430,3 +430,32 @@ def test_cuda_equals_cpu(x: torch.Tensor) -> None:
         found.append((seen["layer4"].activation.cpu(), seen["layer4"].gradient.cpu()))
     for one, other in zip(*found, strict=True):
         assert torch.allclose(one, other, atol=1e-9)
+
+
+class Scaled(nn.Module):
+    """A pass over an empty batch runs through, and gives something else: a number read from the input."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(3, 4, 3)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.conv(x).mean((2, 3)) * (1 + x.sum())
+
+
+def test_replay_trusts_a_cheap_prefix_only_if_it_gives_the_recorded_output() -> None:
+    model, x = Scaled(), torch.rand(1, 3, 8, 8)
+    with hm.capture(model, "conv", gradients=False) as seen:
+        model(x)
+    variants = torch.randn(5, 4, 6, 6)
+    assert torch.allclose(seen.replay("conv", variants, sample=0), variants.mean((2, 3)) * (1 + x.sum()), atol=1e-4)
+
+
+def test_replay_skips_what_comes_before_the_layer(resnet: nn.Module, x: torch.Tensor) -> None:
+    with hm.capture(resnet, "layer4", gradients=False) as seen:
+        resnet(x)
+    sizes: list[int] = []
+    handle = resnet.layer1.register_forward_hook(lambda _, __, output: sizes.append(len(output)))
+    seen.replay("layer4", torch.randn(7, *seen["layer4"].activation.shape[1:]), sample=1)
+    handle.remove()
+    assert sizes == [0]

@@ -172,7 +172,7 @@ def test_half_precision_and_frozen_parameters() -> None:
     x = torch.randn(1, 3, 64, 64)
     full = hm.Lens(model).explain(x, target=3).raw
     half = hm.Lens(model.bfloat16()).explain(x, target=3).raw
-    assert half.dtype == torch.bfloat16
+    assert half.dtype == torch.float32  # products of gradients need the range, whatever the model runs in
     correlation = np.corrcoef(full.flatten(), half.float().flatten())[0, 1]
     assert correlation > 0.95
 

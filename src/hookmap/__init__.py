@@ -23,6 +23,7 @@ from hookmap.heatmap import Explanation, Heatmap
 from hookmap.images import Picture
 from hookmap.layouts import Layout
 from hookmap.lens import Lens, Prediction
+from hookmap.methods import method
 from hookmap.preprocessing import Preprocessing
 from hookmap.targets import Class
 
@@ -47,4 +48,5 @@ __all__ = [
     "Preprocessing",
     "TargetError",
     "capture",
+    "method",
 ]

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import threading
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from typing import Any
 
@@ -19,11 +19,10 @@ import torch
 from torch import Tensor, nn
 
 from hookmap.errors import DisconnectedError, HookmapWarning, LayerError, ModelError, TargetError
+from hookmap.hooks import REGISTRATION, check_hookable
 from hookmap.matching import LayerSpec, match_layers
-from hookmap.nests import map_tensors, tensors_in
-
-# `RemovableHandle` counts its ids without a lock: two threads that register at once could share one.
-_REGISTRATION = threading.Lock()
+from hookmap.nests import map_tensors
+from hookmap.replay import Inputs, Replay, rerun
 
 
 class Call:
@@ -34,11 +33,13 @@ class Call:
             returns a bare tensor, ``"0"`` or ``"hidden.1"`` inside tuples, dicts and dataclasses.
         gradients: of the last :meth:`Capture.differentiate`, same keys and shapes; with ``T`` stacked
             targets, one leading axis more.
+        curvatures: of the last :meth:`Capture.curve`, likewise.
     """
 
     def __init__(self, activations: dict[str, Tensor]) -> None:
         self.activations = activations
         self.gradients: dict[str, Tensor] = {}
+        self.curvatures: dict[str, Tensor] = {}
 
     @property
     def activation(self) -> Tensor:
@@ -109,7 +110,9 @@ class Capture(Mapping[str, Record]):
         self._thread = threading.get_ident()
         self._recording = False
         self._replaying = False
-        self._inputs: tuple[tuple[Any, ...], dict[str, Any]] | None = None
+        self._inputs: Inputs | None = None
+        self._output: Any = None
+        self._replays: dict[tuple[str, int], Replay] = {}
         self._order: list[str] = []
 
     def __getitem__(self, name: str) -> Record:
@@ -144,6 +147,48 @@ class Capture(Mapping[str, Record]):
         Raises:
             DisconnectedError: if the scores don't depend on any captured layer.
         """
+        leaves = self._leaves(scores)
+        tensors = [tensor for _, _, tensor in leaves]
+        rows = [
+            torch.autograd.grad(row.sum(), tensors, retain_graph=True, create_graph=create_graph, allow_unused=True)
+            for row in (scores if scores.ndim == 2 else [scores])
+        ]
+        if all(gradient is None for row in rows for gradient in row):
+            raise DisconnectedError("the score doesn't depend on any captured layer; capture a layer that leads to it")
+        for (call, key, tensor), *column in zip(leaves, *rows, strict=True):
+            if all(gradient is None for gradient in column):
+                call.gradients.pop(key, None)
+            else:
+                call.gradients[key] = _stacked(column, tensor, scores)
+
+    def curve(self, scores: Tensor) -> None:
+        r"""Write the curvature along each activation into the calls' ``curvatures``.
+
+        That is the Hessian of the score with respect to one layer's activation, times that activation:
+        :math:`H A = \partial \langle g, A_{\text{fixed}} \rangle / \partial A`, exactly, by a second backward pass.
+        It is zero where everything after the layer is piecewise linear.
+
+        Args:
+            scores: as in :meth:`differentiate`.
+        """
+        leaves = self._leaves(scores)
+        columns: list[list[Tensor | None]] = [[] for _ in leaves]
+        tensors = [tensor for _, _, tensor in leaves]
+        with torch.enable_grad():
+            for row in scores if scores.ndim == 2 else [scores]:
+                slopes = torch.autograd.grad(
+                    row.sum(), tensors, retain_graph=True, create_graph=True, allow_unused=True
+                )
+                for column, tensor, slope in zip(columns, tensors, slopes, strict=True):
+                    if slope is None or not slope.requires_grad:
+                        column.append(None)
+                        continue
+                    along = (slope * tensor.detach()).sum()
+                    column += torch.autograd.grad(along, tensor, retain_graph=True, allow_unused=True)
+        for (call, key, tensor), column in zip(leaves, columns, strict=True):
+            call.curvatures[key] = _stacked(column, tensor, scores)
+
+    def _leaves(self, scores: Tensor) -> list[tuple[Call, str, Tensor]]:
         if not self._gradients:
             raise TargetError("this capture records no gradients; use capture(model, layers, gradients=True)")
         leaves = [
@@ -162,33 +207,17 @@ class Capture(Mapping[str, Record]):
             )
         if scores.ndim > 2:
             raise TargetError(f"scores have shape {tuple(scores.shape)}; expected (), (B,) or (T, B)")
-        tensors = [tensor for _, _, tensor in leaves]
-        rows = [
-            torch.autograd.grad(row.sum(), tensors, retain_graph=True, create_graph=create_graph, allow_unused=True)
-            for row in (scores if scores.ndim == 2 else [scores])
-        ]
-        if all(gradient is None for row in rows for gradient in row):
-            raise DisconnectedError("the score doesn't depend on any captured layer; capture a layer that leads to it")
-        for (call, key, tensor), *column in zip(leaves, *rows, strict=True):
-            if all(gradient is None for gradient in column):
-                call.gradients.pop(key, None)
-                continue
-            filled = [torch.zeros_like(tensor) if g is None else g for g in column]
-            call.gradients[key] = torch.stack(filled) if scores.ndim == 2 else filled[0]
+        return leaves
 
     def replay(self, layer: str, changed: Tensor, *, sample: int | None = None, call: int = 0) -> Any:
         """Run the model again from a layer on, with changed activations; without gradients.
 
-        With ``sample``, the part before the layer runs on that one sample, whatever the number of variants,
-        and the variants meet it by broadcasting. Where the model's wiring doesn't allow that (a
-        concatenation with another batch size, a batch size read from the input), the forward pass runs on
-        the sample repeated K times.
-
         Args:
             layer: name of a captured layer.
             changed: ``(B, ...)`` in the shape of the layer's activation, or, with ``sample``, ``(K, ...)``:
-                K variants of that sample's activation.
-            sample: index in the batch that the variants belong to.
+                K variants of that sample's activation. It isn't written to.
+            sample: index in the batch that the variants belong to. The part before the layer then costs
+                next to nothing wherever the model's wiring allows it: see :mod:`hookmap.replay`.
             call: which call of the layer to change, where it runs several times.
 
         Returns:
@@ -204,34 +233,13 @@ class Capture(Mapping[str, Record]):
                 f"changed activations of {layer!r} have shape {tuple(changed.shape)}; expected "
                 f"{('B' if sample is None else 'K', *seen.shape[1:])} as recorded {tuple(seen.shape)}"
             )
-        if sample is None:
-            return self._rerun(record.module, changed, call, self._inputs)
-        one = map_tensors(lambda _, t: _rows(t, batch, sample, 1), self._inputs)
-        try:
-            output = self._rerun(record.module, changed, call, one)
-            if all(t.shape[:1] == changed.shape[:1] for t in tensors_in(output).values()):
-                return output
-        except (RuntimeError, ValueError, IndexError, AssertionError):
-            pass  # the wiring doesn't broadcast: fall back to the full forward pass
-        repeated = map_tensors(lambda _, t: _rows(t, batch, sample, len(changed)), self._inputs)
-        return self._rerun(record.module, changed, call, repeated)
-
-    def _rerun(self, module: nn.Module, changed: Tensor, call: int, inputs: tuple[Any, Any]) -> Any:
-        calls = 0
-
-        def swap(_: nn.Module, __: Any, output: Any) -> Any:
-            nonlocal calls
-            calls += 1
-            if calls - 1 != call:
-                return None
-            main = next(iter(tensors_in(output)))
-            return map_tensors(lambda key, t: changed.to(t.dtype).clone() if key == main else t, output)
-
-        args, kwargs = inputs
         self._replaying = True
         try:
-            with hooked([module], swap), torch.no_grad():
-                return self._model(*args, **kwargs)
+            if sample is None:
+                return rerun(self._model, self._inputs, record.module, changed, call)
+            if (layer, call) not in self._replays:
+                self._replays[layer, call] = Replay(self._model, self._inputs, record.module, seen, self._output, call)
+            return self._replays[layer, call](changed, sample)
         finally:
             self._replaying = False
 
@@ -248,7 +256,9 @@ class Capture(Mapping[str, Record]):
         self._inputs = map_tensors(lambda _, t: t.detach(), copied)
         return copied
 
-    def _end_run(self, *_: Any) -> None:
+    def _end_run(self, _: nn.Module, __: Any, output: Any) -> None:
+        if self._active():
+            self._output = map_tensors(lambda _, t: t.detach(), output)
         # A model that is decorated with no_grad has just restored the mode of before the layer.
         if self._active() and self._recording:
             torch.set_grad_enabled(True)
@@ -284,7 +294,7 @@ class Capture(Mapping[str, Record]):
         return record_output
 
     def _register(self, stack: ExitStack) -> None:
-        with _REGISTRATION:
+        with REGISTRATION:
             handle = self._model.register_forward_pre_hook(self._start_run, with_kwargs=True)
             stack.callback(handle.remove)
             for name, record in self._records.items():
@@ -297,21 +307,7 @@ class Capture(Mapping[str, Record]):
             for call in record.calls:
                 call.activations = {key: tensor.detach() for key, tensor in call.activations.items()}
                 call.gradients = {key: tensor.detach() for key, tensor in call.gradients.items()}
-
-
-@contextmanager
-def hooked(modules: Iterable[nn.Module], hook: Callable[[nn.Module, Any, Any], Any]) -> Iterator[None]:
-    """Call ``hook(module, args, output)`` after each of the modules, in this thread only, inside the block."""
-    thread = threading.get_ident()
-
-    def in_this_thread(module: nn.Module, args: Any, output: Any) -> Any:
-        return hook(module, args, output) if threading.get_ident() == thread else None
-
-    with ExitStack() as stack:
-        with _REGISTRATION:
-            for module in modules:
-                stack.callback(module.register_forward_hook(in_this_thread).remove)
-        yield
+                call.curvatures = {key: tensor.detach() for key, tensor in call.curvatures.items()}
 
 
 INPUT = "input"
@@ -379,37 +375,6 @@ def _matched(model: nn.Module, layers: LayerSpec) -> dict[str, nn.Module]:
     return {INPUT: model, **matched} if wants_input else matched
 
 
-def unwrapped(model: nn.Module) -> nn.Module:
-    """The module inside ``DataParallel``, ``DistributedDataParallel`` and ``torch.compile`` wrappers."""
-    while True:
-        if isinstance(model, (nn.DataParallel, nn.parallel.DistributedDataParallel)):
-            model = model.module
-        elif isinstance(inner := getattr(model, "_orig_mod", None), nn.Module):
-            model = inner
-        else:
-            return model
-
-
-def check_hookable(model: nn.Module) -> None:
-    """Raise a :class:`ModelError` that says what to pass instead, where hooks would not be called."""
-    if not isinstance(model, nn.Module):
-        raise ModelError(f"the model is a {type(model).__name__}; expected a torch.nn.Module")
-    if isinstance(model, torch.jit.ScriptModule):
-        raise ModelError("the model is TorchScript, whose layers can't be hooked; pass the original nn.Module")
-    if unwrapped(model) is not model:
-        inner = "model._orig_mod" if hasattr(model, "_orig_mod") else "model.module"
-        raise ModelError(
-            f"the model is wrapped in {type(model).__name__}, which runs copies or compiled code that hooks "
-            f"don't reach; pass (and call) {inner}"
-        )
-    for name, module in model.named_modules():
-        if getattr(module, "_compiled_call_impl", None) is not None:
-            raise ModelError(
-                f"{f'layer {name!r}' if name else 'the model'} was compiled in place with .compile(), and "
-                "hooks don't reach compiled code; pass a copy of the model that isn't compiled"
-            )
-
-
 def _check_parameters(model: nn.Module) -> None:
     if any(parameter.is_inference() for parameter in model.parameters()):
         raise ModelError(
@@ -418,8 +383,7 @@ def _check_parameters(model: nn.Module) -> None:
         )
 
 
-def _rows(tensor: Tensor, batch: int, sample: int, times: int) -> Tensor:
-    """One sample of a batched input, repeated; inputs without the batch axis stay."""
-    if tensor.ndim == 0 or tensor.shape[0] != batch:
-        return tensor
-    return tensor[sample : sample + 1].repeat(times, *[1] * (tensor.ndim - 1))
+def _stacked(column: Sequence[Tensor | None], tensor: Tensor, scores: Tensor) -> Tensor:
+    """One layer's derivatives of all targets, zero where a target doesn't depend on it."""
+    filled = [torch.zeros_like(tensor) if one is None else one for one in column]
+    return torch.stack(filled) if scores.ndim == 2 else filled[0]

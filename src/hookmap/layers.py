@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING, Any, Literal
 import torch
 from torch import Tensor, nn
 
-from hookmap.capture import Capture, capture, hooked
+from hookmap.capture import Capture, capture
 from hookmap.errors import HookmapError, LayerError
+from hookmap.hooks import hooked
 from hookmap.layouts import Layout, read_layout
 from hookmap.nests import tensors_in
 

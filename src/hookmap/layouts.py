@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+import torch
 from torch import Tensor
 
 from hookmap.errors import LayerError
@@ -58,6 +59,23 @@ class Layout:
             patches = tokens[..., self.prefix :, :].transpose(-2, -1)
             return patches.reshape(*patches.shape[:-1], *self.grid)
         raise LayerError(f"an activation of shape {tuple(activation.shape)} doesn't fit the layout {self}")
+
+    def from_grid(self, grid: Tensor, like: Tensor) -> Tensor:
+        """Maps ``(K, C, *grid)`` as K activations in this layout; prefix tokens come from ``like``, one activation.
+
+        Raises:
+            LayerError: for layers that hold the sequence before the batch.
+        """
+        if self.sequence_first:
+            raise LayerError(
+                f"a layer with the layout {self} can't be replayed; pass a layer that holds the batch first"
+            )
+        if self.order == "channels first":
+            return grid
+        if self.order == "channels last":
+            return grid.movedim(1, -1)
+        prefix = like[:, : self.prefix].expand(len(grid), -1, -1).to(grid.dtype)
+        return torch.cat([prefix, grid.flatten(2).mT], 1)
 
     def _fits(self, shape: Sequence[int]) -> bool:
         rank = len(self.grid)

@@ -7,15 +7,14 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby, islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import torch
 from torch import Tensor, nn
 
 from hookmap import models
-from hookmap.capture import INPUT, Capture, capture, check_hookable, unwrapped
+from hookmap.capture import Capture, capture
 from hookmap.errors import (
-    DisconnectedError,
     HookmapError,
     HookmapWarning,
     ImageError,
@@ -23,13 +22,16 @@ from hookmap.errors import (
     ModelError,
     TargetError,
 )
+from hookmap.evidence import Evidence, Settings
 from hookmap.features import FeatureMaps, LayerMaps
+from hookmap.goals import Goal, Goals
 from hookmap.heatmap import Explanation, Heatmap
+from hookmap.hooks import check_hookable, unwrapped
 from hookmap.images import Picture, load_all
 from hookmap.layers import LayerTree, Trace, choose_layer, trace
 from hookmap.layouts import Layout
 from hookmap.matching import LayerSpec, match_layers
-from hookmap.methods import Method, find_method
+from hookmap.methods import METHODS, Method, find_method
 from hookmap.preprocessing import Preprocessing
 from hookmap.preserve import preserved
 from hookmap.targets import PREDICTED, Class, TargetSpec, class_scores, name_of, resolve
@@ -37,6 +39,9 @@ from hookmap.views import View, is_input, tensor_views
 
 if TYPE_CHECKING:
     from PIL import Image
+
+
+MethodSpec: TypeAlias = "str | Callable[..., Tensor]"
 
 
 @dataclass(frozen=True)
@@ -98,6 +103,7 @@ class Lens:
         self.preprocessing = _as_preprocessing(preprocessing) or known.preprocessing
         self._layouts = dict(layouts or {})
         self._note = known.note if preprocessing is None else None
+        self._said: set[str] = set()
         self._traces: dict[tuple[int, ...], Trace] = {}
         self._defaults: dict[tuple[int, ...], str] = {}
 
@@ -130,9 +136,11 @@ class Lens:
         images: Any,
         target: TargetSpec | Sequence[TargetSpec] = PREDICTED,
         layer: LayerSpec | None = None,
-        method: str | Sequence[str] = "gradcam",
+        method: MethodSpec | Sequence[MethodSpec] = "gradcam",
         *,
         batch_size: int = 16,
+        seed: int = 0,
+        budget: int | None = None,
     ) -> Explanation:
         """Heatmaps that show where the evidence for ``target`` is.
 
@@ -154,12 +162,14 @@ class Lens:
         """
         wanted = [target] if isinstance(target, (str, int)) or callable(target) else list(target)
         targets = [None if spec == PREDICTED else resolve(spec, self.labels) for spec in wanted]
-        chosen = [find_method(name) for name in ([method] if isinstance(method, str) else method)]
+        given = [method] if isinstance(method, str) or callable(method) else list(method)
+        chosen = [one for spec in given for one in (METHODS.values() if spec == "all" else [find_method(spec)])]
+        chosen = list({one.name: one for one in chosen}.values())
         if not targets or not chosen:
             raise TargetError("an empty list of targets or methods was given; pass at least one")
         heatmaps: list[Heatmap] = []
         for batch, x in self._batches(images, batch_size):
-            heatmaps += self._explain_batch(batch, x, targets, layer, chosen)
+            heatmaps += self._explain_batch(batch, x, targets, layer, chosen, Settings(seed, budget))
         for heatmap in heatmaps:
             if not heatmap.values.any():
                 warnings.warn(
@@ -198,7 +208,7 @@ class Lens:
             with preserved(self.model), capture(self.model, names, gradients=target is not None) as seen:
                 output = self.model(x)
                 if target is not None:
-                    seen.differentiate(self._scores(output, resolved)[0])
+                    seen.differentiate(Goals([resolved], output).scores(output)[0])
             parts.append(self._layer_maps(seen, traced, layers))
             pictures += [view.picture for view in batch]
         return FeatureMaps(_joined(parts), pictures, self._overlays(images, batch_size), self.name)
@@ -233,78 +243,62 @@ class Lens:
         self,
         batch: Sequence[View],
         x: Tensor,
-        targets: Sequence[Callable[[Any], Tensor] | None],
+        targets: Sequence[Goal],
         layer: LayerSpec | None,
         methods: Sequence[Method],
+        settings: Settings,
     ) -> list[Heatmap]:
         traced = self._trace(x)
-        names = [self.default_layer(x)] if layer is None else list(match_layers(self.model, layer))
+        names = []
+        if any(method.per_layer for method in methods):
+            names = [self.default_layer(x)] if layer is None else list(match_layers(self.model, layer))
         layouts = {name: traced.layout(name) for name in names}
         with preserved(self.model):
-            try:
-                seen, output, rows = self._differentiated(x, names, targets)
-            except DisconnectedError:
-                # A model that runs its backbone under no_grad needs a graph that starts at the input.
-                seen, output, rows = self._differentiated(x, [*names, INPUT], targets)
-        maps = {
-            (name, method.name): method.function(
-                layouts[name].to_grid(seen[name].activation).repeat(len(targets), *[1] * (1 + len(layouts[name].grid))),
-                layouts[name].to_grid(seen[name].gradient).flatten(0, 1),
-            ).reshape(len(targets), len(batch), *layouts[name].grid)
-            for name in names
-            for method in methods
-        }
-        try:
-            scores: Tensor | None = class_scores(output).detach().float()
-        except TargetError:
-            scores = None
-        probabilities = scores.softmax(1).cpu() if scores is not None else None
-        values = rows.detach().float().tolist()
-        top = scores.argmax(1).tolist() if scores is not None else []
-        return [
-            self._heatmap(view, maps[name, method.name][t, b], method, name, goal, values[t][b], probabilities, b, top)
-            for b, view in enumerate(batch)
-            for t, goal in enumerate(targets)
-            for name in names
-            for method in methods
-        ]
+            evidence = Evidence(self.model, x, layouts, targets, methods, traced, settings)
+            wanted = [
+                (method, name)
+                for name in [*names, None]
+                for method in methods
+                if method.per_layer == (name is not None)
+            ]
+            maps = [evidence.map(method, name) for method, name in wanted]
+        for name in names:
+            if same := evidence.same(name):
+                self._remark(
+                    f"at {name!r} the methods {', '.join(sorted(same))} give the same map, because the gradient is "
+                    "the same at all places there (only pooling and a linear head follow); it was computed once"
+                )
+        scores = evidence.scores.float().tolist()
+        goals = evidence.goals
+        heatmaps = []
+        for b, view in enumerate(batch):
+            for t, goal in enumerate(targets):
+                index, label, p = self._named(goal, goals, b)
+                heatmaps += [
+                    Heatmap(
+                        raw[t, b],
+                        view.picture,
+                        view.geometry,
+                        method,
+                        name or "input",
+                        label,
+                        index,
+                        scores[t][b],
+                        p,
+                        view.frames,
+                    )
+                    for (method, name), raw in zip(wanted, maps, strict=True)
+                ]
+        return heatmaps
 
-    def _heatmap(
-        self,
-        view: View,
-        raw: Tensor,
-        method: Method,
-        layer: str,
-        goal: Callable[[Any], Tensor] | None,
-        score: float,
-        probabilities: Tensor | None,
-        b: int,
-        top: Sequence[int],
-    ) -> Heatmap:
-        index = top[b] if goal is None else goal.index if isinstance(goal, Class) else None
-        label = self._label(index) if index is not None else name_of(goal) if goal else ""
-        p = float(probabilities[b, index]) if probabilities is not None and index is not None else None
-        return Heatmap(raw, view.picture, view.geometry, method, layer, label, index, score, p, view.frames)
-
-    def _differentiated(
-        self, x: Tensor, names: Sequence[str], targets: Sequence[Callable[[Any], Tensor] | None]
-    ) -> tuple[Capture, Any, Tensor]:
-        with capture(self.model, list(names)) as seen:
-            output = self.model(x)
-            rows = torch.cat([self._scores(output, goal) for goal in targets])
-            seen.differentiate(rows)
-        return seen, output, rows
-
-    def _scores(self, output: Any, goal: Callable[[Any], Tensor] | None) -> Tensor:
-        """The scores of one target as a row, (1, B)."""
-        if goal is None:
-            scores = class_scores(output)
-            return scores.gather(1, scores.argmax(1, keepdim=True)).T
-        row = goal(output)
-        if not isinstance(row, Tensor) or row.ndim > 1:
-            got = f"shape {tuple(row.shape)}" if isinstance(row, Tensor) else f"a {type(row).__name__}"
-            raise TargetError(f"the target {name_of(goal)!r} gave {got}; expected one score per image, (B,)")
-        return row.reshape(1, -1)
+    def _named(self, goal: Goal, goals: Goals, b: int) -> tuple[int | None, str, float | None]:
+        """A target's class index, name and probability on one image."""
+        index = goal.index if isinstance(goal, Class) else None
+        if goal is None and goals.predicted is not None:
+            index = int(goals.predicted[b])
+        if index is None or goals.probabilities is None:
+            return None, name_of(goal) if goal else "", None
+        return index, self._label(index), float(goals.probabilities[b, index])
 
     def _layer_maps(self, seen: Capture, traced: Trace, spec: LayerSpec) -> list[LayerMaps]:
         # A layer asked for by its very name must be readable; what a pattern brought along may be left out.
@@ -334,6 +328,12 @@ class Lens:
         except (TargetError, LayerError):
             return []  # not a classifier, or no layer to explain: feature maps stand on their own
         return [(f"{h.picture.name}/{h.method.name}", h.overlay()) for h in explained]
+
+    def _remark(self, sentence: str) -> None:
+        """A warning that is said once per lens."""
+        if sentence not in self._said:
+            self._said.add(sentence)
+            warnings.warn(sentence, HookmapWarning, stacklevel=4)
 
     def _label(self, index: int) -> str:
         return self.labels[index] if self.labels and index < len(self.labels) else f"class {index}"

@@ -1,60 +1,291 @@
-"""Heatmap methods: pure functions of tensors, and the registry that names them."""
+"""Heatmap methods: pure functions of tensors, and their table.
+
+A method is a function whose parameters say what it needs, each by a word of :data:`INGREDIENTS`; hookmap gathers that
+once for all methods that are asked for together. Your own takes three lines::
+
+    @hookmap.method
+    def mycam(activation, gradient):
+        return (activation * gradient.abs()).sum(1)
+
+and is then ``lens.explain(image, method="mycam")``.
+"""
 
 from __future__ import annotations
 
-import difflib
-from collections.abc import Callable
-from dataclasses import dataclass
+from hookmap.methods import baselines, eigen, fullgrad, gradient, masking, replaying
+from hookmap.methods.registry import BUILT_IN, INGREDIENTS, METHODS, Method, as_method, find_method, method
+from hookmap.methods.replaying import Probe
+from hookmap.methods.weighting import WeightedSum, contributions, weighted_sum
 
-from torch import Tensor
+__all__ = [
+    "INGREDIENTS",
+    "METHODS",
+    "Method",
+    "Probe",
+    "WeightedSum",
+    "as_method",
+    "baselines",
+    "contributions",
+    "eigen",
+    "find_method",
+    "fullgrad",
+    "gradient",
+    "masking",
+    "method",
+    "replaying",
+    "weighted_sum",
+]
 
-from hookmap.errors import HookmapError
-from hookmap.methods.gradient import gradcam
-
-__all__ = ["METHODS", "Method", "find_method", "gradcam"]
-
-
-@dataclass(frozen=True)
-class Method:
-    """A method by name.
-
-    Attributes:
-        name: what the user writes.
-        function: ``(activation (B, C, *grid), gradient (B, C, *grid)) -> signed map (B, *grid)``.
-        rectified: whether the paper ends in a ReLU, so that only the positive part is its heatmap.
-        paper: where it is defined.
-        summary: one line for lists.
-    """
-
-    name: str
-    function: Callable[[Tensor, Tensor], Tensor]
-    rectified: bool
-    paper: str
-    summary: str
-
-
-METHODS: dict[str, Method] = {
-    method.name: method
-    for method in [
+METHODS.update(
+    (one.name, one)
+    for one in [
         Method(
             "gradcam",
-            gradcam,
-            rectified=True,
+            gradient.gradcam,
+            "gradient",
             paper="Selvaraju et al. 2017, arXiv:1610.02391",
             summary="feature maps weighted by their mean gradient",
         ),
+        Method(
+            "cam",
+            gradient.cam,
+            "gradient",
+            paper="Zhou et al. 2016, arXiv:1512.04150",
+            summary="feature maps weighted by the linear head's own weights",
+        ),
+        Method(
+            "gradcampp",
+            gradient.gradcampp,
+            "gradient",
+            signed=False,
+            paper="Chattopadhay et al. 2018, arXiv:1710.11063",
+            summary="positive gradients, each weighted by its share of the evidence",
+        ),
+        Method(
+            "gradcamppauthors",
+            gradient.gradcampp_authors,
+            "gradient",
+            signed=False,
+            paper="Chattopadhay et al. 2018, the authors' code",
+            summary="Grad-CAM++ with shares that sum to one per channel",
+        ),
+        Method(
+            "smoothgradcampp",
+            gradient.smoothgradcampp,
+            "gradient",
+            signed=False,
+            paper="Omeiza et al. 2019, arXiv:1908.01224",
+            summary="Grad-CAM++ with derivatives averaged over noisy inputs",
+        ),
+        Method(
+            "xgradcam",
+            gradient.xgradcam,
+            "gradient",
+            paper="Fu et al. 2020, arXiv:2008.02312",
+            summary="gradients averaged by where the channel is active",
+            uniform="gradcam",
+        ),
+        Method(
+            "hirescam",
+            gradient.hirescam,
+            "gradient",
+            paper="Draelos and Carin 2020, arXiv:2011.08891",
+            summary="gradient times activation, place by place",
+            uniform="gradcam",
+        ),
+        Method(
+            "elementwise",
+            gradient.elementwise,
+            "gradient",
+            signed=False,
+            paper="as in pytorch-grad-cam",
+            summary="the positive part of gradient times activation",
+        ),
+        Method(
+            "layercam",
+            gradient.layercam,
+            "gradient",
+            signed=False,
+            paper="Jiang et al. 2021, doi:10.1109/TIP.2021.3089943",
+            summary="each place weighted by its own positive gradient; good at shallow layers",
+        ),
+        Method(
+            "eigengradcam",
+            gradient.eigengradcam,
+            "gradient",
+            paper="as in pytorch-grad-cam",
+            summary="first principal component of gradient times activation",
+        ),
+        Method(
+            "segeigencam",
+            gradient.segeigencam,
+            "gradient",
+            signed=False,
+            paper="Chung and Ying 2025, doi:10.3390/app15137562",
+            summary="first principal component of the activation times the gradient's magnitude",
+        ),
+        Method(
+            "shapleycam",
+            gradient.shapleycam,
+            "gradient",
+            paper="Cai 2025, arXiv:2501.06261",
+            summary="Grad-CAM with the score's curvature taken into account",
+        ),
+        Method(
+            "finercam",
+            gradient.gradcam,
+            "gradient",
+            paper="Zhang et al. 2025, arXiv:2501.11309",
+            summary="Grad-CAM of what tells a class from the three most like it",
+            score=gradient.finer,
+        ),
+        Method(
+            "eigencam",
+            eigen.eigencam,
+            "activation",
+            signed=False,
+            paper="Muhammad and Yeasin 2020, arXiv:2008.00299",
+            summary="first singular vector of the activation; knows no target",
+        ),
+        Method(
+            "kpcacam",
+            eigen.kpcacam,
+            "activation",
+            signed=False,
+            paper="Karmani et al. 2024, arXiv:2410.00267",
+            summary="first kernel principal component of the activation; knows no target",
+        ),
+        Method(
+            "fem",
+            eigen.fem,
+            "activation",
+            signed=False,
+            paper="Fuad et al. 2020, hal-02963298",
+            summary="where channels are unusually active; knows no target",
+        ),
+        Method(
+            "ablationcam",
+            replaying.ablationcam,
+            "replay",
+            paper="Desai and Ramaswamy 2020, doi:10.1109/WACV45572.2020.9093360",
+            summary="feature maps weighted by how much the score falls without them",
+        ),
+        Method(
+            "reciprocam",
+            replaying.reciprocam,
+            "replay",
+            signed=False,
+            paper="Byun and Lee 2022, arXiv:2209.14074",
+            summary="the class's probability when the head sees one place only",
+        ),
+        Method(
+            "featureocclusion",
+            replaying.featureocclusion,
+            "replay",
+            paper="after Zeiler and Fergus 2014, arXiv:1311.2901",
+            summary="how much the score falls without a place's features",
+        ),
+        Method(
+            "scorecam",
+            masking.scorecam,
+            "masking",
+            signed=False,
+            paper="Wang et al. 2020, arXiv:1910.01279",
+            summary="feature maps weighted by the probability behind their mask",
+        ),
+        Method(
+            "scorecamsoftmax",
+            masking.scorecam_softmax,
+            "masking",
+            signed=False,
+            paper="Wang et al. 2020, as in pytorch-grad-cam and torch-cam",
+            summary="Score-CAM with a softmax over channels",
+        ),
+        Method(
+            "sscam",
+            masking.sscam,
+            "masking",
+            signed=False,
+            paper="Wang et al. 2020, arXiv:2006.14255",
+            summary="Score-CAM averaged over noisy masks",
+        ),
+        Method(
+            "iscam",
+            masking.iscam,
+            "masking",
+            signed=False,
+            paper="Naidu et al. 2020, arXiv:2010.03023",
+            summary="Score-CAM integrated from black to the masked photo",
+        ),
+        Method(
+            "groupcam",
+            masking.groupcam,
+            "masking",
+            paper="Zhang et al. 2021, arXiv:2103.13859",
+            summary="Score-CAM of gradient-weighted channel groups before a blurred photo",
+        ),
+        Method(
+            "sidu",
+            masking.sidu,
+            "masking",
+            signed=False,
+            paper="Muddamsetty et al. 2020, arXiv:2006.03122",
+            summary="masks that keep the prediction and are unlike others; knows no target",
+        ),
+        Method(
+            "rise",
+            masking.rise,
+            "masking",
+            signed=False,
+            paper="Petsiuk et al. 2018, arXiv:1806.07421",
+            summary="random masks averaged by the probability behind them; needs no layer",
+        ),
+        Method(
+            "occlusion",
+            masking.occlusion,
+            "masking",
+            paper="Zeiler and Fergus 2014, arXiv:1311.2901",
+            summary="how much the score falls when a window is covered; needs no layer",
+        ),
+        Method(
+            "sess",
+            masking.sess,
+            "masking",
+            signed=False,
+            paper="Tursun et al. 2022, arXiv:2207.01769",
+            summary="Grad-CAM of windows slid over enlarged copies of the photo",
+        ),
+        Method(
+            "fullgrad",
+            fullgrad.fullgrad,
+            "whole model",
+            paper="Srinivas and Fleuret 2019, arXiv:1905.00780",
+            summary="the whole score spread over the pixels; the map sums to it",
+        ),
+        Method(
+            "fullgradmagnitude",
+            fullgrad.fullgrad_magnitude,
+            "whole model",
+            signed=False,
+            paper="Srinivas and Fleuret 2019, eq. 5",
+            summary="FullGrad's shares by magnitude",
+        ),
+        Method(
+            "random",
+            baselines.random,
+            "baseline",
+            signed=False,
+            paper="",
+            summary="noise: any method must be better",
+        ),
+        Method(
+            "edges",
+            baselines.edges,
+            "baseline",
+            signed=False,
+            paper="Adebayo et al. 2018, arXiv:1810.03292",
+            summary="the photo's edges: a method should be more than this",
+        ),
     ]
-}
-
-
-def find_method(name: str) -> Method:
-    """The method of a name; upper case, hyphens, underscores and a plus sign don't matter.
-
-    Raises:
-        HookmapError: naming the closest methods.
-    """
-    plain = name.casefold().replace("-", "").replace("_", "").replace("++", "pp")
-    if plain in METHODS:
-        return METHODS[plain]
-    close = difflib.get_close_matches(plain, METHODS, n=3, cutoff=0.5) or list(METHODS)
-    raise HookmapError(f"there's no method {name!r}; did you mean {', '.join(close)}? (`hookmap methods` lists all)")
+)
+BUILT_IN.update(METHODS)

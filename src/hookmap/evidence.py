@@ -1,0 +1,352 @@
+"""What methods ask for, about one batch: taken in one pass, the rest on demand, shared by all methods."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from hookmap.capture import INPUT, Capture, capture
+from hookmap.errors import DisconnectedError, LayerError
+from hookmap.fullgradients import full_gradients
+from hookmap.goals import Goal, Goals
+from hookmap.layers import Trace
+from hookmap.layouts import Layout
+from hookmap.methods import METHODS, Method
+from hookmap.methods.gradient import gradcam
+from hookmap.methods.weighting import full_precision
+from hookmap.speed import copies_at_once, for_many_passes
+
+_FROM_A_PASS = {"activation", "gradient", "curvature", "replay", "head"}
+NOISE = 0.15
+NOISY_SAMPLES = 25
+
+
+@dataclass
+class Settings:
+    """How the evidence is taken.
+
+    Attributes:
+        seed: of everything random.
+        budget: most changed copies of one image that a method may look at.
+        track: called with a description and a total, gives a function that is told of progress.
+    """
+
+    seed: int = 0
+    budget: int | None = None
+    track: Callable[[str, int], Callable[[int], None]] = field(default=lambda what, total: lambda done: None)
+
+    def generator(self) -> torch.Generator:
+        """Random numbers from the start of the seed, on the CPU so that every device draws the same."""
+        return torch.Generator().manual_seed(self.seed)
+
+
+class Evidence:
+    """Everything that methods may ask for, about one batch.
+
+    Args:
+        model: in evaluation mode.
+        x: its input, ``(B, C, *size)``.
+        layouts: how to read the layers that maps are wanted of.
+        goals: T targets.
+        methods: that will be asked; only what they need is taken.
+        traced: the model's layers.
+        settings: seed, budget and progress.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        x: Tensor,
+        layouts: Mapping[str, Layout],
+        goals: Sequence[Goal],
+        methods: Sequence[Method],
+        traced: Trace,
+        settings: Settings,
+        pinned: Goals | None = None,
+    ) -> None:
+        self._model = model
+        self._x = x
+        self._layouts = layouts
+        self._traced = traced
+        self._settings = settings
+        self._needs = frozenset[str]().union(*(method.needs for method in methods))
+        self._given = goals
+        self._pinned = pinned
+        self._transforms = [m for m in methods if m.score is not None]
+        self._maps: dict[tuple[str, str | None], Tensor] = {}
+        self._cache: dict[Any, Tensor] = {}
+        self._same: dict[str, set[str]] = {}
+        try:
+            self._pass([*layouts])
+        except DisconnectedError:
+            # A model that runs its backbone under no_grad needs a graph that starts at the input.
+            self._pass([*layouts, INPUT])
+
+    def _pass(self, names: list[str]) -> None:
+        if not self._needs & _FROM_A_PASS:
+            with torch.no_grad():
+                output = self._model(self._x)
+            self.goals = self._pinned or Goals(self._given, output)
+            self.scores = self.goals.scores(output)
+            return
+        gradients = bool(self._needs & {"gradient", "curvature"})
+        with capture(self._model, names, gradients=gradients) as seen, torch.set_grad_enabled(False):
+            output = self._model(self._x)
+            with torch.set_grad_enabled(gradients):
+                self.goals = self._pinned or Goals(self._given, output)
+                rows = self.goals.scores(output)
+                if gradients:
+                    others = [self.goals.transformed(output, m.score, m.name) for m in self._transforms if m.score]
+                    seen.differentiate(torch.cat([rows, *others]))
+                if "curvature" in self._needs:
+                    seen.curve(rows)
+        self.scores = rows.detach()
+        self._seen: Capture = seen
+
+    # ---------------------------------------------------------------- maps
+
+    def map(self, method: Method, layer: str | None) -> Tensor:
+        """The signed maps of a method, ``(T, B, *grid)``."""
+        key = method.name, layer
+        if key not in self._maps:
+            self._maps[key] = self._computed(method, layer)
+        return self._maps[key]
+
+    def same(self, layer: str) -> set[str]:
+        """Names of methods that gave one and the same map at this layer because its gradient is the same everywhere."""
+        return self._same.get(layer, set())
+
+    def _computed(self, method: Method, layer: str | None) -> Tensor:
+        count, batch = self.scores.shape
+        if method.uniform and layer is not None and method.score is None and self._is_uniform(layer):
+            other = METHODS[method.uniform]
+            self._same.setdefault(layer, {other.name}).add(method.name)
+            return self.map(other, layer)
+        if method.one_by_one:
+            found = []
+            for sample in range(batch):
+                given = {word: self._of_one(word, layer, sample, method) for word in method.needs}
+                found.append(method.function(**{word: value for word, value in given.items() if value is not None}))
+            return torch.stack([one.expand(count, *one.shape[1:]) for one in found], 1)
+        if not method.knows_target:
+            given = {word: self._of_all(word, layer, method, fold=False) for word in method.needs}
+            maps = method.function(**given)
+            return maps.expand(count, *maps.shape)
+        given = {word: self._of_all(word, layer, method, fold=True) for word in method.needs}
+        maps = method.function(**{word: value for word, value in given.items() if value is not None})
+        return maps.reshape(count, batch, *maps.shape[1:])
+
+    def _is_uniform(self, layer: str) -> bool:
+        gradient = self.gradient(layer)[: len(self.scores)].flatten(3)
+        return bool((gradient == gradient[..., :1]).all())
+
+    # ---------------------------------------------------------------- ingredients
+
+    def activation(self, layer: str) -> Tensor:
+        """``(B, C, *grid)``, float32 at least."""
+        return self._kept("activation", layer, lambda: self._grid(layer, self._seen[layer].activation))
+
+    def gradient(self, layer: str) -> Tensor:
+        """Of all targets, then of the transformed scores, ``(R, B, C, *grid)``."""
+        return self._kept("gradient", layer, lambda: self._grid(layer, self._seen[layer].gradient))
+
+    def _kept(self, word: str, layer: str, take: Callable[[], Tensor]) -> Tensor:
+        if (word, layer) not in self._cache:
+            self._cache[word, layer] = take()
+        return self._cache[word, layer]
+
+    def _grid(self, layer: str, tensor: Tensor) -> Tensor:
+        return full_precision(self._layouts[layer].to_grid(tensor))
+
+    def _rows(self, method: Method, layer: str) -> Tensor:
+        """The gradients ``(T, B, C, *grid)`` that a method asked for."""
+        block = 1 + self._transforms.index(method) if method.score is not None else 0
+        return self.gradient(layer)[block * len(self.scores) : (block + 1) * len(self.scores)]
+
+    def _of_all(self, word: str, layer: str | None, method: Method, *, fold: bool) -> Any:
+        """An ingredient for the whole batch; with ``fold``, T targets and B images are one axis."""
+        times = len(self.scores) if fold else 1
+
+        def repeated(tensor: Tensor) -> Tensor:
+            return tensor if times == 1 else tensor.expand(times, *tensor.shape).flatten(0, 1)
+
+        if word in ("generator", "budget"):
+            return self._settings.generator() if word == "generator" else self._settings.budget
+        if word == "image":
+            return repeated(self._x)
+        if word == "score":
+            return full_precision(self.scores).flatten()
+        assert layer is not None
+        if word == "activation":
+            return repeated(self.activation(layer))
+        if word == "gradient":
+            return self._rows(method, layer).flatten(0, 1)
+        if word == "curvature":
+            curvature = next(iter(self._seen[layer].calls[-1].curvatures.values()))
+            return self._grid(layer, curvature).flatten(0, 1)
+        if word == "moments":
+            return self._moments[layer].flatten(0, 1)
+        return self._head(layer).flatten(0, 1)
+
+    def _of_one(self, word: str, layer: str | None, sample: int, method: Method) -> Any:
+        """An ingredient for one image, with T targets."""
+        if word == "generator":
+            return self._settings.generator()
+        if word == "budget":
+            return self._settings.budget  # None leaves the method's own default
+        if word == "image":
+            return self._x[sample : sample + 1]
+        if word == "score":
+            return full_precision(self.scores[:, sample])
+        what = f"{method.name}, image {sample + 1} of {len(self._x)}" if len(self._x) > 1 else method.name
+        if word == "probe":
+            return _InputProbe(self, sample, what)
+        if word in ("terms", "magnitudes"):
+            signed, magnitudes = self._full_gradients(sample)
+            return signed if word == "terms" else magnitudes
+        assert layer is not None
+        if word == "activation":
+            return self.activation(layer)[sample : sample + 1]
+        if word == "gradient":
+            return self._rows(method, layer)[:, sample]
+        if word == "replay":
+            return _LayerProbe(self, sample, what, layer)
+        if word == "cam_of":
+            return lambda images: self._cam_of(images, layer, sample, what)
+        raise LayerError(
+            f"the method {method.name!r} asks for {word!r} and looks at one image at a time; it can't have both"
+        )
+
+    def _full_gradients(self, sample: int) -> tuple[list[Tensor], list[Tensor]]:
+        key = "full gradients", sample
+        if key not in self._shares:
+            self._shares[key] = full_gradients(
+                self._model,
+                self._x[sample : sample + 1],
+                lambda output: self.goals.scores(output, sample),
+                self._traced,
+            )
+        return self._shares[key]
+
+    @cached_property
+    def _shares(self) -> dict[Any, tuple[list[Tensor], list[Tensor]]]:
+        return {}
+
+    @cached_property
+    def _moments(self) -> dict[str, Tensor]:
+        """Means of g, g^2 and g^3 over noisy inputs, by layer, ``(T, B, 3, C, *grid)``."""
+        generator, x = self._settings.generator(), self._x
+        span = x.flatten(1).amax(1) - x.flatten(1).amin(1)
+        deviation = NOISE * span.reshape(-1, *[1] * (x.ndim - 1))
+        total: dict[str, Tensor] = {}
+        done = self._settings.track("noisy inputs", NOISY_SAMPLES)
+        for _ in range(NOISY_SAMPLES):
+            noise = torch.randn(x.shape[1:], generator=generator).to(x)
+            with capture(self._model, [*self._layouts]) as seen:
+                seen.differentiate(self.goals.scores(self._model(x + deviation * noise)))
+            for layer in self._layouts:
+                g = self._grid(layer, seen[layer].gradient)
+                powers = torch.stack([g, g**2, g**3], 2) / NOISY_SAMPLES
+                total[layer] = total[layer] + powers if layer in total else powers
+            done(1)
+        return total
+
+    def _head(self, layer: str) -> Tensor:
+        """Rows of the linear head, ``(T, B, C)``."""
+        activation, classes = self.activation(layer), self.goals.classes("cam")
+        probabilities = self.goals.probabilities
+        assert probabilities is not None
+        fits = [
+            module
+            for module in self._model.modules()
+            if isinstance(module, (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d))
+            and module.weight.numel() == probabilities.shape[1] * activation.shape[1]
+            and module.weight.shape[0] == probabilities.shape[1]
+        ]
+        pooled = activation.flatten(2).mean(2)
+        for module in reversed(fits):
+            weight = full_precision(module.weight.detach()).flatten(1)
+            bias = full_precision(module.bias.detach()) if module.bias is not None else weight.new_zeros(len(weight))
+            scores = torch.einsum("bc,tbc->tb", pooled, weight[classes]) + bias[classes]
+            true = full_precision(self.scores)
+            half = self.scores.dtype in (torch.float16, torch.bfloat16)
+            if torch.allclose(scores, true, rtol=0, atol=(0.05 if half else 1e-3) * float(true.abs().max())):
+                return weight[classes]
+        raise LayerError(
+            "cam is defined where a layer is followed by global average pooling and one linear layer only, and "
+            f"{layer!r} isn't; take gradcam, its generalisation, or the layer directly before the pooling"
+        )
+
+    def _cam_of(self, images: Tensor, layer: str, sample: int, what: str) -> tuple[Tensor, Tensor]:
+        """Grad-CAM of other images at a layer ``(T, K, *grid)``, and their probabilities ``(T, K)``."""
+        maps, sure = [], []
+        for part in self.parts(len(images), what):
+            some = images[part]
+            with capture(self._model, [layer]) as seen:
+                output = self._model(some)
+                seen.differentiate(self.goals.scores(output, sample))
+                sure.append(self.goals.likely(output, sample).detach())
+            activation, gradient = (self._grid(layer, t) for t in (seen[layer].activation, seen[layer].gradient))
+            maps.append(torch.stack([gradcam(activation, one) for one in gradient]))
+        return torch.cat(maps, 1), torch.cat(sure, 1)
+
+    # ---------------------------------------------------------------- probes
+
+    def parts(self, count: int, what: str, layer: str | None = None) -> Iterator[slice]:
+        """Indices 0..count in slices whose copies fit into memory."""
+        size = copies_at_once(self._x, self._traced, layer)
+        done = self._settings.track(what, count)
+        for start in range(0, count, size):
+            part = slice(start, min(start + size, count))
+            yield part
+            done(part.stop - part.start)
+
+    @cached_property
+    def _many(self) -> Callable[[Tensor], Any]:
+        return for_many_passes(self._model, self._x)
+
+
+class _InputProbe:
+    """Scores of changed copies of one input."""
+
+    def __init__(self, evidence: Evidence, sample: int, what: str) -> None:
+        self._evidence = evidence
+        self._sample = sample
+        self._what = what
+
+    def __call__(self, changed: Tensor) -> Tensor:
+        return full_precision(self._evidence.goals.scores(self._run(changed), self._sample))
+
+    def probability(self, changed: Tensor) -> Tensor:
+        return self._evidence.goals.likely(self._run(changed), self._sample)
+
+    def distribution(self, changed: Tensor) -> Tensor:
+        return self._evidence.goals.distribution(self._run(changed))
+
+    def parts(self, count: int) -> Iterator[slice]:
+        return self._evidence.parts(count, self._what)
+
+    def _run(self, changed: Tensor) -> Any:
+        with torch.inference_mode():
+            return self._evidence._many(changed)
+
+
+class _LayerProbe(_InputProbe):
+    """Scores of changed copies of one image's activation at a layer, ``(K, C, *grid)``."""
+
+    def __init__(self, evidence: Evidence, sample: int, what: str, layer: str) -> None:
+        super().__init__(evidence, sample, what)
+        self._layer = layer
+
+    def parts(self, count: int) -> Iterator[slice]:
+        return self._evidence.parts(count, self._what, self._layer)
+
+    def _run(self, changed: Tensor) -> Any:
+        seen, layout = self._evidence._seen, self._evidence._layouts[self._layer]
+        like = seen[self._layer].activation[self._sample : self._sample + 1]
+        return seen.replay(self._layer, layout.from_grid(changed, like), sample=self._sample)

@@ -1,0 +1,62 @@
+"""Hooks that are called in one thread only and never outlive their block, and the models that can't be hooked."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import ExitStack, contextmanager
+from typing import Any
+
+import torch
+from torch import nn
+
+from hookmap.errors import ModelError
+
+# `RemovableHandle` counts its ids without a lock: two threads that register at once could share one.
+REGISTRATION = threading.Lock()
+
+
+@contextmanager
+def hooked(modules: Iterable[nn.Module], hook: Callable[[nn.Module, Any, Any], Any]) -> Iterator[None]:
+    """Call ``hook(module, args, output)`` after each of the modules, in this thread only, inside the block."""
+    thread = threading.get_ident()
+
+    def in_this_thread(module: nn.Module, args: Any, output: Any) -> Any:
+        return hook(module, args, output) if threading.get_ident() == thread else None
+
+    with ExitStack() as stack:
+        with REGISTRATION:
+            for module in modules:
+                stack.callback(module.register_forward_hook(in_this_thread).remove)
+        yield
+
+
+def unwrapped(model: nn.Module) -> nn.Module:
+    """The module inside ``DataParallel``, ``DistributedDataParallel`` and ``torch.compile`` wrappers."""
+    while True:
+        if isinstance(model, (nn.DataParallel, nn.parallel.DistributedDataParallel)):
+            model = model.module
+        elif isinstance(inner := getattr(model, "_orig_mod", None), nn.Module):
+            model = inner
+        else:
+            return model
+
+
+def check_hookable(model: nn.Module) -> None:
+    """Raise a :class:`ModelError` that says what to pass instead, where hooks would not be called."""
+    if not isinstance(model, nn.Module):
+        raise ModelError(f"the model is a {type(model).__name__}; expected a torch.nn.Module")
+    if isinstance(model, torch.jit.ScriptModule):
+        raise ModelError("the model is TorchScript, whose layers can't be hooked; pass the original nn.Module")
+    if unwrapped(model) is not model:
+        inner = "model._orig_mod" if hasattr(model, "_orig_mod") else "model.module"
+        raise ModelError(
+            f"the model is wrapped in {type(model).__name__}, which runs copies or compiled code that hooks "
+            f"don't reach; pass (and call) {inner}"
+        )
+    for name, module in model.named_modules():
+        if getattr(module, "_compiled_call_impl", None) is not None:
+            raise ModelError(
+                f"{f'layer {name!r}' if name else 'the model'} was compiled in place with .compile(), and "
+                "hooks don't reach compiled code; pass a copy of the model that isn't compiled"
+            )

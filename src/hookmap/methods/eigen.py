@@ -1,0 +1,114 @@
+"""Methods that need the activation alone: principal components, thresholds.
+
+Every function takes ``(B, C, *grid)`` and returns ``(B, *grid)``. They know nothing of a target: they show what the
+layer reacts to most.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from hookmap.methods.weighting import full_precision, per_place
+
+_EIGH_UP_TO = 512
+
+
+def eigencam(activation: Tensor) -> Tensor:
+    r"""Eigen-CAM: the activation's places projected on their first singular vector.
+
+    .. math:: A = U \Sigma V^\top, \qquad L = A \, v_1
+
+    with the places as rows. Muhammad and Yeasin, *Eigen-CAM: Class Activation Map using Principal Components*, IJCNN
+    2020, arXiv:2008.00299, section III: not centred (pytorch-grad-cam centres the places first, which removes what
+    they have in common). A singular vector has no sign: the map is positive where the layer is most active, for any
+    layer after a ReLU then positive everywhere. From the smaller of the two Gram matrices, not a full SVD.
+    """
+    activation = full_precision(activation)
+    return oriented(first_component(activation, centred=False), activation.square().sum(1).sqrt(), centred=False)
+
+
+def kpcacam(activation: Tensor) -> Tensor:
+    r"""KPCA-CAM: the first kernel principal component, with a sigmoid kernel.
+
+    .. math:: k(x, y) = \tanh\big(x^\top y / C + 1\big)
+
+    between the centred feature vectors of places. Karmani et al., *KPCA-CAM: Visual Explainability of Deep Computer
+    Vision Models using Kernel PCA*, 2024, arXiv:2410.00267. The kernel matrix is centred; the map is its first
+    eigenvector times the root of the eigenvalue, with the sign in which it agrees with the strength of the activation.
+    """
+    activation = full_precision(activation)
+    places = _places(activation, centred=True)
+    kernel = torch.tanh(places @ places.mT / places.shape[2] + 1)
+    kernel = kernel - kernel.mean(1, keepdim=True) - kernel.mean(2, keepdim=True) + kernel.mean((1, 2), keepdim=True)
+    value, vector = _largest(kernel)
+    component = (vector * value.clamp(min=0).sqrt()[:, None]).reshape(-1, *activation.shape[2:])
+    return oriented(component, activation.square().sum(1).sqrt())
+
+
+def fem(activation: Tensor) -> Tensor:
+    r"""FEM: where channels are unusually active, weighted by how active they are in the mean.
+
+    .. math:: L = \sum_k \mu_k \, [A_k > \mu_k + 2 \sigma_k]
+
+    Fuad et al., *Features Understanding in 3D CNNs for Actions Recognition in Video*, IPTA 2020. (pytorch-grad-cam
+    weights the feature maps themselves by the share of such places.)
+    """
+    flat = full_precision(activation).flatten(2)
+    mean, deviation = flat.mean(2), flat.std(2, correction=0)
+    unusual = activation > per_place(mean + 2 * deviation, activation).to(activation.dtype)
+    return (unusual * per_place(mean, activation)).sum(1)
+
+
+def first_component(maps: Tensor, *, centred: bool) -> Tensor:
+    """Places projected on their first right singular vector, of either sign: ``(B, C, *grid)`` to ``(B, *grid)``."""
+    places = _places(maps, centred=centred)
+    if places.shape[1] <= places.shape[2]:
+        # The projection on v1 is the first left singular vector times its singular value.
+        value, vector = _largest(places @ places.mT)
+        projected = vector * value.clamp(min=0).sqrt()[:, None]
+    else:
+        projected = (places @ _largest(places.mT @ places)[1].unsqueeze(2)).squeeze(2)
+    return projected.reshape(-1, *maps.shape[2:])
+
+
+def oriented(component: Tensor, like: Tensor, *, centred: bool = True) -> Tensor:
+    """The component with the sign in which it goes along with another map; both ``(B, *grid)``."""
+    flat, wanted = component.flatten(1), like.flatten(1)
+    if centred:
+        wanted = wanted - wanted.mean(1, keepdim=True)
+    against = (flat * wanted).sum(1) < 0
+    return torch.where(against.reshape(-1, *[1] * (component.ndim - 1)), -component, component)
+
+
+def most_extreme(component: Tensor) -> Tensor:
+    """The component with the sign in which its largest magnitude is positive."""
+    flat = component.flatten(1)
+    against = -flat.amin(1) > flat.amax(1)
+    return torch.where(against.reshape(-1, *[1] * (component.ndim - 1)), -component, component)
+
+
+def _places(maps: Tensor, *, centred: bool) -> Tensor:
+    """``(B, C, *grid)`` as places by channels, ``(B, N, C)``."""
+    places = maps.flatten(2).mT
+    return places - places.mean(1, keepdim=True) if centred else places
+
+
+def _largest(matrices: Tensor) -> tuple[Tensor, Tensor]:
+    """The largest eigenvalue ``(B,)`` and its eigenvector ``(B, N)`` of symmetric matrices."""
+    if matrices.shape[1] <= _EIGH_UP_TO:
+        values, vectors = torch.linalg.eigh(matrices)
+        return values[:, -1], vectors[:, :, -1]
+    found = [_largest_of_a_large_one(matrix) for matrix in matrices]
+    return torch.stack([value for value, _ in found]), torch.stack([vector for _, vector in found])
+
+
+def _largest_of_a_large_one(matrix: Tensor) -> tuple[Tensor, Tensor]:
+    # A full decomposition of thousands of places takes seconds; a few products with the matrix find one vector.
+    start = torch.cos(torch.arange(matrix.shape[0], device=matrix.device, dtype=matrix.dtype))
+    starts = torch.stack([matrix.sum(1), start, matrix.diagonal()], 1)
+    starts = starts + 1e-3 * matrix.abs().amax().clamp(min=1e-20) * start[:, None].roll(1, 0)
+    if not bool(matrix.any()):
+        return matrix.new_zeros(()), matrix.new_zeros(matrix.shape[0])
+    values, vectors = torch.lobpcg(matrix, X=starts, niter=60, largest=True)
+    return values[0], vectors[:, 0]

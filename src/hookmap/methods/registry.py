@@ -1,0 +1,161 @@
+"""What a method is, what it may ask for, and how it is found by name."""
+
+from __future__ import annotations
+
+import difflib
+import functools
+import inspect
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any, Literal, TypeVar, overload
+
+from torch import Tensor
+
+from hookmap.errors import HookmapError
+
+INGREDIENTS: dict[str, str] = {
+    "activation": "the layer's output, (B, C, *grid)",
+    "gradient": "of the score with respect to the activation, (B, C, *grid)",
+    "curvature": "the score's Hessian with respect to the activation, times the activation, (B, C, *grid)",
+    "moments": "means of the gradient, its square and its cube over noisy copies of the input, (B, 3, C, *grid)",
+    "head": "the target class's weights in the linear layer that gives the scores, (B, C)",
+    "image": "the model's input, (B, C, *size)",
+    "score": "of the target, (B,)",
+    "terms": "shares of the score per layer, (B, *grid) or (B,); they add up to it",
+    "magnitudes": "the same with each channel's share by magnitude",
+    "replay": "scores of changed activations: a Probe",
+    "probe": "scores of changed inputs: a Probe",
+    "cam_of": "from images (K, C, H, W) to their Grad-CAM (T, K, h, w) and probabilities (T, K)",
+    "generator": "seeded random numbers",
+    "budget": "most copies of one image that may be looked at, or None",
+}
+"""What a method may ask for. One that asks for ``terms``, ``magnitudes``, ``replay``, ``probe`` or ``cam_of`` sees one
+image at a time: B is 1 for it, T targets stand in place of the batch in what depends on them, and it returns
+``(T, *grid)``."""
+
+Family = Literal["gradient", "activation", "replay", "masking", "whole model", "baseline", "yours"]
+_LAYER = {"activation", "gradient", "curvature", "moments", "head", "replay", "cam_of"}
+_ONE_BY_ONE = {"replay", "probe", "cam_of", "terms", "magnitudes"}
+_TARGET = {"gradient", "curvature", "moments", "head", "score", "terms", "magnitudes"}
+
+
+@dataclass(frozen=True)
+class Method:
+    """A method by name.
+
+    Attributes:
+        name: what the user writes.
+        function: from its ingredients to the signed map ``(B, *grid)``.
+        family: what it works with.
+        rectified: whether the paper ends in a ReLU, so that only the positive part is its heatmap.
+        signed: whether a negative value means that the place speaks against the target.
+        paper: where it is defined.
+        summary: one line for lists.
+        score: from logits ``(B, K)`` and the target classes ``(B,)`` to the scores ``(B,)`` that are differentiated,
+        where
+            that isn't the class's own logit.
+        uniform: the method whose map this is, up to a factor of none, where the gradient is the same at all places.
+    """
+
+    name: str
+    function: Callable[..., Tensor]
+    family: Family = "yours"
+    rectified: bool = True
+    signed: bool = True
+    paper: str = ""
+    summary: str = ""
+    score: Callable[[Tensor, Tensor], Tensor] | None = None
+    uniform: str | None = None
+
+    @property
+    def needs(self) -> frozenset[str]:
+        """The ingredients that it asks for."""
+        return frozenset(inspect.signature(self.function).parameters) & INGREDIENTS.keys()
+
+    @property
+    def per_layer(self) -> bool:
+        """Whether the map depends on a layer; others look at the whole model."""
+        return bool(self.needs & _LAYER)
+
+    @property
+    def one_by_one(self) -> bool:
+        """Whether it sees one image at a time."""
+        return bool(self.needs & _ONE_BY_ONE)
+
+    @property
+    def knows_target(self) -> bool:
+        """Whether the map depends on the target."""
+        return bool(self.needs & _TARGET) or (self.one_by_one and self.name != "sidu")
+
+
+METHODS: dict[str, Method] = {}
+"""All methods by name; :func:`method` adds to it."""
+
+BUILT_IN: set[str] = set()
+
+_F = TypeVar("_F", bound=Callable[..., Tensor])
+
+
+@overload
+def method(function: _F) -> _F: ...
+@overload
+def method(function: str | None = None, **about: Any) -> Callable[[_F], _F]: ...
+def method(function: Any = None, **about: Any) -> Any:
+    """Register a function as a method, under its own name or another; also with facts of :class:`Method`.
+
+    Raises:
+        HookmapError: if a parameter without a default is no ingredient, or the name is taken.
+
+    >>> import hookmap as hm
+    >>> @hm.method("halfcam", summary="an example")
+    ... def half(activation, gradient):
+    ...     return (activation * gradient).sum(1) / 2
+    >>> hm.methods.METHODS.pop("halfcam").needs == {"activation", "gradient"}
+    True
+    """
+
+    def register(actual: _F, name: str | None = None) -> _F:
+        made = as_method(actual, name=name, **about)
+        if made.name in BUILT_IN:
+            raise HookmapError(f"there is a method {made.name!r} already; name yours with @hookmap.method('another')")
+        METHODS[made.name] = made
+        return actual
+
+    return register(function) if callable(function) else functools.partial(register, name=function)
+
+
+def as_method(function: Callable[..., Tensor], *, name: str | None = None, **about: Any) -> Method:
+    """A function as a method; what it needs is read from its parameters."""
+    called = _plain(name or str(getattr(function, "__name__", type(function).__name__)))
+    for parameter in inspect.signature(function).parameters.values():
+        if parameter.name not in INGREDIENTS and parameter.default is parameter.empty:
+            raise HookmapError(
+                f"the method {called!r} asks for {parameter.name!r}, which is no ingredient; it may ask for "
+                f"{', '.join(INGREDIENTS)}, or give the parameter a default"
+            )
+    about.setdefault("summary", (inspect.getdoc(function) or "").split("\n")[0])
+    return Method(called, function, **about)
+
+
+def find_method(wanted: str | Callable[..., Tensor]) -> Method:
+    """The method of a name; upper case, hyphens, underscores and a plus sign don't matter. Or a function as one.
+
+    Raises:
+        HookmapError: naming the closest methods.
+    """
+    if not isinstance(wanted, str):
+        inner = wanted.func if isinstance(wanted, functools.partial) else wanted
+        known = next((one for one in METHODS.values() if one.function is inner), None)
+        if known is None or not isinstance(wanted, functools.partial):
+            return known or as_method(wanted, name=getattr(inner, "__name__", None))
+        settings = ", ".join(f"{key}={value!r}" for key, value in wanted.keywords.items())
+        return replace(known, name=f"{known.name}({settings})", function=wanted)
+    plain = _plain(wanted)
+    if plain in METHODS:
+        return METHODS[plain]
+    close = difflib.get_close_matches(plain, METHODS, n=3, cutoff=0.5) or list(METHODS)
+    raise HookmapError(f"there's no method {wanted!r}; did you mean {', '.join(close)}? (`hookmap methods` lists all)")
+
+
+def _plain(name: str) -> str:
+    return name.casefold().replace("-", "").replace("_", "").replace(" ", "").replace("++", "pp")
