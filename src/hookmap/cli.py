@@ -53,7 +53,20 @@ def explain(
         list[str] | None,
         typer.Option("--layer", "-l", help="Layer name or glob; repeatable. Default: the best one."),
     ] = None,
-    method: Annotated[list[str] | None, typer.Option(help="Method; repeatable. See `hookmap methods`.")] = None,
+    method: Annotated[
+        list[str] | None,
+        typer.Option("--method", help="Method, or all; repeatable. See `hookmap methods`. Default: gradcam."),
+    ] = None,
+    part: Annotated[str | None, typer.Option(help="positive, negative (what speaks against) or signed.")] = None,
+    fuse: Annotated[str | None, typer.Option(help="One map of several layers: mean, max, product, layercam.")] = None,
+    aug_smooth: Annotated[bool, typer.Option("--aug-smooth", help="Average over mirrored and darker copies.")] = False,
+    noise_smooth: Annotated[int, typer.Option(min=0, help="Average over so many noisy copies.")] = 0,
+    eigen_smooth: Annotated[bool, typer.Option("--eigen-smooth", help="First component of the feature maps.")] = False,
+    seed: Annotated[int, typer.Option(help="Of everything random.")] = 0,
+    budget: Annotated[
+        int | None,
+        typer.Option(min=1, help="Most masked copies of a photo per method. Default: the papers'; all: 256."),
+    ] = None,
     model: Model = DEFAULT_MODEL,
     weights: Weights = None,
     pretrained: Pretrained = True,
@@ -73,6 +86,8 @@ def explain(
 
       hookmap explain *.jpg -m resnet50 -o heatmaps/       [dim]one file per photo[/]
 
+      hookmap explain dog.jpg --method all -l layer2 -l layer4 -m resnet50   [dim]one page of all methods[/]
+
       hookmap explain dog.jpg -m net.py:build --weights best.pt --labels names.txt
     """
     from hookmap.errors import ImageError
@@ -84,6 +99,11 @@ def explain(
         look["colormap"] = colormap
     lens = _lens(model, weights, pretrained, labels, device)
     methods = method or ["gradcam"]
+    if "all" in methods and budget is None:
+        budget = 256
+    how: dict[str, Any] = {"part": part, "fuse": fuse, "aug_smooth": aug_smooth, "noise_smooth": noise_smooth}
+    how |= {"eigen_smooth": eigen_smooth, "seed": seed, "budget": budget, "batch_size": batch_size}
+    how |= {"progress": len(images) <= batch_size}
     places = _places(images, output, "_".join(methods))
     failed = 0
     for some in _chunks(list(zip(images, places, strict=True)), batch_size):
@@ -96,9 +116,7 @@ def explain(
                 _complain(str(error))
         if not good:
             continue
-        found = lens.explain(
-            [picture for picture, _ in good], target or PREDICTED, layer, methods, batch_size=batch_size
-        )
+        found = lens.explain([picture for picture, _ in good], target or PREDICTED, layer, methods, **how)
         each = len(found) // len(good)
         for i, (picture, place) in enumerate(good):
             mine = found[i * each : (i + 1) * each]
@@ -200,9 +218,9 @@ def methods() -> None:
 
     from hookmap.methods import METHODS
 
-    table = Table("method", "what it does", "paper", box=None, header_style="bold", pad_edge=False)
+    table = Table("method", "family", "what it does", "paper", box=None, header_style="bold", pad_edge=False)
     for method in METHODS.values():
-        table.add_row(method.name, method.summary, method.paper)
+        table.add_row(method.name, method.family, method.summary, method.paper)
     _out.print(table)
 
 

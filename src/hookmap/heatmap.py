@@ -6,7 +6,7 @@ import io
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, overload
+from typing import TYPE_CHECKING, Any, Literal, get_args, overload
 
 import numpy as np
 import torch
@@ -17,10 +17,14 @@ from hookmap.files import save_image
 from hookmap.geometry import Geometry
 from hookmap.images import Picture
 from hookmap.methods import Method
+from hookmap.methods.registry import plain_name
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
     from PIL import Image
+
+
+Part = Literal["positive", "negative", "signed"]
 
 
 @dataclass(eq=False)
@@ -38,6 +42,7 @@ class Heatmap:
         score: the target's score (for a class, its logit).
         probability: of the class, by softmax over the classes; None for other targets.
         frames: ``(T, H, W, 3)`` for video, else None.
+        part: which part of the signed map is shown; None is what the method's paper shows.
     """
 
     raw: Tensor
@@ -50,11 +55,21 @@ class Heatmap:
     score: float
     probability: float | None = None
     frames: np.ndarray[Any, Any] | None = None
+    part: Part | None = None
+
+    def __post_init__(self) -> None:
+        if self.part is not None and self.part not in get_args(Part):
+            raise HookmapError(f"part is {self.part!r}; expected one of {', '.join(get_args(Part))}")
 
     @property
     def values(self) -> Tensor:
-        """The map as the method's paper defines it: the raw map, after a ReLU where the paper has one."""
-        return self.raw.clamp(min=0) if self.method.rectified else self.raw
+        """The map as the method's paper defines it (after a ReLU where the paper has one), or its :attr:`part`.
+
+        The negative part is given as positive numbers: where the evidence against the target is.
+        """
+        if self.part == "signed" or (self.part is None and not self.method.rectified):
+            return self.raw
+        return (-self.raw if self.part == "negative" else self.raw).clamp(min=0)
 
     @property
     def map(self) -> Tensor:
@@ -81,6 +96,7 @@ class Heatmap:
         """
         from hookmap.render.overlay import overlay
 
+        look = self._look(look)
         pixels, heat = self._still(signed=look.get("scale") == "symmetric")
         return overlay(pixels, heat, seen=self.geometry.seen, **look)
 
@@ -88,6 +104,7 @@ class Heatmap:
         """Photo, overlay and colour bar as a matplotlib figure, for papers (``.savefig("x.pdf")``)."""
         from hookmap.render.figure import heatmap_figure
 
+        look = self._look(look)
         pixels, heat = self._still(signed=look.get("scale") == "symmetric")
         title = f"{self.title}  ({self.method.name}, {self.layer})"
         return heatmap_figure(pixels, heat, title=title, seen=self.geometry.seen, **look)
@@ -105,8 +122,22 @@ class Heatmap:
         array: np.ndarray[Any, Any] = self.map.float().cpu().numpy()
         return array
 
+    def is_called(self, name: str) -> bool:
+        """Whether this is the name of its image, target, layer or method."""
+        plain = name.casefold().strip()
+        methods = {self.method.name, self.method.title.casefold()}
+        synonyms = {part.strip() for part in self.target.casefold().split(",")} | {str(self.index)}
+        return (
+            name in (self.picture.name, self.layer, self.target)
+            or plain in methods | synonyms
+            or plain_name(name) == self.method.name
+        )
+
     def _repr_png_(self) -> bytes:
         return _png(self.overlay())
+
+    def _look(self, look: dict[str, Any]) -> dict[str, Any]:
+        return {"scale": "symmetric", **look} if self.part == "signed" else look
 
     def _still(self, *, signed: bool) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:
         values = self.raw if signed else self.values
@@ -124,7 +155,8 @@ class Heatmap:
 class Explanation(Sequence[Heatmap]):
     """All heatmaps of one call, image by image, then target, layer and method.
 
-    With a single heatmap it saves and draws itself as that one; with several as a contact sheet.
+    With a single heatmap it saves and draws itself as that one; with several as one labelled sheet: methods against
+    layers, targets or images. Names index it: ``explanation["layercam", "layer4"]``.
     """
 
     def __init__(self, heatmaps: Sequence[Heatmap]) -> None:
@@ -133,10 +165,28 @@ class Explanation(Sequence[Heatmap]):
     @overload
     def __getitem__(self, index: int) -> Heatmap: ...
     @overload
-    def __getitem__(self, index: slice) -> Explanation: ...
-    def __getitem__(self, index: int | slice) -> Heatmap | Explanation:
-        """One heatmap, or some of them as an explanation of their own."""
-        return Explanation(self._heatmaps[index]) if isinstance(index, slice) else self._heatmaps[index]
+    def __getitem__(self, index: slice | str | tuple[str, ...]) -> Explanation: ...
+    def __getitem__(self, index: int | slice | str | tuple[str, ...]) -> Heatmap | Explanation:
+        """One heatmap by number, or those that all given names fit, as an explanation of their own.
+
+        A name is that of an image, a target (or one of its synonyms), a layer or a method.
+
+        Raises:
+            KeyError: if a name fits no heatmap, with the names that there are.
+        """
+        if isinstance(index, slice):
+            return Explanation(self._heatmaps[index])
+        if isinstance(index, int):
+            return self._heatmaps[index]
+        names = (index,) if isinstance(index, str) else index
+        found = self._heatmaps
+        for name in names:
+            found = [heatmap for heatmap in found if heatmap.is_called(name)]
+            if not found:
+                each = dict.fromkeys(one for h in self for one in (h.picture.name, h.target, h.layer, h.method.name))
+                called = " and ".join(map(repr, names))
+                raise KeyError(f"no heatmap here is called {called}; there are {', '.join(each)}")
+        return Explanation(found)
 
     def __len__(self) -> int:
         return len(self._heatmaps)
@@ -151,20 +201,9 @@ class Explanation(Sequence[Heatmap]):
         """The overlay of the only heatmap, or a contact sheet of several."""
         if len(self) == 1:
             return self[0].overlay(**look)
-        from PIL import Image
+        from hookmap.render.sheet import explanation_sheet
 
-        from hookmap.render.figure import contact_sheet
-
-        tiles: list[tuple[Image.Image, str, str]] = []
-        shown: Picture | None = None
-        several = len({id(heatmap.picture) for heatmap in self}) > 1
-        for heatmap in self:
-            if heatmap.picture is not shown and not several:
-                tiles.append((Image.fromarray(heatmap.picture.pixels), heatmap.picture.name, "photo"))
-            shown = heatmap.picture
-            where = f"{heatmap.picture.name}, " if several else ""
-            tiles.append((heatmap.overlay(**look), heatmap.title, f"{where}{heatmap.method.name} at {heatmap.layer}"))
-        return contact_sheet(tiles)
+        return explanation_sheet(self, **look)
 
     def figure(self, **look: Any) -> Figure:
         """The matplotlib figure of the only heatmap; index one of several first."""

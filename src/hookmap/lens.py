@@ -22,19 +22,22 @@ from hookmap.errors import (
     ModelError,
     TargetError,
 )
-from hookmap.evidence import Evidence, Settings
+from hookmap.evidence import Settings
+from hookmap.explaining import Plan, explain_batch
 from hookmap.features import FeatureMaps, LayerMaps
-from hookmap.goals import Goal, Goals
-from hookmap.heatmap import Explanation, Heatmap
+from hookmap.goals import Goals
+from hookmap.heatmap import Explanation, Heatmap, Part
 from hookmap.hooks import check_hookable, unwrapped
 from hookmap.images import Picture, load_all
 from hookmap.layers import LayerTree, Trace, choose_layer, trace
 from hookmap.layouts import Layout
 from hookmap.matching import LayerSpec, match_layers
 from hookmap.methods import METHODS, Method, find_method
+from hookmap.modifiers import Fusion
 from hookmap.preprocessing import Preprocessing
 from hookmap.preserve import preserved
-from hookmap.targets import PREDICTED, Class, TargetSpec, class_scores, name_of, resolve
+from hookmap.progress import tracking
+from hookmap.targets import PREDICTED, TargetSpec, class_scores, resolve
 from hookmap.views import View, is_input, tensor_views
 
 if TYPE_CHECKING:
@@ -138,9 +141,15 @@ class Lens:
         layer: LayerSpec | None = None,
         method: MethodSpec | Sequence[MethodSpec] = "gradcam",
         *,
-        batch_size: int = 16,
+        aug_smooth: bool = False,
+        noise_smooth: bool | int = False,
+        eigen_smooth: bool = False,
+        fuse: Fusion | None = None,
+        part: Part | None = None,
         seed: int = 0,
         budget: int | None = None,
+        batch_size: int = 16,
+        progress: bool = True,
     ) -> Explanation:
         """Heatmaps that show where the evidence for ``target`` is.
 
@@ -154,27 +163,54 @@ class Lens:
                 model's output to ``(B,)`` scores, or a list of these.
             layer: where to look; by default the last layer that has places through which the decision
                 passes. Several are explained one by one.
-            method: name or names; see ``hookmap.methods.METHODS``.
+            method: a name of ``hookmap.methods.METHODS``, ``"all"``, a function of ingredients (also a
+                ``functools.partial`` of one of hookmap's), or a list of these.
+            aug_smooth: average the maps of six mirrored, darker and brighter copies.
+            noise_smooth: average the maps of so many noisy copies (True: 25), seeded.
+            eigen_smooth: reduce the weighted feature maps to their first principal component.
+            fuse: one map of several layers: ``"mean"``, ``"max"``, ``"product"`` (RefineCAM) or ``"layercam"``.
+            part: ``"positive"``, ``"negative"`` (what speaks against the target) or ``"signed"``; by default what
+                the method's paper shows.
+            seed: of everything random; the same seed gives the same maps.
+            budget: the most changed copies of one image that methods which mask may look at; by default as many
+                as their papers do.
             batch_size: images per forward pass.
+            progress: show a bar on a terminal while masking methods run.
 
         Returns:
-            One heatmap per image, target, layer and method, in that order.
+            One heatmap per image, target, layer and method, in that order. Index it by name:
+            ``explanation["layercam", "layer4"]``.
         """
         wanted = [target] if isinstance(target, (str, int)) or callable(target) else list(target)
         targets = [None if spec == PREDICTED else resolve(spec, self.labels) for spec in wanted]
-        given = [method] if isinstance(method, str) or callable(method) else list(method)
-        chosen = [one for spec in given for one in (METHODS.values() if spec == "all" else [find_method(spec)])]
-        chosen = list({one.name: one for one in chosen}.values())
-        if not targets or not chosen:
+        specs = [method] if isinstance(method, str) or callable(method) else list(method)
+        methods = _methods(specs)
+        if not targets or not methods:
             raise TargetError("an empty list of targets or methods was given; pass at least one")
         heatmaps: list[Heatmap] = []
-        for batch, x in self._batches(images, batch_size):
-            heatmaps += self._explain_batch(batch, x, targets, layer, chosen, Settings(seed, budget))
+        with tracking(progress) as track:
+            samples = 25 if noise_smooth is True else int(noise_smooth)
+            plan = Plan(
+                targets, methods, Settings(seed, budget, track), aug_smooth, samples, fuse, part, "all" in specs
+            )
+            plan = plan.with_eigen_smooth() if eigen_smooth else plan
+            for batch, x in self._batches(images, batch_size):
+                traced = self._trace(x)
+                names: list[str] = []
+                if any(one.per_layer for one in methods):
+                    names = [self.default_layer(x)] if layer is None else list(match_layers(self.model, layer))
+                layouts = {name: traced.layout(name) for name in names}
+                with preserved(self.model):
+                    found, remarks = explain_batch(self.model, batch, x, layouts, traced, plan, self._label)
+                heatmaps += found
+                for sentence in remarks:
+                    self._remark(sentence)
         for heatmap in heatmaps:
             if not heatmap.values.any():
                 warnings.warn(
-                    f"the heatmap of {heatmap.target!r} on {heatmap.picture.name!r} is zero everywhere: nothing in "
-                    f"layer {heatmap.layer!r} speaks for it; look at .raw (what speaks against), or pass another layer",
+                    f"the heatmap of {heatmap.target!r} on {heatmap.picture.name!r} by {heatmap.method.name} is zero "
+                    f"everywhere: nothing in layer {heatmap.layer!r} speaks for it; look at .raw (what speaks "
+                    "against), or pass another layer",
                     HookmapWarning,
                     stacklevel=2,
                 )
@@ -238,67 +274,6 @@ class Lens:
         return self._defaults[key]
 
     # ---------------------------------------------------------------- how it is done
-
-    def _explain_batch(
-        self,
-        batch: Sequence[View],
-        x: Tensor,
-        targets: Sequence[Goal],
-        layer: LayerSpec | None,
-        methods: Sequence[Method],
-        settings: Settings,
-    ) -> list[Heatmap]:
-        traced = self._trace(x)
-        names = []
-        if any(method.per_layer for method in methods):
-            names = [self.default_layer(x)] if layer is None else list(match_layers(self.model, layer))
-        layouts = {name: traced.layout(name) for name in names}
-        with preserved(self.model):
-            evidence = Evidence(self.model, x, layouts, targets, methods, traced, settings)
-            wanted = [
-                (method, name)
-                for name in [*names, None]
-                for method in methods
-                if method.per_layer == (name is not None)
-            ]
-            maps = [evidence.map(method, name) for method, name in wanted]
-        for name in names:
-            if same := evidence.same(name):
-                self._remark(
-                    f"at {name!r} the methods {', '.join(sorted(same))} give the same map, because the gradient is "
-                    "the same at all places there (only pooling and a linear head follow); it was computed once"
-                )
-        scores = evidence.scores.float().tolist()
-        goals = evidence.goals
-        heatmaps = []
-        for b, view in enumerate(batch):
-            for t, goal in enumerate(targets):
-                index, label, p = self._named(goal, goals, b)
-                heatmaps += [
-                    Heatmap(
-                        raw[t, b],
-                        view.picture,
-                        view.geometry,
-                        method,
-                        name or "input",
-                        label,
-                        index,
-                        scores[t][b],
-                        p,
-                        view.frames,
-                    )
-                    for (method, name), raw in zip(wanted, maps, strict=True)
-                ]
-        return heatmaps
-
-    def _named(self, goal: Goal, goals: Goals, b: int) -> tuple[int | None, str, float | None]:
-        """A target's class index, name and probability on one image."""
-        index = goal.index if isinstance(goal, Class) else None
-        if goal is None and goals.predicted is not None:
-            index = int(goals.predicted[b])
-        if index is None or goals.probabilities is None:
-            return None, name_of(goal) if goal else "", None
-        return index, self._label(index), float(goals.probabilities[b, index])
 
     def _layer_maps(self, seen: Capture, traced: Trace, spec: LayerSpec) -> list[LayerMaps]:
         # A layer asked for by its very name must be readable; what a pattern brought along may be left out.
@@ -395,6 +370,11 @@ class Lens:
         for picture in load_all(images):
             tensor, geometry = self.preprocessing(picture)
             yield View(tensor, picture, geometry)
+
+
+def _methods(specs: Sequence[MethodSpec]) -> list[Method]:
+    chosen = [one for spec in specs for one in (METHODS.values() if spec == "all" else [find_method(spec)])]
+    return list({one.name: one for one in chosen}.values())
 
 
 def _as_preprocessing(given: Any) -> Preprocessing | None:

@@ -41,6 +41,7 @@ METHODS.update(
     for one in [
         Method(
             "gradcam",
+            "Grad-CAM",
             gradient.gradcam,
             "gradient",
             paper="Selvaraju et al. 2017, arXiv:1610.02391",
@@ -48,6 +49,7 @@ METHODS.update(
         ),
         Method(
             "cam",
+            "CAM",
             gradient.cam,
             "gradient",
             paper="Zhou et al. 2016, arXiv:1512.04150",
@@ -55,6 +57,7 @@ METHODS.update(
         ),
         Method(
             "gradcampp",
+            "Grad-CAM++",
             gradient.gradcampp,
             "gradient",
             signed=False,
@@ -63,6 +66,7 @@ METHODS.update(
         ),
         Method(
             "gradcamppauthors",
+            "Grad-CAM++ (authors)",
             gradient.gradcampp_authors,
             "gradient",
             signed=False,
@@ -71,6 +75,7 @@ METHODS.update(
         ),
         Method(
             "smoothgradcampp",
+            "Smooth Grad-CAM++",
             gradient.smoothgradcampp,
             "gradient",
             signed=False,
@@ -79,6 +84,7 @@ METHODS.update(
         ),
         Method(
             "xgradcam",
+            "XGrad-CAM",
             gradient.xgradcam,
             "gradient",
             paper="Fu et al. 2020, arXiv:2008.02312",
@@ -87,6 +93,7 @@ METHODS.update(
         ),
         Method(
             "hirescam",
+            "HiResCAM",
             gradient.hirescam,
             "gradient",
             paper="Draelos and Carin 2020, arXiv:2011.08891",
@@ -95,6 +102,7 @@ METHODS.update(
         ),
         Method(
             "elementwise",
+            "Element-wise",
             gradient.elementwise,
             "gradient",
             signed=False,
@@ -103,6 +111,7 @@ METHODS.update(
         ),
         Method(
             "layercam",
+            "LayerCAM",
             gradient.layercam,
             "gradient",
             signed=False,
@@ -111,6 +120,7 @@ METHODS.update(
         ),
         Method(
             "eigengradcam",
+            "Eigen-Grad-CAM",
             gradient.eigengradcam,
             "gradient",
             paper="as in pytorch-grad-cam",
@@ -118,6 +128,7 @@ METHODS.update(
         ),
         Method(
             "segeigencam",
+            "Seg-Eigen-CAM",
             gradient.segeigencam,
             "gradient",
             signed=False,
@@ -126,6 +137,7 @@ METHODS.update(
         ),
         Method(
             "shapleycam",
+            "ShapleyCAM",
             gradient.shapleycam,
             "gradient",
             paper="Cai 2025, arXiv:2501.06261",
@@ -133,6 +145,7 @@ METHODS.update(
         ),
         Method(
             "finercam",
+            "Finer-CAM",
             gradient.gradcam,
             "gradient",
             paper="Zhang et al. 2025, arXiv:2501.11309",
@@ -141,6 +154,7 @@ METHODS.update(
         ),
         Method(
             "eigencam",
+            "Eigen-CAM",
             eigen.eigencam,
             "activation",
             signed=False,
@@ -149,6 +163,7 @@ METHODS.update(
         ),
         Method(
             "kpcacam",
+            "KPCA-CAM",
             eigen.kpcacam,
             "activation",
             signed=False,
@@ -157,6 +172,7 @@ METHODS.update(
         ),
         Method(
             "fem",
+            "FEM",
             eigen.fem,
             "activation",
             signed=False,
@@ -165,6 +181,7 @@ METHODS.update(
         ),
         Method(
             "ablationcam",
+            "Ablation-CAM",
             replaying.ablationcam,
             "replay",
             paper="Desai and Ramaswamy 2020, doi:10.1109/WACV45572.2020.9093360",
@@ -172,6 +189,7 @@ METHODS.update(
         ),
         Method(
             "reciprocam",
+            "Recipro-CAM",
             replaying.reciprocam,
             "replay",
             signed=False,
@@ -180,6 +198,7 @@ METHODS.update(
         ),
         Method(
             "featureocclusion",
+            "Feature occlusion",
             replaying.featureocclusion,
             "replay",
             paper="after Zeiler and Fergus 2014, arXiv:1311.2901",
@@ -187,6 +206,7 @@ METHODS.update(
         ),
         Method(
             "scorecam",
+            "Score-CAM",
             masking.scorecam,
             "masking",
             signed=False,
@@ -195,6 +215,7 @@ METHODS.update(
         ),
         Method(
             "scorecamsoftmax",
+            "Score-CAM (softmax)",
             masking.scorecam_softmax,
             "masking",
             signed=False,
@@ -203,6 +224,7 @@ METHODS.update(
         ),
         Method(
             "sscam",
+            "SS-CAM",
             masking.sscam,
             "masking",
             signed=False,
@@ -211,6 +233,7 @@ METHODS.update(
         ),
         Method(
             "iscam",
+            "IS-CAM",
             masking.iscam,
             "masking",
             signed=False,
@@ -219,6 +242,7 @@ METHODS.update(
         ),
         Method(
             "groupcam",
+            "Group-CAM",
             masking.groupcam,
             "masking",
             paper="Zhang et al. 2021, arXiv:2103.13859",
@@ -226,6 +250,7 @@ METHODS.update(
         ),
         Method(
             "sidu",
+            "SIDU",
             masking.sidu,
             "masking",
             signed=False,
@@ -234,6 +259,7 @@ METHODS.update(
         ),
         Method(
             "rise",
+            "RISE",
             masking.rise,
             "masking",
             signed=False,
@@ -242,6 +268,7 @@ METHODS.update(
         ),
         Method(
             "occlusion",
+            "Occlusion",
             masking.occlusion,
             "masking",
             paper="Zeiler and Fergus 2014, arXiv:1311.2901",
@@ -249,6 +276,7 @@ METHODS.update(
         ),
         Method(
             "sess",
+            "SESS",
             masking.sess,
             "masking",
             signed=False,
@@ -257,6 +285,7 @@ METHODS.update(
         ),
         Method(
             "fullgrad",
+            "FullGrad",
             fullgrad.fullgrad,
             "whole model",
             paper="Srinivas and Fleuret 2019, arXiv:1905.00780",
@@ -264,6 +293,7 @@ METHODS.update(
         ),
         Method(
             "fullgradmagnitude",
+            "FullGrad (magnitude)",
             fullgrad.fullgrad_magnitude,
             "whole model",
             signed=False,
@@ -272,6 +302,7 @@ METHODS.update(
         ),
         Method(
             "random",
+            "Random",
             baselines.random,
             "baseline",
             signed=False,
@@ -280,6 +311,7 @@ METHODS.update(
         ),
         Method(
             "edges",
+            "Edges",
             baselines.edges,
             "baseline",
             signed=False,

@@ -45,6 +45,7 @@ class Method:
 
     Attributes:
         name: what the user writes.
+        title: what figures and tables show.
         function: from its ingredients to the signed map ``(B, *grid)``.
         family: what it works with.
         rectified: whether the paper ends in a ReLU, so that only the positive part is its heatmap.
@@ -58,6 +59,7 @@ class Method:
     """
 
     name: str
+    title: str
     function: Callable[..., Tensor]
     family: Family = "yours"
     rectified: bool = True
@@ -126,7 +128,7 @@ def method(function: Any = None, **about: Any) -> Any:
 
 def as_method(function: Callable[..., Tensor], *, name: str | None = None, **about: Any) -> Method:
     """A function as a method; what it needs is read from its parameters."""
-    called = _plain(name or str(getattr(function, "__name__", type(function).__name__)))
+    called = plain_name(name or str(getattr(function, "__name__", type(function).__name__)))
     for parameter in inspect.signature(function).parameters.values():
         if parameter.name not in INGREDIENTS and parameter.default is parameter.empty:
             raise HookmapError(
@@ -134,7 +136,8 @@ def as_method(function: Callable[..., Tensor], *, name: str | None = None, **abo
                 f"{', '.join(INGREDIENTS)}, or give the parameter a default"
             )
     about.setdefault("summary", (inspect.getdoc(function) or "").split("\n")[0])
-    return Method(called, function, **about)
+    about.setdefault("title", name or called)
+    return Method(name=called, function=function, **about)
 
 
 def find_method(wanted: str | Callable[..., Tensor]) -> Method:
@@ -149,13 +152,14 @@ def find_method(wanted: str | Callable[..., Tensor]) -> Method:
         if known is None or not isinstance(wanted, functools.partial):
             return known or as_method(wanted, name=getattr(inner, "__name__", None))
         settings = ", ".join(f"{key}={value!r}" for key, value in wanted.keywords.items())
-        return replace(known, name=f"{known.name}({settings})", function=wanted)
-    plain = _plain(wanted)
+        return replace(known, name=f"{known.name}({settings})", title=f"{known.title} ({settings})", function=wanted)
+    plain = plain_name(wanted)
     if plain in METHODS:
         return METHODS[plain]
     close = difflib.get_close_matches(plain, METHODS, n=3, cutoff=0.5) or list(METHODS)
     raise HookmapError(f"there's no method {wanted!r}; did you mean {', '.join(close)}? (`hookmap methods` lists all)")
 
 
-def _plain(name: str) -> str:
+def plain_name(name: str) -> str:
+    """A method's name as the registry holds it: small letters, no hyphens, underscores or spaces, pp for ++."""
     return name.casefold().replace("-", "").replace("_", "").replace(" ", "").replace("++", "pp")

@@ -13,8 +13,8 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
     from PIL import Image
 
-_INK, _QUIET, _RULE = (28, 28, 32), (110, 112, 120), (226, 227, 232)
-_MARGIN = 24
+INK, QUIET, RULE = (28, 28, 32), (110, 112, 120), (226, 227, 232)
+MARGIN = 24
 
 
 def contact_sheet(
@@ -32,18 +32,18 @@ def contact_sheet(
     columns = columns or min(4, len(tiles))
     if len(tiles) > 4 and columns == 4 and len(tiles) % 4 == 1:
         columns = 3 if len(tiles) % 3 != 1 else 5
-    shown = [(_fit(picture, tile), title, below) for picture, title, below in tiles]
+    shown = [(fit(picture, tile), title, below) for picture, title, below in tiles]
     width = max(p.width for p, _, _ in shown)
     height = max(p.height for p, _, _ in shown)
     step_x, step_y = width + 16, height + 56
     rows = -(-len(shown) // columns)
-    canvas = Image.new("RGB", (columns * step_x - 16 + 2 * _MARGIN, rows * step_y - 12 + 2 * _MARGIN), "white")
+    canvas = Image.new("RGB", (columns * step_x - 16 + 2 * MARGIN, rows * step_y - 12 + 2 * MARGIN), "white")
     draw = ImageDraw.Draw(canvas)
     for i, (picture, title, below) in enumerate(shown):
-        x, y = _MARGIN + (i % columns) * step_x, _MARGIN + (i // columns) * step_y
+        x, y = MARGIN + (i % columns) * step_x, MARGIN + (i // columns) * step_y
         canvas.paste(picture, (x, y + height - picture.height))
-        draw.text((x, y + height + 6), _cut(draw, title, 16, width), _INK, _font(16))
-        draw.text((x, y + height + 27), _cut(draw, below, 12, width), _QUIET, _font(12))
+        draw.text((x, y + height + 6), cut(draw, title, 16, width), INK, font(16))
+        draw.text((x, y + height + 27), cut(draw, below, 12, width), QUIET, font(12))
     return canvas
 
 
@@ -66,24 +66,24 @@ def overview_page(
     across = max((len(row.tiles) for row in rows), default=1)
     widest = max((t.width for row in rows for t in row.tiles), default=tile)
     heights = [max(46, *(t.height for t in row.tiles)) + 12 for row in rows]
-    head = _fit(photo, 150)
-    width = 2 * _MARGIN + text + across * (widest + 4) + 8
-    canvas = Image.new("RGB", (width, 2 * _MARGIN + head.height + 44 + sum(heights)), "white")
+    head = fit(photo, 150)
+    width = 2 * MARGIN + text + across * (widest + 4) + 8
+    canvas = Image.new("RGB", (width, 2 * MARGIN + head.height + 44 + sum(heights)), "white")
     draw = ImageDraw.Draw(canvas)
-    canvas.paste(head, (_MARGIN, _MARGIN))
-    x = _MARGIN + max(text, head.width + 20)
-    draw.text((x, _MARGIN + head.height - 52), title, _INK, _font(22))
-    draw.text((x, _MARGIN + head.height - 20), _cut(draw, subtitle, 13, width - x - _MARGIN), _QUIET, _font(13))
-    y = _MARGIN + head.height + 18
-    x = _MARGIN + text
-    draw.text((x, y), "mean", _QUIET, _font(11))
-    draw.text((x + widest + 12, y), "channels that vary most", _QUIET, _font(11))
+    canvas.paste(head, (MARGIN, MARGIN))
+    x = MARGIN + max(text, head.width + 20)
+    draw.text((x, MARGIN + head.height - 52), title, INK, font(22))
+    draw.text((x, MARGIN + head.height - 20), cut(draw, subtitle, 13, width - x - MARGIN), QUIET, font(13))
+    y = MARGIN + head.height + 18
+    x = MARGIN + text
+    draw.text((x, y), "mean", QUIET, font(11))
+    draw.text((x + widest + 12, y), "channels that vary most", QUIET, font(11))
     y += 20
     for row, height in zip(rows, heights, strict=True):
-        draw.line((_MARGIN, y, width - _MARGIN, y), _RULE)
-        draw.text((_MARGIN, y + 5), _cut(draw, row.title, 14, text - 12), _INK, _font(14))
+        draw.line((MARGIN, y, width - MARGIN, y), RULE)
+        draw.text((MARGIN, y + 5), cut(draw, row.title, 14, text - 12), INK, font(14))
         for i, line in enumerate(row.lines):
-            draw.text((_MARGIN, y + 23 + 15 * i), _cut(draw, line, 11, text - 12), _QUIET, _font(11))
+            draw.text((MARGIN, y + 23 + 15 * i), cut(draw, line, 11, text - 12), QUIET, font(11))
         for i, picture in enumerate(row.tiles):
             canvas.paste(picture, (x + i * (widest + 4) + (8 if i else 0), y + 6))
         y += height
@@ -127,7 +127,8 @@ def heatmap_figure(
     return figure
 
 
-def _fit(picture: Image.Image, side: int) -> Image.Image:
+def fit(picture: Image.Image, side: int) -> Image.Image:
+    """The picture with its longer side as given."""
     from PIL import Image
 
     factor = side / max(picture.size)
@@ -135,16 +136,17 @@ def _fit(picture: Image.Image, side: int) -> Image.Image:
     return picture.convert("RGB").resize(size, Image.Resampling.LANCZOS)
 
 
-def _font(size: int) -> Any:
+def font(size: int) -> Any:
+    """The typeface of all pages."""
     from PIL import ImageFont
 
     return ImageFont.load_default(size)
 
 
-def _cut(draw: Any, text: str, size: int, width: float) -> str:
+def cut(draw: Any, text: str, size: int, width: float) -> str:
     """The text, ended with dots where it would be wider than ``width``."""
-    if draw.textlength(text, font=_font(size)) <= width:
+    if draw.textlength(text, font=font(size)) <= width:
         return text
-    while text and draw.textlength(text + "...", font=_font(size)) > width:
+    while text and draw.textlength(text + "...", font=font(size)) > width:
         text = text[:-1]
     return text + "..."

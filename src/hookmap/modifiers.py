@@ -1,0 +1,111 @@
+"""What goes with every method: smoothing over changed inputs or over feature maps, and fusion of layers."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Literal, get_args
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from hookmap.errors import HookmapError
+from hookmap.methods import Method, WeightedSum, contributions
+from hookmap.methods.eigen import first_component, oriented
+from hookmap.methods.weighting import per_place
+
+Fusion = Literal["mean", "max", "product", "layercam"]
+_LINEAR = {1: "linear", 2: "bilinear", 3: "trilinear"}
+
+
+@dataclass(frozen=True)
+class Variation:
+    """A changed input, and how its maps ``(T, B, *grid)`` are laid back onto the plain input's grid."""
+
+    x: Tensor
+    undo: Callable[[Tensor], Tensor]
+
+
+def augmented(x: Tensor) -> list[Variation]:
+    """Mirrored, darker and brighter copies of an input ``(B, C, *size)``; the plain input isn't among them.
+
+    The six of pytorch-grad-cam's ``aug_smooth``: plain and mirrored, times 0.9, 1 and 1.1.
+    """
+    pairs: list[tuple[Tensor, Callable[[Tensor], Tensor]]] = [(x, _as_it_is), (x.flip(-1), lambda maps: maps.flip(-1))]
+    return [Variation(f * image, undo) for image, undo in pairs for f in (1.0, 0.9, 1.1)][1:]
+
+
+def noisy(x: Tensor, count: int, generator: torch.Generator, share: float = 0.15) -> list[Variation]:
+    """Copies with Gaussian noise of a share of each input's range, seeded; every image of a batch gets the same noise.
+
+    Smilkov et al., *SmoothGrad: removing noise by adding noise*, 2017, arXiv:1706.03825.
+    """
+    span = x.flatten(1).amax(1) - x.flatten(1).amin(1)
+    deviation = share * span.reshape(-1, *[1] * (x.ndim - 1))
+    noise = [torch.randn(x.shape[1:], generator=generator).to(x) for _ in range(count)]
+    return [Variation(x + deviation * one, _as_it_is) for one in noise]
+
+
+def _as_it_is(maps: Tensor) -> Tensor:
+    return maps
+
+
+def eigen_smoothed(method: Method) -> Method:
+    """The method with its weighted feature maps reduced to their first principal component instead of summed.
+
+    As pytorch-grad-cam's ``eigen_smooth``, with the sign in which the component goes along with the sum. For a method
+    that gives no weights, its map weights the feature maps; one whose map isn't on a layer's grid stays as it is.
+    """
+    function = method.function
+
+    @functools.wraps(function)
+    def smoothed(**given: Any) -> Tensor:
+        activation = given.get("activation")
+        if isinstance(function, WeightedSum):
+            parts = contributions(given["activation"], function.weights(**given))
+            plain = parts.sum(1)
+        else:
+            plain = function(**given)
+            if activation is None or plain.shape[1:] != activation.shape[2:]:
+                return plain
+            parts = activation * plain.unsqueeze(1)
+        return oriented(first_component(parts, centred=True), plain)
+
+    return replace(method, function=smoothed, uniform=None)
+
+
+def fused(maps: Sequence[Tensor], how: Fusion) -> Tensor:
+    r"""One map ``(N, *grid)`` of several layers' maps, on the finest of their grids.
+
+    Each map's positive part is divided by its maximum first, so that no layer drowns the others.
+
+    - ``"mean"``, ``"max"``.
+    - ``"product"``: only where all layers agree; RefineCAM: Domeniconi et al., *How to Evaluate and Refine your CAM*,
+      2026, arXiv:2605.14641.
+    - ``"layercam"``: :math:`\max_l \tanh(2 M_l / \max M_l)`: Jiang et al., *LayerCAM*, IEEE TIP 2021, section III-C.
+
+    Raises:
+        HookmapError: if there is no such fusion.
+    """
+    if how not in get_args(Fusion):
+        raise HookmapError(f"there's no fusion {how!r} of layers; use one of {', '.join(get_args(Fusion))}")
+    grid = max((one.shape[1:] for one in maps), key=lambda shape: shape.numel())
+    scaled = torch.stack([_scaled(one, grid) for one in maps])
+    if how == "product":
+        return scaled.prod(0)
+    if how == "mean":
+        return scaled.mean(0)
+    return torch.tanh(2 * scaled).amax(0) if how == "layercam" else scaled.amax(0)
+
+
+def _scaled(maps: Tensor, grid: torch.Size) -> Tensor:
+    positive = maps.clamp(min=0)
+    top = positive.flatten(1).amax(1)
+    unit = positive / per_place(torch.where(top > 0, top, 1)[:, None], positive[:, None]).squeeze(1)
+    if unit.shape[1:] == grid:
+        return unit
+    if unit.ndim - 1 != len(grid):
+        raise HookmapError("maps of these layers can't be fused: their grids have different numbers of axes")
+    return F.interpolate(unit[:, None], tuple(grid), mode=_LINEAR[len(grid)], align_corners=False)[:, 0]

@@ -1,0 +1,175 @@
+"""Several heatmaps as one labelled sheet."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from hookmap.render.figure import INK, MARGIN, QUIET, contact_sheet, cut, fit, font
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+    from hookmap.heatmap import Heatmap
+
+_GAP = 8
+_LANDSCAPE = 1.5
+_AXES = ("image", "target", "layer", "method")
+_NO_LAYER = "input"
+
+
+def explanation_sheet(heatmaps: Sequence[Heatmap], **look: Any) -> Image.Image:
+    """Heatmaps as a grid if two things vary among them (images, targets, layers, methods), else in rows.
+
+    The photo comes first, so that what the model saw can be compared with where it looked.
+    """
+    axes = {axis: list(dict.fromkeys(_key(h, axis) for h in heatmaps)) for axis in _AXES}
+    varying = [axis for axis in _AXES if _varies(axis, axes, heatmaps)]
+    if len(varying) < 2:
+        return _in_rows(heatmaps, varying, **look)
+    # Methods read best down the side; of the rest, what varies most.
+    down = "method" if "method" in varying else max(varying, key=lambda axis: len(axes[axis]))
+    across = [axis for axis in varying if axis != down]
+    cells = {(_key(h, down), tuple(_key(h, axis) for axis in across)): h for h in heatmaps}
+    if "layer" in across:
+        cells = _without_input(cells, across.index("layer"))
+    columns = list(dict.fromkeys(column for _, column in cells))
+    heads = []
+    for column in columns:
+        names = [_name(axis, value, heatmaps) for axis, value in zip(across, column, strict=True)]
+        heads.append(", ".join(names))
+    return _grid(heatmaps, down, axes[down], columns, heads, cells, photos=across[0] == "image", **look)
+
+
+def _varies(axis: str, axes: dict[str, list[Any]], heatmaps: Sequence[Heatmap]) -> bool:
+    if axis == "layer":  # methods that look at no layer aren't another layer
+        return len(set(axes[axis]) - {_NO_LAYER}) > 1
+    if axis == "target":  # the predicted class of each image is one question
+        return len({(id(h.picture), h.target) for h in heatmaps}) > len(axes["image"])
+    return len(axes[axis]) > 1
+
+
+def _without_input(cells: dict[Any, Heatmap], place: int) -> dict[Any, Heatmap]:
+    """A method that looks at no layer has its tile in the first column of the same image and target."""
+    columns = list(dict.fromkeys(column for _, column in cells if column[place] != _NO_LAYER))
+    result = {}
+    for (row, column), heatmap in cells.items():
+        alike = (c for c in columns if _rest(c, place) == _rest(column, place))
+        result[row, next(alike, column) if column[place] == _NO_LAYER else column] = heatmap
+    return result
+
+
+def _rest(column: tuple[Any, ...], place: int) -> tuple[Any, ...]:
+    return column[:place] + column[place + 1 :]
+
+
+def _grid(
+    heatmaps: Sequence[Heatmap],
+    down: str,
+    rows: Sequence[Any],
+    columns: Sequence[tuple[Any, ...]],
+    heads: Sequence[str],
+    cells: dict[tuple[Any, tuple[Any, ...]], Heatmap],
+    *,
+    photos: bool,
+    **look: Any,
+) -> Image.Image:
+    from PIL import Image, ImageDraw
+
+    tile = 176 if len(rows) * len(columns) > 12 else 240
+    drawn = {key: fit(h.overlay(**look), tile) for key, h in cells.items()}
+    width = max(picture.width for picture in drawn.values())
+    height = max(picture.height for picture in drawn.values())
+    side = 130
+    block_width = side + len(columns) * (width + _GAP)
+    blocks = _blocks(len(rows), height + _GAP, block_width)
+    per_block = math.ceil(len(rows) / blocks)
+    pictures = {id(h.picture): h.picture for h in heatmaps}
+    alone = next(iter(pictures.values())) if len(pictures) == 1 else None
+    top = MARGIN + (96 if alone is not None else 0) + 24
+    if photos:
+        top += height + _GAP
+    canvas = Image.new(
+        "RGB",
+        (2 * MARGIN + blocks * block_width + (blocks - 1) * 16, top + per_block * (height + _GAP) + MARGIN),
+        "white",
+    )
+    draw = ImageDraw.Draw(canvas)
+    if alone is not None:
+        head = fit(Image.fromarray(alone.pixels), 84)
+        canvas.paste(head, (MARGIN, MARGIN))
+        draw.text((MARGIN + head.width + 14, MARGIN + 14), alone.name, INK, font(20))
+        subtitle = ", ".join(dict.fromkeys(h.title for h in heatmaps))
+        room = canvas.width - 2 * MARGIN - head.width - 14
+        draw.text((MARGIN + head.width + 14, MARGIN + 44), cut(draw, subtitle, 13, room), QUIET, font(13))
+    for block in range(blocks):
+        left = MARGIN + block * (block_width + 16)
+        for j, (column, title) in enumerate(zip(columns, heads, strict=True)):
+            x = left + side + j * (width + _GAP)
+            draw.text((x, top - 22), cut(draw, title, 13, width), INK, font(13))
+            if photos:
+                picture = next(h.picture for (_, c), h in cells.items() if c == column)
+                canvas.paste(fit(Image.fromarray(picture.pixels), tile), (x, top - 28 - height))
+        for i, row in enumerate(rows[block * per_block : (block + 1) * per_block]):
+            y = top + i * (height + _GAP)
+            name = _name(down, row, heatmaps)
+            for k, line in enumerate(_wrapped(draw, name, side - 12)):
+                draw.text((left, y + height // 2 - 9 + 17 * k), line, INK, font(14))
+            for j, column in enumerate(columns):
+                if (row, column) in drawn:
+                    canvas.paste(drawn[row, column], (left + side + j * (width + _GAP), y))
+    return canvas
+
+
+def _in_rows(heatmaps: Sequence[Heatmap], varying: Sequence[str], **look: Any) -> Image.Image:
+    from PIL import Image
+
+    tiles: list[tuple[Image.Image, str, str]] = []
+    several = "image" in varying
+    if not several:
+        photo = heatmaps[0].picture
+        tiles.append((Image.fromarray(photo.pixels), photo.name, "photo"))
+    for heatmap in heatmaps:
+        how = f"{heatmap.method.title} at {heatmap.layer}"
+        title, below = (heatmap.method.title, f"{heatmap.title}, at {heatmap.layer}")
+        if varying != ["method"]:
+            title, below = heatmap.title, f"{heatmap.picture.name}, {how}" if several else how
+        tiles.append((heatmap.overlay(**look), title, below))
+    return contact_sheet(tiles)
+
+
+def _blocks(rows: int, row_height: float, block_width: float) -> int:
+    """In how many blocks side by side the rows are set, so that the page is about as wide as a screen."""
+    return min(
+        range(1, min(rows, 8) + 1),
+        key=lambda n: abs(math.log(n * block_width / (math.ceil(rows / n) * row_height) / _LANDSCAPE)),
+    )
+
+
+def _key(heatmap: Heatmap, axis: str) -> Any:
+    keys = {
+        "image": id(heatmap.picture),
+        "target": heatmap.target,
+        "layer": heatmap.layer,
+        "method": heatmap.method.name,
+    }
+    return keys[axis]
+
+
+def _name(axis: str, value: Any, heatmaps: Sequence[Heatmap]) -> str:
+    heatmap = next(h for h in heatmaps if _key(h, axis) == value)
+    if axis == "target":
+        return heatmap.target.split(",")[0]
+    return {"image": heatmap.picture.name, "layer": heatmap.layer, "method": heatmap.method.title}[axis]
+
+
+def _wrapped(draw: Any, text: str, width: float) -> list[str]:
+    lines = [""]
+    for word in text.split():
+        longer = f"{lines[-1]} {word}".strip()
+        if lines[-1] and draw.textlength(longer, font=font(14)) > width:
+            lines.append(word)
+        else:
+            lines[-1] = longer
+    return [cut(draw, line, 14, width) for line in lines[:2]]
