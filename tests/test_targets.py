@@ -5,8 +5,9 @@ from types import SimpleNamespace
 import pytest
 import torch
 
+import hookmap as hm
 from hookmap.errors import TargetError
-from hookmap.targets import Class, class_scores, find_class, name_of, resolve
+from hookmap.targets import Class, Contrast, Probability, ReST, class_scores, find_class, name_of, resolve
 
 LABELS = [
     "tench, Tinca tinca",
@@ -85,3 +86,41 @@ def test_functions_are_targets_and_nothing_else_is() -> None:
     for wrong in (1.5, True, None):
         with pytest.raises(TargetError, match="expected an index, a label or a function"):
             resolve(wrong, LABELS)
+
+
+def test_scores_of_a_class_in_other_units() -> None:
+    logits = torch.tensor([[1.0, 2.0, 4.0], [0.0, 0.0, 0.0]])
+    total = sum(torch.tensor([1.0, 2.0, 4.0]).exp())
+    assert torch.allclose(Probability(1)(logits), torch.stack([torch.tensor(2.0).exp() / total, torch.tensor(1 / 3)]))
+    assert torch.allclose(ReST(2)(logits)[0], 4 + 4 - total.log())
+    assert Contrast(2, Probability(0))(logits).tolist() == pytest.approx([4 - torch.e / float(total), -1 / 3])
+
+
+def test_words_inside_targets_are_looked_up() -> None:
+    found = resolve(Contrast("tabby", Probability("tiger")), LABELS)
+    assert found == Contrast(Class(1, "tabby, tabby cat"), Probability(5, "tiger"))
+    assert str(found) == "tabby rather than probability of tiger"
+    with pytest.raises(TargetError, match="no class is called"):
+        resolve(Contrast("tabby", "zebra crossing"), LABELS)
+    with pytest.raises(TargetError, match=r"pass Probability\('tabby'\) to Lens.explain"):
+        Probability("tabby")(torch.zeros(1, 6))
+
+
+def test_the_predicted_class_stays_the_same_in_changed_copies(lens: hm.Lens, cat, coffee) -> None:
+    """Ablating channels may change what is predicted: the target may not."""
+    for photo, word in ((cat, "tiger cat"), (coffee, "espresso")):
+        asked = [Contrast("predicted", "tabby"), Probability("predicted"), "predicted"]
+        spelled = [Contrast(word, "tabby"), Probability(word), word]
+        how = {"method": ["gradcam", "ablationcam"], "layer": "blocks.6"}
+        for one, other in zip(lens.explain(photo, asked, **how), lens.explain(photo, spelled, **how), strict=True):
+            assert torch.equal(one.raw, other.raw)
+            assert one.target.split(",")[0] == other.target.split(",")[0]
+            assert one.score == other.score
+
+
+def test_a_contrast_is_the_difference_of_two_maps(lens: hm.Lens, cat) -> None:
+    both = lens.explain(cat, [Contrast("tiger cat", "tabby"), "tiger cat", "tabby"])
+    difference, this, that = (heatmap.raw for heatmap in both)
+    assert torch.allclose(difference, this - that, atol=1e-5)
+    assert both[0].target == "tiger cat rather than tabby"
+    assert both[0].score == pytest.approx(both[1].score - both[2].score, rel=1e-4)

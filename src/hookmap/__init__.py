@@ -8,6 +8,7 @@
 """
 
 from hookmap.capture import capture
+from hookmap.concepts import Concepts
 from hookmap.errors import (
     DisconnectedError,
     HookmapError,
@@ -25,12 +26,14 @@ from hookmap.layouts import Layout
 from hookmap.lens import Lens, Prediction
 from hookmap.methods import method
 from hookmap.preprocessing import Preprocessing
-from hookmap.targets import Class
+from hookmap.targets import Class, Contrast, Probability, ReST
 
 __version__ = "0.1.0"
 
 __all__ = [
     "Class",
+    "Concepts",
+    "Contrast",
     "DisconnectedError",
     "Explanation",
     "FeatureMaps",
@@ -46,6 +49,8 @@ __all__ = [
     "Picture",
     "Prediction",
     "Preprocessing",
+    "Probability",
+    "ReST",
     "TargetError",
     "capture",
     "method",

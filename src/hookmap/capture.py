@@ -368,15 +368,14 @@ def capture(
 
 def _matched(model: nn.Module, layers: LayerSpec) -> dict[str, nn.Module]:
     specs = [layers] if isinstance(layers, (str, nn.Module, type)) else list(layers)
-    names = dict(model.named_modules())
-    wants_input = INPUT in specs and INPUT not in names
+    wants_input = INPUT in specs and INPUT not in dict(model.named_children())
     rest = [spec for spec in specs if not (wants_input and spec == INPUT)]
     matched = match_layers(model, rest) if rest or not wants_input else {}
     return {INPUT: model, **matched} if wants_input else matched
 
 
 def _check_parameters(model: nn.Module) -> None:
-    if any(parameter.is_inference() for parameter in model.parameters()):
+    if any(p is not None and p.is_inference() for module in model.modules() for p in module._parameters.values()):
         raise ModelError(
             "the model's parameters were created inside torch.inference_mode(), so nothing can be "
             "differentiated; build or load the model outside of it"

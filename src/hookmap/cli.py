@@ -57,6 +57,7 @@ def explain(
         list[str] | None,
         typer.Option("--method", help="Method, or all; repeatable. See `hookmap methods`. Default: gradcam."),
     ] = None,
+    versus: Annotated[list[str] | None, typer.Option(help="Why the target rather than this class; repeatable.")] = None,
     part: Annotated[str | None, typer.Option(help="positive, negative (what speaks against) or signed.")] = None,
     fuse: Annotated[str | None, typer.Option(help="One map of several layers: mean, max, product, layercam.")] = None,
     aug_smooth: Annotated[bool, typer.Option("--aug-smooth", help="Average over mirrored and darker copies.")] = False,
@@ -72,6 +73,8 @@ def explain(
     pretrained: Pretrained = True,
     labels: Labels = None,
     device: Device = None,
+    precision: Annotated[str, typer.Option(help="fp32, or bf16 or fp16: faster where the hardware has it.")] = "fp32",
+    compile: Annotated[bool, typer.Option("--compile", help="Through torch.compile; for many images.")] = False,
     batch_size: BatchSize = 16,
     colormap: Annotated[str | None, typer.Option(help="A matplotlib colour map, e.g. inferno, viridis, jet.")] = None,
     opacity: Annotated[str, typer.Option(help="0 to 1, or ramp: the stronger the more opaque.")] = "ramp",
@@ -86,18 +89,23 @@ def explain(
 
       hookmap explain *.jpg -m resnet50 -o heatmaps/       [dim]one file per photo[/]
 
+      hookmap explain dog.jpg --target "tiger cat" --versus tabby   [dim]why this and not that[/]
+
       hookmap explain dog.jpg --method all -l layer2 -l layer4 -m resnet50   [dim]one page of all methods[/]
 
       hookmap explain dog.jpg -m net.py:build --weights best.pt --labels names.txt
     """
     from hookmap.errors import ImageError
     from hookmap.images import load
-    from hookmap.targets import PREDICTED
+    from hookmap.targets import PREDICTED, Contrast
 
     look: dict[str, Any] = {"opacity": opacity if opacity == "ramp" else _number(opacity)}
     if colormap is not None:
         look["colormap"] = colormap
-    lens = _lens(model, weights, pretrained, labels, device)
+    lens = _lens(model, weights, pretrained, labels, device, precision=precision, compile=compile)
+    asked: list[Any] = list(target or [PREDICTED])
+    if versus:
+        asked = [Contrast(this, that) for this in asked for that in versus]
     methods = method or ["gradcam"]
     if "all" in methods and budget is None:
         budget = 256
@@ -116,7 +124,7 @@ def explain(
                 _complain(str(error))
         if not good:
             continue
-        found = lens.explain([picture for picture, _ in good], target or PREDICTED, layer, methods, **how)
+        found = lens.explain([picture for picture, _ in good], asked, layer, methods, **how)
         each = len(found) // len(good)
         for i, (picture, place) in enumerate(good):
             mine = found[i * each : (i + 1) * each]
@@ -167,6 +175,43 @@ def features(
             maps.to_tensorboard(run)
     if logdir is not None:
         _out.print(f"tensorboard --logdir {escape(str(logdir))}")
+
+
+@app.command()
+def concepts(
+    images: Images,
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", help="A file. Default: NAME_concepts.png, of several concepts.png.")
+    ] = None,
+    layer: Annotated[str | None, typer.Option("--layer", "-l", help="Layer name. Default: the best one.")] = None,
+    count: Annotated[int, typer.Option("--concepts", "-k", min=1, help="How many.")] = 5,
+    method: Annotated[str, typer.Option(help="nmf: parts; pca: directions.")] = "nmf",
+    seed: Annotated[int | None, typer.Option(help="Start NMF from random numbers. Default: nothing is random.")] = None,
+    model: Model = DEFAULT_MODEL,
+    weights: Weights = None,
+    pretrained: Pretrained = True,
+    labels: Labels = None,
+    device: Device = None,
+    batch_size: BatchSize = 16,
+) -> None:
+    """Find the few things that a layer sees in all photos together, and what the model calls them.
+
+    [dim]Examples[/]
+
+      hookmap concepts dog.jpg                               [dim]five concepts -> dog_concepts.png[/]
+
+      hookmap concepts *.jpg -k 8 -o out/concepts.png        [dim]shared by all photos, on one page[/]
+
+      hookmap concepts dog.jpg --method pca --layer blocks.5
+    """
+    lens = _lens(model, weights, pretrained, labels, device)
+    how: dict[str, Any] = {"method": method, "seed": seed, "batch_size": batch_size}
+    found = lens.concepts(list(images), layer, count, **how)
+    place = found.save(output or Path(f"{images[0].stem}_concepts.png" if len(images) == 1 else "concepts.png"))
+    for number, concept in enumerate(found, 1):
+        _out.print(f"{number:2}  {concept.share:4.0%}  {escape(concept.title)}", highlight=False)
+    names = ", ".join(picture.name for picture in found.pictures[:4]) + (", ..." if len(images) > 4 else "")
+    _out.print(f"[bold]{escape(names)}[/]  [dim]at {escape(found.layer)}[/] -> {escape(str(place))}")
 
 
 @app.command()
@@ -286,7 +331,9 @@ def _plain_warnings() -> Iterator[None]:
         yield
 
 
-def _lens(model: str, weights: Path | None, pretrained: bool, labels: Path | None, device: str | None) -> Lens:
+def _lens(
+    model: str, weights: Path | None, pretrained: bool, labels: Path | None, device: str | None, **how: Any
+) -> Lens:
     import hookmap as hm
 
     names = None
@@ -295,7 +342,7 @@ def _lens(model: str, weights: Path | None, pretrained: bool, labels: Path | Non
             names = [line.strip() for line in labels.read_text(encoding="utf-8").splitlines() if line.strip()]
         except (OSError, UnicodeDecodeError) as error:
             raise hm.HookmapError(f"{labels} can't be read as a list of labels ({error})") from None
-    return hm.Lens(model, weights=weights, pretrained=pretrained, labels=names, device=device)
+    return hm.Lens(model, weights=weights, pretrained=pretrained, labels=names, device=device, **how)
 
 
 def _number(text: str) -> float | str:

@@ -11,7 +11,8 @@ import torch
 from torch import Tensor, nn
 
 from hookmap.capture import INPUT, Capture, capture
-from hookmap.errors import DisconnectedError, LayerError
+from hookmap.errors import DisconnectedError, LayerError, TargetError
+from hookmap.execution import Execution, copies_at_once
 from hookmap.fullgradients import full_gradients
 from hookmap.goals import Goal, Goals
 from hookmap.layers import Trace
@@ -19,9 +20,8 @@ from hookmap.layouts import Layout
 from hookmap.methods import METHODS, Method
 from hookmap.methods.gradient import gradcam
 from hookmap.methods.weighting import full_precision
-from hookmap.speed import copies_at_once, for_many_passes
 
-_FROM_A_PASS = {"activation", "gradient", "curvature", "replay", "head"}
+_FROM_A_PASS = {"activation", "gradient", "curvature", "replay", "head", "ablated"}
 NOISE = 0.15
 NOISY_SAMPLES = 25
 
@@ -49,7 +49,7 @@ class Evidence:
     """Everything that methods may ask for, about one batch.
 
     Args:
-        model: in evaluation mode.
+        execution: the model, in evaluation mode, and how to run it.
         x: its input, ``(B, C, *size)``.
         layouts: how to read the layers that maps are wanted of.
         goals: T targets.
@@ -60,7 +60,7 @@ class Evidence:
 
     def __init__(
         self,
-        model: nn.Module,
+        execution: Execution,
         x: Tensor,
         layouts: Mapping[str, Layout],
         goals: Sequence[Goal],
@@ -69,7 +69,7 @@ class Evidence:
         settings: Settings,
         pinned: Goals | None = None,
     ) -> None:
-        self._model = model
+        self._execution = execution
         self._x = x
         self._layouts = layouts
         self._traced = traced
@@ -89,14 +89,17 @@ class Evidence:
 
     def _pass(self, names: list[str]) -> None:
         if not self._needs & _FROM_A_PASS:
-            with torch.no_grad():
-                output = self._model(self._x)
+            with torch.no_grad(), self._execution.casting(self._x):
+                output = self._execution.module(())(self._x)
             self.goals = self._pinned or Goals(self._given, output)
             self.scores = self.goals.scores(output)
             return
         gradients = bool(self._needs & {"gradient", "curvature"})
-        with capture(self._model, names, gradients=gradients) as seen, torch.set_grad_enabled(False):
-            output = self._model(self._x)
+        # Compiled code can't be differentiated twice.
+        model = self._execution.model if "curvature" in self._needs else self._execution.module(names)
+        with capture(model, names, gradients=gradients) as seen, torch.set_grad_enabled(False):
+            with self._execution.casting(self._x):
+                output = model(self._x)
             with torch.set_grad_enabled(gradients):
                 self.goals = self._pinned or Goals(self._given, output)
                 rows = self.goals.scores(output)
@@ -191,6 +194,8 @@ class Evidence:
             return self._grid(layer, curvature).flatten(0, 1)
         if word == "moments":
             return self._moments[layer].flatten(0, 1)
+        if word == "ablated":
+            return self._kept("ablated", layer, lambda: self._ablated(layer)).flatten(0, 1)
         return self._head(layer).flatten(0, 1)
 
     def _of_one(self, word: str, layer: str | None, sample: int, method: Method) -> Any:
@@ -226,7 +231,7 @@ class Evidence:
         key = "full gradients", sample
         if key not in self._shares:
             self._shares[key] = full_gradients(
-                self._model,
+                self._execution.model,
                 self._x[sample : sample + 1],
                 lambda output: self.goals.scores(output, sample),
                 self._traced,
@@ -244,11 +249,14 @@ class Evidence:
         span = x.flatten(1).amax(1) - x.flatten(1).amin(1)
         deviation = NOISE * span.reshape(-1, *[1] * (x.ndim - 1))
         total: dict[str, Tensor] = {}
+        model = self._execution.module(self._layouts)
         done = self._settings.track("noisy inputs", NOISY_SAMPLES)
         for _ in range(NOISY_SAMPLES):
             noise = torch.randn(x.shape[1:], generator=generator).to(x)
-            with capture(self._model, [*self._layouts]) as seen:
-                seen.differentiate(self.goals.scores(self._model(x + deviation * noise)))
+            with capture(model, [*self._layouts]) as seen:
+                with self._execution.casting(x):
+                    output = model(x + deviation * noise)
+                seen.differentiate(self.goals.scores(output))
             for layer in self._layouts:
                 g = self._grid(layer, seen[layer].gradient)
                 powers = torch.stack([g, g**2, g**3], 2) / NOISY_SAMPLES
@@ -257,38 +265,78 @@ class Evidence:
         return total
 
     def _head(self, layer: str) -> Tensor:
-        """Rows of the linear head, ``(T, B, C)``."""
-        activation, classes = self.activation(layer), self.goals.classes("cam")
+        """The target classes' rows of the linear head, ``(T, B, C)``."""
+        classes = self.goals.classes("cam")
+        weight = self._plain_head(layer)
+        if weight is None:
+            raise LayerError(
+                "cam is defined where a layer is followed by global average pooling and one linear layer only, and "
+                f"{layer!r} isn't; take gradcam, its generalisation, or the layer directly before the pooling"
+            )
+        return weight[classes]
+
+    def _plain_head(self, layer: str) -> Tensor | None:
+        """The weights ``(classes, C)`` of a linear layer that, after average pooling, gives the very scores; or None.
+
+        Raises:
+            TargetError: if a target isn't the logit of a class.
+        """
+        activation, classes = self.activation(layer), self.goals.classes("a linear head")
         probabilities = self.goals.probabilities
         assert probabilities is not None
         fits = [
             module
-            for module in self._model.modules()
+            for module in self._execution.model.modules()
             if isinstance(module, (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d))
             and module.weight.numel() == probabilities.shape[1] * activation.shape[1]
             and module.weight.shape[0] == probabilities.shape[1]
         ]
         pooled = activation.flatten(2).mean(2)
+        true = full_precision(self.scores)
+        half = self.scores.dtype in (torch.float16, torch.bfloat16)
         for module in reversed(fits):
             weight = full_precision(module.weight.detach()).flatten(1)
             bias = full_precision(module.bias.detach()) if module.bias is not None else weight.new_zeros(len(weight))
             scores = torch.einsum("bc,tbc->tb", pooled, weight[classes]) + bias[classes]
-            true = full_precision(self.scores)
-            half = self.scores.dtype in (torch.float16, torch.bfloat16)
             if torch.allclose(scores, true, rtol=0, atol=(0.05 if half else 1e-3) * float(true.abs().max())):
-                return weight[classes]
-        raise LayerError(
-            "cam is defined where a layer is followed by global average pooling and one linear layer only, and "
-            f"{layer!r} isn't; take gradcam, its generalisation, or the layer directly before the pooling"
-        )
+                return weight
+        return None
+
+    def _ablated(self, layer: str) -> Tensor:
+        """Scores with each channel set to zero, ``(T, B, C)``: in closed form if a plain linear head follows."""
+        activation, scores = self.activation(layer), full_precision(self.scores)
+        try:
+            weight = self._plain_head(layer)
+        except TargetError:
+            weight = None
+        if weight is not None:
+            return scores[..., None] - weight[self.goals.classes("ablation")] * activation.flatten(2).mean(2)
+        channels = activation.shape[1]
+        ablated = scores.new_empty(*scores.shape, channels)
+        for sample in range(len(self._x)):
+            replay = _LayerProbe(self, sample, f"ablationcam, image {sample + 1} of {len(self._x)}", layer)
+            copies: Tensor | None = None
+            for part in replay.parts(channels):
+                channel = torch.arange(part.start, part.stop, device=activation.device)
+                copy = channel - part.start + 1
+                if copies is None:  # written to and mended, because memory is what this costs
+                    copies = activation[sample].repeat(len(copy) + 1, *[1] * (activation.ndim - 1))
+                copies[copy, channel] = 0
+                # The first copy is whole: a rounding that all share must not count as a fall for every channel.
+                found = replay(copies[: len(copy) + 1])
+                ablated[:, sample, part] = scores[:, sample, None] + found[:, 1:] - found[:, :1]
+                copies[copy, channel] = activation[sample, part]
+        return ablated
 
     def _cam_of(self, images: Tensor, layer: str, sample: int, what: str) -> tuple[Tensor, Tensor]:
         """Grad-CAM of other images at a layer ``(T, K, *grid)``, and their probabilities ``(T, K)``."""
         maps, sure = [], []
+        model = self._execution.module([layer])
         for part in self.parts(len(images), what):
             some = images[part]
-            with capture(self._model, [layer]) as seen:
-                output = self._model(some)
+            with capture(model, [layer]) as seen:
+                with self._execution.casting(some):
+                    output = model(some)
                 seen.differentiate(self.goals.scores(output, sample))
                 sure.append(self.goals.likely(output, sample).detach())
             activation, gradient = (self._grid(layer, t) for t in (seen[layer].activation, seen[layer].gradient))
@@ -308,7 +356,7 @@ class Evidence:
 
     @cached_property
     def _many(self) -> Callable[[Tensor], Any]:
-        return for_many_passes(self._model, self._x)
+        return self._execution.for_many_passes(self._x)
 
 
 class _InputProbe:
@@ -332,8 +380,7 @@ class _InputProbe:
         return self._evidence.parts(count, self._what)
 
     def _run(self, changed: Tensor) -> Any:
-        with torch.inference_mode():
-            return self._evidence._many(changed)
+        return self._evidence._many(changed)
 
 
 class _LayerProbe(_InputProbe):
@@ -348,5 +395,8 @@ class _LayerProbe(_InputProbe):
 
     def _run(self, changed: Tensor) -> Any:
         seen, layout = self._evidence._seen, self._evidence._layouts[self._layer]
-        like = seen[self._layer].activation[self._sample : self._sample + 1]
-        return seen.replay(self._layer, layout.from_grid(changed, like), sample=self._sample)
+        calls = seen[self._layer].calls
+        like = calls[-1].activation[self._sample : self._sample + 1]
+        with self._evidence._execution.casting(changed):
+            changed = layout.from_grid(changed, like)
+            return seen.replay(self._layer, changed, sample=self._sample, call=len(calls) - 1)

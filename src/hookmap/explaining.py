@@ -4,19 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
-from torch import Tensor, nn
+from torch import Tensor
 
 from hookmap.errors import HookmapError
 from hookmap.evidence import Evidence, Settings
+from hookmap.execution import Execution
 from hookmap.goals import Goal, Goals
 from hookmap.heatmap import Heatmap, Part
 from hookmap.layers import Trace
 from hookmap.layouts import Layout
 from hookmap.methods import Method
 from hookmap.modifiers import Fusion, Variation, augmented, eigen_smoothed, fused, noisy
-from hookmap.targets import Class, name_of
+from hookmap.targets import Contrast, name_of
 from hookmap.views import View
 
 _Asked: TypeAlias = "tuple[Method, str | None]"
@@ -52,7 +53,7 @@ class Plan:
 
 
 def explain_batch(
-    model: nn.Module,
+    execution: Execution,
     batch: Sequence[View],
     x: Tensor,
     layouts: Mapping[str, Layout],
@@ -63,7 +64,7 @@ def explain_batch(
     """Heatmaps, image by image, then target, layer and method; and remarks that the user should read.
 
     Args:
-        model: in evaluation mode.
+        execution: the model, in evaluation mode, and how to run it.
         batch: B images.
         x: their input, ``(B, C, *size)``.
         layouts: the layers that methods of feature maps look at.
@@ -71,13 +72,13 @@ def explain_batch(
         plan: what is asked.
         label: names a class.
     """
-    evidence = Evidence(model, x, layouts, plan.targets, plan.methods, traced, plan.settings)
+    evidence = Evidence(execution, x, layouts, plan.targets, plan.methods, traced, plan.settings)
     asked = [(m, name) for name in [*layouts, None] for m in plan.methods if m.per_layer == (name is not None)]
     asked, remarks = _defined(evidence, asked) if plan.lenient else (asked, [])
     maps = [evidence.map(method, name) for method, name in asked]
     for variation in _variations(x, plan):
         other = Evidence(
-            model, variation.x, layouts, plan.targets, plan.methods, traced, plan.settings, pinned=evidence.goals
+            execution, variation.x, layouts, plan.targets, plan.methods, traced, plan.settings, pinned=evidence.goals
         )
         maps = [total + variation.undo(other.map(*one)) for total, one in zip(maps, asked, strict=True)]
     count = 1 + len(_variations(x, plan))
@@ -129,12 +130,18 @@ def _fused(found: Sequence[tuple[Method, str, Tensor]], how: Fusion) -> list[tup
 
 def _named(goal: Goal, goals: Goals, b: int, label: Callable[[int], str]) -> tuple[int | None, str, float | None]:
     """A target's class index, name and probability on one image."""
-    index = goal.index if isinstance(goal, Class) else None
-    if goal is None and goals.predicted is not None:
-        index = int(goals.predicted[b])
-    if index is None or goals.probabilities is None:
-        return None, name_of(goal) if goal else "", None
-    return index, label(index), float(goals.probabilities[b, index])
+    index, title = goals.index(goal, b), name_of(_labelled(goal, goals, b, label))
+    probability = None if index is None or goals.probabilities is None else float(goals.probabilities[b, index])
+    return index, title, probability
+
+
+def _labelled(goal: Any, goals: Goals, b: int, label: Callable[[int], str]) -> Any:
+    """The target with the name of each class that it is about, also where that is the predicted one."""
+    if isinstance(goal, Contrast):
+        this, that = (_labelled(part, goals, b, label) for part in (goal.this, goal.that))
+        return replace(goal, this=this, that=that)
+    index = goals.index(goal, b)
+    return goal if index is None else replace(goal, label=label(index))
 
 
 def _defined(evidence: Evidence, asked: Sequence[_Asked]) -> tuple[list[_Asked], list[str]]:

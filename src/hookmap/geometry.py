@@ -48,6 +48,11 @@ class Geometry:
         """This geometry followed by a cut of ``size`` at (top, left); negative values pad."""
         return Geometry(self.original, size, self.scale, (self.offset[0] - top, self.offset[1] - left))
 
+    def displayed(self, size: tuple[int, int]) -> Geometry:
+        """This geometry for the original shown in another size (H, W)."""
+        factor = (self.original[0] / size[0], self.original[1] / size[1])
+        return Geometry(size, self.input, (self.scale[0] * factor[0], self.scale[1] * factor[1]), self.offset)
+
     def to_input(self, points: Tensor) -> Tensor:
         """Points ``(..., 2)`` as (x, y) on the original, in input coordinates."""
         scale, offset = self._affine(points)

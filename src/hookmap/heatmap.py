@@ -137,7 +137,8 @@ class Heatmap:
         return _png(self.overlay())
 
     def _look(self, look: dict[str, Any]) -> dict[str, Any]:
-        return {"scale": "symmetric", **look} if self.part == "signed" else look
+        usual = self.method.look if self.part is None else {"scale": "symmetric"} if self.part == "signed" else {}
+        return {**usual, **look}
 
     def _still(self, *, signed: bool) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:
         values = self.raw if signed else self.values

@@ -54,6 +54,8 @@ def match_layers(model: nn.Module, layers: LayerSpec) -> dict[str, nn.Module]:
 
 
 def _match_one(model: nn.Module, spec: str | nn.Module | type[nn.Module]) -> dict[str, nn.Module]:
+    if isinstance(spec, str) and (exact := _named(model, spec)) is not None:
+        return {spec: exact}
     named = dict(model.named_modules(remove_duplicate=False))
     inner = {name: module for name, module in model.named_modules() if name}
     if isinstance(spec, nn.Module):
@@ -70,8 +72,6 @@ def _match_one(model: nn.Module, spec: str | nn.Module | type[nn.Module]) -> dic
         raise LayerError(
             f"a layer was given as {type(spec).__name__}; expected a name, a glob, a module, a type or a list"
         )
-    if spec in named:
-        return {spec: named[spec]}
     if spec in KINDS:
         matched = {name: module for name, module in inner.items() if KINDS[spec](module)}
         if not matched:
@@ -87,6 +87,14 @@ def _match_one(model: nn.Module, spec: str | nn.Module | type[nn.Module]) -> dic
         hint = f"did you mean {', '.join(close)}?" if close else f"top-level layers are {_children(model)}"
         raise LayerError(f"the model has no layer {spec!r}; {hint} (`hookmap layers` and lens.layers() list all)")
     return matched
+
+
+def _named(model: nn.Module, name: str) -> nn.Module | None:
+    """The module of exactly this name; not every module is walked, which large models would notice."""
+    found: nn.Module | None = model
+    for part in name.split(".") if name else ():
+        found = found._modules.get(part) if found is not None else None
+    return found
 
 
 def _children(model: nn.Module) -> str:

@@ -32,7 +32,8 @@ def preserved(model: nn.Module) -> Iterator[None]:
         if buffer is not None
     ]
     copies = [buffer.detach().clone() for _, _, buffer in buffers]
-    devices = {p.device for p in model.parameters() if p.device.type == "cuda"}
+    # Without a GPU no parameter need be looked at.
+    devices = {p.device for p in model.parameters() if p.is_cuda} if torch.cuda.is_available() else set()
     generators = _generator_states(devices)
     _hold(modules)
     try:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 import re
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Protocol, TypeAlias, runtime_checkable
 
 from torch import Tensor
@@ -33,22 +33,86 @@ class Class:
     """The score (logit) of one class: ``output[:, index]``.
 
     Attributes:
-        index: of the class.
+        index: of the class; or its label, or ``"predicted"``: each image's own top-1 class. Only a number can be
+            called; words are looked up by :class:`hookmap.Lens`.
         label: its name, if known.
     """
 
-    index: int
+    index: int | str
     label: str | None = None
 
     def __call__(self, output: Any) -> Tensor:
         """Scores ``(B,)`` of the class from logits ``(B, K)``, or an output that holds them."""
-        scores = class_scores(output)
+        scores = self.scale(class_scores(output))
+        if isinstance(self.index, str):
+            raise TargetError(f"{self.index!r} is a word; pass {type(self).__name__}({self.index!r}) to Lens.explain")
         if not -scores.shape[1] <= self.index < scores.shape[1]:
             raise TargetError(f"class {self.index} doesn't exist; the model's output has {scores.shape[1]} classes")
         return scores[:, self.index]
 
+    def scale(self, logits: Tensor) -> Tensor:
+        """What is read of the class, for all classes ``(B, K)``: here the logits themselves."""
+        return logits
+
     def __str__(self) -> str:
-        return self.label or f"class {self.index}"
+        return self.label or (self.index if isinstance(self.index, str) else f"class {self.index}")
+
+
+@dataclass(frozen=True)
+class Probability(Class):
+    """The softmax probability of a class, in 0..1; its gradient also holds what speaks for the other classes."""
+
+    def scale(self, logits: Tensor) -> Tensor:
+        """Probabilities ``(B, K)``."""
+        return logits.softmax(1)
+
+    def __str__(self) -> str:
+        return f"probability of {super().__str__()}"
+
+
+@dataclass(frozen=True)
+class ReST(Class):
+    r"""Residual softmax target: :math:`y_c + \log p_c`, the target that ShapleyCAM was made for.
+
+    Cai, *CAMs as Shapley Value-based Explainers*, 2025, arXiv:2501.06261: the logit keeps the gradient alive where the
+    probability is saturated, the log-probability tells the class from the others.
+    """
+
+    def scale(self, logits: Tensor) -> Tensor:
+        """Logits plus log-probabilities ``(B, K)``."""
+        return logits + logits.log_softmax(1)
+
+    def __str__(self) -> str:
+        return f"ReST of {super().__str__()}"
+
+
+@dataclass(frozen=True)
+class Contrast:
+    """Why this and not that: the score of one target minus that of another.
+
+    Attributes:
+        this: a class index, a label, ``"predicted"``, or any target.
+        that: likewise.
+
+    >>> import torch
+    >>> Contrast(0, 2)(torch.tensor([[3.0, 0.0, 1.0]]))
+    tensor([2.])
+    """
+
+    this: TargetSpec
+    that: TargetSpec
+
+    def __call__(self, output: Any) -> Tensor:
+        """Differences of scores ``(B,)``."""
+        this, that = (resolve(spec, None) for spec in (self.this, self.that))
+        return self.of(this(output), that(output))
+
+    def of(self, this: Tensor, that: Tensor) -> Tensor:
+        """The contrast of two targets' scores."""
+        return this - that
+
+    def __str__(self) -> str:
+        return f"{_first_name(self.this)} rather than {_first_name(self.that)}"
 
 
 def class_scores(output: Any) -> Tensor:
@@ -116,16 +180,30 @@ def _plain(text: str) -> str:
 
 
 def resolve(spec: TargetSpec, labels: Sequence[str] | None) -> Callable[[Any], Tensor]:
-    """A target from what the user wrote: an index, a label or a function; ``"predicted"`` is the caller's."""
+    """A target from what the user wrote: an index, a label, ``"predicted"``, or a target whose words are looked up.
+
+    Raises:
+        TargetError: for other types and words that no class is called.
+    """
     if isinstance(spec, bool) or not (isinstance(spec, (str, int)) or callable(spec)):
         raise TargetError(f"a target was given as {type(spec).__name__}; expected an index, a label or a function")
     if isinstance(spec, (str, int)):
-        return find_class(str(spec), labels)
+        return Class(PREDICTED) if spec == PREDICTED else find_class(str(spec), labels)
+    if isinstance(spec, Contrast):
+        return replace(spec, this=resolve(spec.this, labels), that=resolve(spec.that, labels))
+    if isinstance(spec, Class) and spec.label is None and spec.index != PREDICTED:
+        found = find_class(str(spec.index), labels)
+        return replace(spec, index=found.index, label=found.label)
     return spec
 
 
 def name_of(target: Callable[[Any], Tensor]) -> str:
     """How a target is called in results."""
-    if isinstance(target, Class):
+    if isinstance(target, (Class, Contrast)):
         return str(target)
     return getattr(target, "__name__", None) or str(target)
+
+
+def _first_name(spec: TargetSpec) -> str:
+    name = spec if isinstance(spec, str) else f"class {spec}" if isinstance(spec, int) else name_of(spec)
+    return name.split(",")[0]

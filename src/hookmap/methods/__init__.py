@@ -195,6 +195,7 @@ METHODS.update(
             signed=False,
             paper="Byun and Lee 2022, arXiv:2209.14074",
             summary="the class's probability when the head sees one place only",
+            look={"scale": "minmax"},
         ),
         Method(
             "featureocclusion",
@@ -256,6 +257,7 @@ METHODS.update(
             signed=False,
             paper="Muddamsetty et al. 2020, arXiv:2006.03122",
             summary="masks that keep the prediction and are unlike others; knows no target",
+            look={"scale": "minmax"},
         ),
         Method(
             "rise",
@@ -265,6 +267,7 @@ METHODS.update(
             signed=False,
             paper="Petsiuk et al. 2018, arXiv:1806.07421",
             summary="random masks averaged by the probability behind them; needs no layer",
+            look={"scale": "minmax"},
         ),
         Method(
             "occlusion",
@@ -290,6 +293,7 @@ METHODS.update(
             "whole model",
             paper="Srinivas and Fleuret 2019, arXiv:1905.00780",
             summary="the whole score spread over the pixels; the map sums to it",
+            look={"outliers": 0.02},
         ),
         Method(
             "fullgradmagnitude",
@@ -299,6 +303,7 @@ METHODS.update(
             signed=False,
             paper="Srinivas and Fleuret 2019, eq. 5",
             summary="FullGrad's shares by magnitude",
+            look={"outliers": 0.02},
         ),
         Method(
             "random",
@@ -308,6 +313,7 @@ METHODS.update(
             signed=False,
             paper="",
             summary="noise: any method must be better",
+            look={"scale": "minmax"},
         ),
         Method(
             "edges",
@@ -317,6 +323,7 @@ METHODS.update(
             signed=False,
             paper="Adebayo et al. 2018, arXiv:1810.03292",
             summary="the photo's edges: a method should be more than this",
+            look={"outliers": 0.02},
         ),
     ]
 )

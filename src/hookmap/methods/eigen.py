@@ -6,10 +6,12 @@ layer reacts to most.
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor
 
-from hookmap.methods.weighting import full_precision, per_place
+from hookmap.methods.weighting import full_precision
 
 _EIGH_UP_TO = 512
 
@@ -39,7 +41,9 @@ def kpcacam(activation: Tensor) -> Tensor:
     """
     activation = full_precision(activation)
     places = _places(activation, centred=True)
-    kernel = torch.tanh(places @ places.mT / places.shape[2] + 1)
+    # tanh(x + 1) - tanh(1), without the rounding of x + 1: the centring takes the constant out anyway.
+    tanh = torch.tanh(places @ places.mT / places.shape[2])
+    kernel = (1 - math.tanh(1) ** 2) * tanh / (1 + math.tanh(1) * tanh)
     kernel = kernel - kernel.mean(1, keepdim=True) - kernel.mean(2, keepdim=True) + kernel.mean((1, 2), keepdim=True)
     value, vector = _largest(kernel)
     component = (vector * value.clamp(min=0).sqrt()[:, None]).reshape(-1, *activation.shape[2:])
@@ -54,27 +58,31 @@ def fem(activation: Tensor) -> Tensor:
     Fuad et al., *Features Understanding in 3D CNNs for Actions Recognition in Video*, IPTA 2020. (pytorch-grad-cam
     weights the feature maps themselves by the share of such places.)
     """
-    flat = full_precision(activation).flatten(2)
-    mean, deviation = flat.mean(2), flat.std(2, correction=0)
-    unusual = activation > per_place(mean + 2 * deviation, activation).to(activation.dtype)
-    return (unusual * per_place(mean, activation)).sum(1)
+    places = full_precision(activation).flatten(2)
+    # From the first place on: a channel that is the same everywhere is then exactly zero, and nowhere unusual.
+    first = places[:, :, :1]
+    shifted = places - first
+    mean, deviation = shifted.mean(2, keepdim=True), shifted.std(2, correction=0, keepdim=True)
+    unusual = shifted > mean + 2 * deviation
+    return (unusual * (mean + first)).sum(1).reshape(-1, *activation.shape[2:])
 
 
 def first_component(maps: Tensor, *, centred: bool) -> Tensor:
     """Places projected on their first right singular vector, of either sign: ``(B, C, *grid)`` to ``(B, *grid)``."""
-    places = _places(maps, centred=centred)
+    # Products of faint maps (gradients of an improbable class) leave float32's range: scaled to one, and back.
+    places, top = _to_one(_places(maps, centred=centred))
     if places.shape[1] <= places.shape[2]:
         # The projection on v1 is the first left singular vector times its singular value.
         value, vector = _largest(places @ places.mT)
         projected = vector * value.clamp(min=0).sqrt()[:, None]
     else:
         projected = (places @ _largest(places.mT @ places)[1].unsqueeze(2)).squeeze(2)
-    return projected.reshape(-1, *maps.shape[2:])
+    return (projected * top[:, 0]).reshape(-1, *maps.shape[2:])
 
 
 def oriented(component: Tensor, like: Tensor, *, centred: bool = True) -> Tensor:
     """The component with the sign in which it goes along with another map; both ``(B, *grid)``."""
-    flat, wanted = component.flatten(1), like.flatten(1)
+    (flat, _), (wanted, _) = _to_one(component.flatten(1)), _to_one(like.flatten(1))
     if centred:
         wanted = wanted - wanted.mean(1, keepdim=True)
     against = (flat * wanted).sum(1) < 0
@@ -94,6 +102,13 @@ def _places(maps: Tensor, *, centred: bool) -> Tensor:
     return places - places.mean(1, keepdim=True) if centred else places
 
 
+def _to_one(tensor: Tensor) -> tuple[Tensor, Tensor]:
+    """Each sample divided by its largest magnitude, and that, with axes of 1."""
+    top = tensor.abs().amax(tuple(range(1, tensor.ndim)), keepdim=True)
+    top = torch.where(top == 0, torch.ones_like(top), top)
+    return tensor / top, top
+
+
 def _largest(matrices: Tensor) -> tuple[Tensor, Tensor]:
     """The largest eigenvalue ``(B,)`` and its eigenvector ``(B, N)`` of symmetric matrices."""
     if matrices.shape[1] <= _EIGH_UP_TO:
@@ -110,5 +125,6 @@ def _largest_of_a_large_one(matrix: Tensor) -> tuple[Tensor, Tensor]:
     starts = starts + 1e-3 * matrix.abs().amax().clamp(min=1e-20) * start[:, None].roll(1, 0)
     if not bool(matrix.any()):
         return matrix.new_zeros(()), matrix.new_zeros(matrix.shape[0])
-    values, vectors = torch.lobpcg(matrix, X=starts, niter=60, largest=True)
+    tolerance = 1e-6 if matrix.dtype == torch.float32 else 1e-12
+    values, vectors = torch.lobpcg(matrix, X=starts, niter=60, tol=tolerance, largest=True)
     return values[0], vectors[:, 0]

@@ -62,8 +62,8 @@ def gradcampp(activation: Tensor, gradient: Tensor) -> Tensor:
     Chattopadhay et al., *Grad-CAM++: Generalized Gradient-Based Visual Explanations for Deep Convolutional Networks*,
     WACV 2018, eq. 19, for the score :math:`\exp(y)`, whose common factor drops out. The second form is the first one
     reduced: no squares or cubes that underflow, and no epsilon. (Other implementations add 1e-6 to a denominator that
-    is often smaller than that, or sum g^3 A over all channels at once.) Where the denominator is exactly zero it is
-    taken as 1, as the authors' code does; it can come near zero only where channels sum to less than zero.
+    is often smaller than that, or multiply g^3 and A before the sum over places.) Where the denominator is exactly
+    zero it is taken as 1, as the authors' code does; it can come near zero only where channels sum to less than zero.
     """
     share = 2 + gradient * per_place(activation.flatten(2).sum(2), activation)
     share = torch.where(share == 0, torch.ones_like(share), share)
@@ -145,7 +145,7 @@ def elementwise(activation: Tensor, gradient: Tensor) -> Tensor:
 
     As in pytorch-grad-cam's ``GradCAMElementWise``; never negative.
     """
-    return (activation * gradient).clamp(min=0).sum(1)
+    return (full_precision(activation) * full_precision(gradient)).clamp(min=0).sum(1)
 
 
 @WeightedSum
@@ -167,8 +167,8 @@ def shapleycam(activation: Tensor, gradient: Tensor, curvature: Tensor) -> Tenso
     .. math:: w_k = \frac{1}{Z} \sum_i \Big(g - \tfrac{1}{2} H A\Big)_{k,i}
 
     Cai, *CAMs as Shapley Value-based Explainers*, 2025, arXiv:2501.06261, eq. 20. It differs from Grad-CAM only where
-    the score bends after the layer: with the paper's target (``target=hookmap.ReST(label)``), smooth activations or
-    attention.
+    the score bends after the layer: with smooth activations, attention, or
+    the paper's own target, ``target=hookmap.ReST("predicted")``.
 
     Args:
         activation: ``(B, C, *grid)``.
@@ -187,7 +187,7 @@ def eigengradcam(activation: Tensor, gradient: Tensor) -> Tensor:
     class-discriminative form of Eigen-CAM from pytorch-grad-cam. A singular vector has no sign; the map is given the
     one in which it agrees with HiResCAM.
     """
-    product = full_precision(activation * gradient)
+    product = full_precision(activation) * full_precision(gradient)
     return oriented(first_component(product, centred=True), product.sum(1))
 
 
@@ -199,7 +199,8 @@ def segeigencam(activation: Tensor, gradient: Tensor) -> Tensor:
     Chung and Ying, *Seg-Eigen-CAM: Eigen-Value-Based Visual Explanations for Semantic Segmentation Models*, Applied
     Sciences 2025, 15(13) 7562, eq. 10 to 13; places are centred, as in the authors' code.
     """
-    return most_extreme(first_component(full_precision(activation * gradient.abs()), centred=True))
+    product = full_precision(activation) * full_precision(gradient).abs()
+    return most_extreme(first_component(product, centred=True))
 
 
 def finer(scores: Tensor, index: Tensor, *, strength: float = 0.6, references: int = 3) -> Tensor:

@@ -10,14 +10,15 @@ for a normalised input is the data set's mean colour.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from hookmap.errors import ImageError
 from hookmap.methods.replaying import Probe
-from hookmap.methods.weighting import WeightedSum, per_place
+from hookmap.methods.weighting import WeightedSum, full_precision, per_place
 
 _LINEAR = {1: "linear", 2: "bilinear", 3: "trilinear"}
 
@@ -70,8 +71,8 @@ def sscam(
     first form (noise on the feature map) with the published N = 35 and :math:`\sigma` = 2.
     """
     if budget is not None:
-        samples = min(samples, max(4, budget // 64))
-        budget = max(1, budget // samples)
+        samples = min(samples, budget, max(4, budget // 64))
+        budget = budget // samples
     total = torch.zeros((), dtype=activation.dtype, device=activation.device)
     size = image.shape[2:]
     for _ in range(samples):
@@ -90,7 +91,9 @@ def iscam(activation: Tensor, image: Tensor, probe: Probe, budget: int | None = 
     (torch-cam
     adds the fractions up, so that its masked images become more than five times as bright as the photo.)
     """
-    budget = None if budget is None else max(1, budget // samples)
+    if budget is not None:
+        samples = min(samples, budget)
+        budget = budget // samples
     total = torch.zeros((), dtype=activation.dtype, device=activation.device)
     for i in range(1, samples + 1):
         total = total + _channel_scores(activation, image * (i / samples), probe, budget, probe.probability)
@@ -98,7 +101,13 @@ def iscam(activation: Tensor, image: Tensor, probe: Probe, budget: int | None = 
 
 
 def groupcam(
-    activation: Tensor, gradient: Tensor, image: Tensor, probe: Probe, groups: int = 32, quantile: float = 0.7
+    activation: Tensor,
+    gradient: Tensor,
+    image: Tensor,
+    probe: Probe,
+    budget: int | None = None,
+    groups: int = 32,
+    quantile: float = 0.7,
 ) -> Tensor:
     r"""Group-CAM: Score-CAM with groups of gradient-weighted channels, and a blurred photo behind the mask.
 
@@ -114,10 +123,13 @@ def groupcam(
         gradient: ``(T, C, *grid)``.
         image: ``(1, C, H, W)``.
         probe: scores of masked inputs.
+        budget: of each target; smaller than the number of groups, it makes them larger.
         groups: of neighbouring channels.
         quantile: places below it are cleared in each group's mask.
     """
     size = image.shape[2:]
+    if budget is not None:
+        groups = min(groups, max(1, budget - 1))  # the blurred photo is a copy too
     weighted = activation * per_place(gradient.flatten(2).mean(2), activation)
     parts = weighted.chunk(min(groups, weighted.shape[1]), 1)
     small = torch.stack([part.sum(1).clamp(min=0) for part in parts], 1)  # (T, groups, *grid)
@@ -155,6 +167,8 @@ def sidu(activation: Tensor, image: Tensor, probe: Probe, budget: int | None = N
     for part in probe.parts(len(chosen)):
         masks = _upsampled(binary[:, part], size)[0][:, None].to(image.dtype)
         predicted.append(probe.distribution(image * masks))
+    if not predicted:  # every channel is constant: nothing to mask with
+        return image.new_zeros(1, *size, dtype=activation.dtype)
     each, whole = torch.cat(predicted).to(activation.dtype), probe.distribution(image).to(activation.dtype)
     similar = torch.exp(-(each - whole).square().sum(1) / (2 * 0.25**2))
     unique = torch.cdist(each, each).sum(1)
@@ -175,8 +189,12 @@ def rise(
     """
     size = image.shape[2:]
     total: Tensor | None = None
+    # All are drawn before any is used: how many fit into memory at once doesn't change them.
+    grids = (torch.rand((budget, 1, *[cells + 1] * len(size)), generator=generator) < kept).float()
+    step = [math.ceil(side / cells) for side in size]
+    shifts = torch.stack([torch.randint(0, s, (budget,), generator=generator) for s in step], 1)
     for part in probe.parts(budget):
-        masks = _random_masks(part.stop - part.start, size, cells, kept, generator).to(image.device)
+        masks = _shifted(grids[part], shifts[part], step, size).to(image.device)
         found = probe.probability(image * masks[:, None].to(image.dtype))
         summed = found.to(masks.dtype) @ masks.flatten(1)
         total = summed if total is None else total + summed
@@ -194,11 +212,10 @@ def occlusion(image: Tensor, score: Tensor, probe: Probe, budget: int | None = N
     the input's pixels. A budget makes windows and steps larger.
     """
     size = image.shape[2:]
-    if budget is not None:
-        while windows > 1 and (2 * windows - 1) ** len(size) > budget:
-            windows -= 1
-    window = [max(1, side // windows) for side in size]
-    starts = [_starts(side, length) for side, length in zip(size, window, strict=True)]
+    window, starts = _windows(size, windows)
+    while budget is not None and windows > 1 and math.prod(map(len, starts)) > budget:
+        windows -= 1
+        window, starts = _windows(size, windows)
     corners = torch.cartesian_prod(*[torch.tensor(s) for s in starts]).reshape(-1, len(size)).tolist()
     fall = score.new_zeros(len(score), *size)
     cover = score.new_zeros(size)
@@ -215,7 +232,11 @@ def occlusion(image: Tensor, score: Tensor, probe: Probe, budget: int | None = N
 
 
 def sess(
-    image: Tensor, cam_of: Callable[[Tensor], tuple[Tensor, Tensor]], scales: int = 6, step: float = 2 / 7
+    image: Tensor,
+    cam_of: Callable[[Tensor], tuple[Tensor, Tensor]],
+    budget: int | None = None,
+    scales: int = 6,
+    step: float = 2 / 7,
 ) -> Tensor:
     r"""SESS: Grad-CAM of windows slid over enlarged copies of the photo, weighted by what each window shows.
 
@@ -230,17 +251,22 @@ def sess(
     Args:
         image: ``(1, C, H, W)``.
         cam_of: from images ``(K, C, H, W)`` to their Grad-CAM ``(T, K, h, w)`` and probabilities ``(T, K)``.
+        budget: of windows; fewer than there are leave out the largest scales.
         scales: how many, the first is the photo itself.
         step: how much larger each scale is, as a share of the first.
     """
+    if image.ndim != 4:
+        raise ImageError(f"sess is defined for images (B, C, H, W), and the input is {tuple(image.shape)}")
     height, width = image.shape[2:]
-    windows = []
+    windows: list[tuple[Tensor, int, int, int, int]] = []
     for i in range(scales):
         high, wide = (round(side * (1 + step * i)) for side in (height, width))
+        corners = [(top, left) for top in _tiles(high, height) for left in _tiles(wide, width)]
+        if budget is not None and windows and len(windows) + len(corners) > budget:
+            break
         scaled = F.interpolate(image, (high, wide), mode="bilinear", antialias=False)
-        for top in _tiles(high, height):
-            for left in _tiles(wide, width):
-                windows.append((scaled[:, :, top : top + height, left : left + width], top, left, high, wide))
+        for top, left in corners:
+            windows.append((scaled[:, :, top : top + height, left : left + width], top, left, high, wide))
     maps, sure = cam_of(torch.cat([window for window, *_ in windows]))
     weight = sure / sure.amax(1, keepdim=True).clamp(min=torch.finfo(sure.dtype).tiny)
     positive = maps.clamp(min=0)
@@ -300,18 +326,19 @@ def _unit(maps: Tensor) -> Tensor:
     return (maps - low) / torch.where(high > low, high - low, torch.ones_like(high))
 
 
-def _random_masks(count: int, size: torch.Size, cells: int, kept: float, generator: torch.Generator) -> Tensor:
-    rank = len(size)
-    step = [math.ceil(side / cells) for side in size]
-    grids = (torch.rand((count, 1, *[cells + 1] * rank), generator=generator) < kept).float()
-    large = _upsampled(grids, tuple((cells + 1) * s for s in step))[:, 0]
-    shifts = torch.stack([torch.randint(0, s, (count,), generator=generator) for s in step], 1).tolist()
-    return torch.stack(
-        [
-            mask[tuple(slice(shift, shift + side) for shift, side in zip(some, size, strict=True))]
-            for mask, some in zip(large, shifts, strict=True)
-        ]
-    )
+def _shifted(grids: Tensor, shifts: Tensor, step: Sequence[int], size: torch.Size) -> Tensor:
+    """Grids of cells ``(K, 1, *cells)`` of so many pixels, moved by less than a cell: masks ``(K, *size)``."""
+    large = _upsampled(grids, tuple(cells * pixels for cells, pixels in zip(grids.shape[2:], step, strict=True)))[:, 0]
+    windows = [
+        tuple(slice(shift, shift + side) for shift, side in zip(some, size, strict=True)) for some in shifts.tolist()
+    ]
+    return torch.stack([mask[window] for mask, window in zip(large, windows, strict=True)])
+
+
+def _windows(size: torch.Size, count: int) -> tuple[list[int], list[list[int]]]:
+    """The sides of a window, so many along each axis, and where such windows start."""
+    window = [max(1, side // count) for side in size]
+    return window, [_starts(side, length) for side, length in zip(size, window, strict=True)]
 
 
 def _starts(side: int, window: int) -> list[int]:
@@ -335,9 +362,10 @@ def _blurred(image: Tensor) -> Tensor:
 
 
 def _gaussian(image: Tensor, width: int, deviation: float) -> Tensor:
+    """Smoothed in the last two axes, in float32 at least; a kernel that reflection can't pad is cut to the image."""
     from torchvision.transforms.functional import gaussian_blur
 
-    # Reflection can't pad more than the image holds.
-    width = min(width, 2 * ((min(image.shape[-2:]) - 1) // 1) - 1 if min(image.shape[-2:]) > 1 else 1)
-    blurred: Tensor = gaussian_blur(image, [width | 1, width | 1], [deviation, deviation])
-    return blurred
+    width = min(width, 2 * min(image.shape[-2:]) - 1)
+    framed = full_precision(image).movedim(1, -3)  # wide kernels in float16 take minutes on a CPU
+    blurred: Tensor = gaussian_blur(framed.flatten(0, -4), [width, width], [deviation, deviation])
+    return blurred.reshape(framed.shape).movedim(-3, 1).to(image.dtype)

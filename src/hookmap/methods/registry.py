@@ -5,8 +5,8 @@ from __future__ import annotations
 import difflib
 import functools
 import inspect
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal, TypeVar, overload
 
 from torch import Tensor
@@ -19,6 +19,7 @@ INGREDIENTS: dict[str, str] = {
     "curvature": "the score's Hessian with respect to the activation, times the activation, (B, C, *grid)",
     "moments": "means of the gradient, its square and its cube over noisy copies of the input, (B, 3, C, *grid)",
     "head": "the target class's weights in the linear layer that gives the scores, (B, C)",
+    "ablated": "scores of the target with each channel set to zero, (B, C)",
     "image": "the model's input, (B, C, *size)",
     "score": "of the target, (B,)",
     "terms": "shares of the score per layer, (B, *grid) or (B,); they add up to it",
@@ -34,9 +35,9 @@ image at a time: B is 1 for it, T targets stand in place of the batch in what de
 ``(T, *grid)``."""
 
 Family = Literal["gradient", "activation", "replay", "masking", "whole model", "baseline", "yours"]
-_LAYER = {"activation", "gradient", "curvature", "moments", "head", "replay", "cam_of"}
+_LAYER = {"activation", "gradient", "curvature", "moments", "head", "ablated", "replay", "cam_of"}
 _ONE_BY_ONE = {"replay", "probe", "cam_of", "terms", "magnitudes"}
-_TARGET = {"gradient", "curvature", "moments", "head", "score", "terms", "magnitudes"}
+_TARGET = {"gradient", "curvature", "moments", "head", "ablated", "score", "terms", "magnitudes"}
 
 
 @dataclass(frozen=True)
@@ -53,9 +54,10 @@ class Method:
         paper: where it is defined.
         summary: one line for lists.
         score: from logits ``(B, K)`` and the target classes ``(B,)`` to the scores ``(B,)`` that are differentiated,
-        where
-            that isn't the class's own logit.
+            where that isn't the class's own logit.
         uniform: the method whose map this is, up to a factor of none, where the gradient is the same at all places.
+        look: how it's best drawn, as keywords of :meth:`hookmap.Heatmap.overlay`: ``{"scale": "minmax"}`` for maps
+            whose zero means nothing.
     """
 
     name: str
@@ -68,6 +70,7 @@ class Method:
     summary: str = ""
     score: Callable[[Tensor, Tensor], Tensor] | None = None
     uniform: str | None = None
+    look: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def needs(self) -> frozenset[str]:

@@ -1,7 +1,7 @@
 """Methods that change the activation and look at what becomes of the score: only the part after the layer runs again.
 
-They see one image at a time: the activation is ``(1, C, *grid)``, scores are ``(T,)`` for T targets, and maps are
-``(T, *grid)``. All targets share the same runs.
+Those that take a ``replay`` see one image at a time: the activation is ``(1, C, *grid)``, scores are ``(T,)`` for T
+targets, and maps are ``(T, *grid)``. All targets share the same runs.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ class Probe(Protocol):
 
 
 @WeightedSum
-def ablationcam(activation: Tensor, score: Tensor, replay: Probe) -> Tensor:
+def ablationcam(activation: Tensor, score: Tensor, ablated: Tensor) -> Tensor:
     r"""Ablation-CAM: feature maps weighted by how much the score falls without them.
 
     .. math:: w_k = \frac{y - y_{A_k = 0}}{|y|}
@@ -44,15 +44,13 @@ def ablationcam(activation: Tensor, score: Tensor, replay: Probe) -> Tensor:
     Desai and Ramaswamy, *Ablation-CAM: Visual Explanations for Deep Convolutional Network via Gradient-free
     Localization*, WACV 2020, eq. 2. Channels are set to zero, for any layer; the fall is divided by the score's
     magnitude, so that a negative score doesn't turn the map inside out (the paper's y is positive).
+
+    Args:
+        activation: ``(B, C, *grid)``.
+        score: ``(B,)``.
+        ablated: the score with each channel set to zero, ``(B, C)``.
     """
-    channels = activation.shape[1]
-    left = score.new_empty(len(score), channels)
-    for part in replay.parts(channels):
-        rows = torch.arange(part.stop - part.start, device=activation.device)
-        changed = activation.repeat(len(rows), *[1] * (activation.ndim - 1))
-        changed[rows, rows + part.start] = 0
-        left[:, part] = replay(changed)
-    return (score[:, None] - left) / _nonzero(score.abs())[:, None]
+    return (score[:, None] - ablated) / _nonzero(score.abs())[:, None]
 
 
 def reciprocam(activation: Tensor, replay: Probe) -> Tensor:

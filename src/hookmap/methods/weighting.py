@@ -15,13 +15,17 @@ class WeightedSum:
 
     .. math:: L = \sum_k w_k A_k
 
-    with one weight per channel (``weights`` gives ``(B, C)``) or per channel and place (``(B, C, *grid)``).
-    ``.weights`` is the undecorated function.
+    with one weight per channel (``weights`` gives ``(B, C)``) or per channel and place (``(B, C, *grid)``). Half
+    precision is computed in float32.
     """
 
     def __init__(self, weights: Callable[..., Tensor]) -> None:
         functools.update_wrapper(self, weights)
-        self.weights = weights
+        self._weights = weights
+
+    def weights(self, *ingredients: Any, **named: Any) -> Tensor:
+        """The paper's weights: what the undecorated function gives, in float32 at least."""
+        return self._weights(*map(_precise, ingredients), **{word: _precise(value) for word, value in named.items()})
 
     def __call__(self, activation: Tensor, *ingredients: Any, **named: Any) -> Tensor:
         """The signed map ``(B, *grid)``."""
@@ -50,3 +54,7 @@ def per_place(values: Tensor, activation: Tensor) -> Tensor:
 def full_precision(tensor: Tensor) -> Tensor:
     """Half precision to float32: sums over thousands of places and products of gradients need it."""
     return tensor.float() if tensor.dtype in (torch.float16, torch.bfloat16) else tensor
+
+
+def _precise(ingredient: Any) -> Any:
+    return full_precision(ingredient) if isinstance(ingredient, Tensor) else ingredient

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from hookmap.render.colors import Array
-from hookmap.render.overlay import DEFAULT_COLORMAP, SIGNED_COLORMAP, overlay
+from hookmap.render.colors import Array, limits
+from hookmap.render.overlay import DEFAULT_COLORMAP, SIGNED_COLORMAP, outside_of, overlay
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -114,10 +114,10 @@ def heatmap_figure(
         axes.set_axis_off()
     right.set_title(title, fontsize=10, loc="left")
     left.set_title("photo", fontsize=10, loc="left")
-    limit = look.get("limit") or (float(abs(heat).max()) if symmetric else float(heat.max(initial=0)))
-    low = -limit if symmetric else float(heat.min()) if look.get("scale") == "minmax" else 0.0
+    inside = ~outside_of(heat.shape, seen)[..., 0]
+    low, high = limits(heat[inside], **{key: look[key] for key in ("scale", "limit", "outliers") if key in look})
     bar = figure.colorbar(
-        ScalarMappable(Normalize(low, max(limit, low + 1e-12)), colormap),
+        ScalarMappable(Normalize(low, max(high, low + 1e-12)), colormap),
         ax=[left, right],
         shrink=0.8,
         aspect=30,

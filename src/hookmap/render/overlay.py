@@ -27,6 +27,7 @@ def overlay(
     opacity: float | Literal["ramp"] = "ramp",
     scale: Scale = "max",
     limit: float | None = None,
+    outliers: float = 0.0,
     seen: tuple[float, float, float, float] | None = None,
 ) -> Image.Image:
     """The heatmap in colour over the photo.
@@ -40,13 +41,17 @@ def overlay(
             cold; or one opacity in 0..1 everywhere (0.3 with ``"jet"`` is the classic look).
         scale: how values become colours; see :func:`hookmap.render.colors.normalize`.
         limit: the value drawn as the strongest, to share a scale.
+        outliers: share of places that are drawn as equally strong.
         seen: (top, left, bottom, right) of what the model saw; the rest is dimmed.
     """
     from PIL import Image
 
     if heat.shape != pixels.shape[:2]:
         raise HookmapError(f"a heatmap of {heat.shape} doesn't fit a photo of {pixels.shape[:2]}")
-    values = normalize(heat, scale, limit)
+    outside = outside_of(heat.shape, seen)
+    # What the model didn't see has no part in the scale.
+    values = np.zeros(heat.shape, np.float32)
+    values[~outside[..., 0]] = normalize(heat[~outside[..., 0]], scale, limit, outliers)
     symmetric = scale == "symmetric"
     colors = colorize(values, colormap or (SIGNED_COLORMAP if symmetric else DEFAULT_COLORMAP))
     if opacity == "ramp":
@@ -56,13 +61,12 @@ def overlay(
         alpha = np.full((*heat.shape, 1), opacity, np.float32)
     else:
         raise HookmapError(f"opacity is {opacity!r}; expected a number from 0 to 1, or 'ramp'")
-    outside = _outside(heat.shape, seen)
     alpha = np.where(outside, 0, alpha)
     photo = np.where(outside, pixels * _UNSEEN + 255 * (1 - _UNSEEN) * 0.35, pixels)
     return Image.fromarray(np.round(photo * (1 - alpha) + colors * alpha).astype(np.uint8))
 
 
-def _outside(size: tuple[int, ...], seen: tuple[float, float, float, float] | None) -> Array:
+def outside_of(size: tuple[int, ...], seen: tuple[float, float, float, float] | None) -> Array:
     """True where the pixel's centre lies outside what the model saw, (H, W, 1)."""
     top, left, bottom, right = seen or (0, 0, size[0], size[1])
     y, x = (np.arange(n) + 0.5 for n in size[:2])

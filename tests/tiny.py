@@ -1,0 +1,54 @@
+"""A small sure classifier, and plain forwards to hold replays and masks against."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+import hookmap as hm
+from networks import convnet, noise
+
+
+def tiny(dtype: torch.dtype = torch.float64, rank: int = 2) -> nn.Sequential:
+    """:func:`networks.convnet` with predictions that are sure of something: ``bend1`` gives 6 channels on 12x16."""
+    net = convnet(classes=5, rank=rank)
+    return sure(net).to(dtype)
+
+
+def sure(net: nn.Module) -> nn.Module:
+    with torch.no_grad():
+        net.head.weight.mul_(20)
+    return net
+
+
+def images(count: int = 1, size: tuple[int, ...] = (24, 32), dtype: torch.dtype = torch.float64) -> Tensor:
+    return noise(count, 3, *size).to(dtype)
+
+
+def explained(net: nn.Module, x: Tensor, method: Any, target: Any = 2, layer: Any = "bend1", **how: Any) -> Tensor:
+    """Raw maps ``(N, *grid)``."""
+    return hm.Lens(net).explain(x, target=target, layer=layer, method=method, **how).raw
+
+
+def with_changed(net: nn.Module, layer: str, x: Tensor, change: Callable[[Tensor], Tensor]) -> Tensor:
+    """The full forward, with a layer's output changed on the way."""
+    handle = net.get_submodule(layer).register_forward_hook(lambda module, inputs, output: change(output))
+    try:
+        with torch.no_grad():
+            return net(x)
+    finally:
+        handle.remove()
+
+
+def output_of(net: nn.Module, layer: str, x: Tensor) -> Tensor:
+    kept = []
+    with_changed(net, layer, x, lambda output: kept.append(output.clone()) or output)
+    return kept[0]
+
+
+def close(one: Tensor, other: Tensor, tolerance: float = 1e-6) -> bool:
+    """Whether they differ by no more than a share of the largest value, which isn't zero."""
+    return one.shape == other.shape and bool((one - other).abs().max() <= tolerance * other.abs().max() > 0)
