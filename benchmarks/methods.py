@@ -258,7 +258,11 @@ def rows_of(bench: Bench, options: argparse.Namespace) -> list[dict[str, object]
                 "MiB kept for backward": round(kept[name], 2) if name in kept else "",
                 "peak MiB": "",
             }
-            if options.memory and bench.device.type == "cpu" and case.name.startswith(("Score", "Grad-CAM, batch 8")):
+            if (
+                options.memory
+                and bench.device.type == "cpu"
+                and case.name in ("Score-CAM, ResNet-50", "Grad-CAM, batch 8")
+            ):
                 row["peak MiB"] = round(peak_memory(case.name, name))
             rows.append(row)
             print(row, file=sys.stderr)

@@ -12,6 +12,9 @@ import hookmap as hm
 REPOSITORY = Path(__file__).resolve().parents[1]
 PHOTOS = REPOSITORY / "examples" / "photos"
 
+# Networks here are small: threads that wait for busy cores cost more (a hundredfold) than they bring.
+torch.set_num_threads(1)
+
 
 @pytest.fixture(scope="session")
 def cat() -> Path:

@@ -7,7 +7,8 @@ import torch
 
 import hookmap as hm
 from hookmap.errors import TargetError
-from hookmap.targets import Class, Contrast, Probability, ReST, class_scores, find_class, name_of, resolve
+from hookmap.outputs import class_scores
+from hookmap.targets import Class, Contrast, Probability, ReST, find_class, name_of, resolve
 
 LABELS = [
     "tench, Tinca tinca",

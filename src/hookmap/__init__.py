@@ -25,16 +25,23 @@ from hookmap.images import Picture
 from hookmap.layouts import Layout
 from hookmap.lens import Lens, Prediction
 from hookmap.methods import method
+from hookmap.models.adapter import Adapter
+from hookmap.outputs import Detections, Kept, keep_best
 from hookmap.preprocessing import Preprocessing
-from hookmap.targets import Class, Contrast, Probability, ReST
+from hookmap.targets import Box, Class, Contrast, Detection, Everywhere, Mask, Point, Probability, ReST
 
 __version__ = "0.1.0"
 
 __all__ = [
+    "Adapter",
+    "Box",
     "Class",
     "Concepts",
     "Contrast",
+    "Detection",
+    "Detections",
     "DisconnectedError",
+    "Everywhere",
     "Explanation",
     "FeatureMaps",
     "Geometry",
@@ -42,16 +49,20 @@ __all__ = [
     "HookmapError",
     "HookmapWarning",
     "ImageError",
+    "Kept",
     "LayerError",
     "Layout",
     "Lens",
+    "Mask",
     "ModelError",
     "Picture",
+    "Point",
     "Prediction",
     "Preprocessing",
     "Probability",
     "ReST",
     "TargetError",
     "capture",
+    "keep_best",
     "method",
 ]

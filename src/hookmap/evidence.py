@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from hookmap.capture import INPUT, Capture, capture
-from hookmap.errors import DisconnectedError, LayerError, TargetError
+from hookmap.errors import DisconnectedError, HookmapError, LayerError, TargetError
 from hookmap.execution import Execution, copies_at_once
 from hookmap.fullgradients import full_gradients
-from hookmap.goals import Goal, Goals
+from hookmap.goals import Goals
 from hookmap.layers import Trace
 from hookmap.layouts import Layout
 from hookmap.methods import METHODS, Method
@@ -34,11 +36,20 @@ class Settings:
         seed: of everything random.
         budget: most changed copies of one image that a method may look at.
         track: called with a description and a total, gives a function that is told of progress.
+
+    Raises:
+        HookmapError: for a seed or a budget that can't be.
     """
 
     seed: int = 0
     budget: int | None = None
     track: Callable[[str, int], Callable[[int], None]] = field(default=lambda what, total: lambda done: None)
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.seed < 2**63:
+            raise HookmapError(f"seed is {self.seed}; expected a whole number from 0 to 2**63 - 1")
+        if self.budget is not None and self.budget < 1:
+            raise HookmapError(f"budget is {self.budget}; expected the number of changed copies, 1 or more, or None")
 
     def generator(self) -> torch.Generator:
         """Random numbers from the start of the seed, on the CPU so that every device draws the same."""
@@ -52,10 +63,10 @@ class Evidence:
         execution: the model, in evaluation mode, and how to run it.
         x: its input, ``(B, C, *size)``.
         layouts: how to read the layers that maps are wanted of.
-        goals: T targets.
         methods: that will be asked; only what they need is taken.
         traced: the model's layers.
         settings: seed, budget and progress.
+        pin: from the model's output to T targets.
     """
 
     def __init__(
@@ -63,11 +74,10 @@ class Evidence:
         execution: Execution,
         x: Tensor,
         layouts: Mapping[str, Layout],
-        goals: Sequence[Goal],
         methods: Sequence[Method],
         traced: Trace,
         settings: Settings,
-        pinned: Goals | None = None,
+        pin: Callable[[Any], Goals],
     ) -> None:
         self._execution = execution
         self._x = x
@@ -75,8 +85,7 @@ class Evidence:
         self._traced = traced
         self._settings = settings
         self._needs = frozenset[str]().union(*(method.needs for method in methods))
-        self._given = goals
-        self._pinned = pinned
+        self._pin = pin
         self._transforms = [m for m in methods if m.score is not None]
         self._maps: dict[tuple[str, str | None], Tensor] = {}
         self._cache: dict[Any, Tensor] = {}
@@ -91,17 +100,19 @@ class Evidence:
         if not self._needs & _FROM_A_PASS:
             with torch.no_grad(), self._execution.casting(self._x):
                 output = self._execution.module(())(self._x)
-            self.goals = self._pinned or Goals(self._given, output)
+            self.goals = self._pin(output)
             self.scores = self.goals.scores(output)
             return
         gradients = bool(self._needs & {"gradient", "curvature"})
         # Compiled code can't be differentiated twice.
         model = self._execution.model if "curvature" in self._needs else self._execution.module(names)
-        with capture(model, names, gradients=gradients) as seen, torch.set_grad_enabled(False):
+        # Nor can fused attention.
+        attention = sdpa_kernel(SDPBackend.MATH) if "curvature" in self._needs else nullcontext()
+        with capture(model, names, gradients=gradients) as seen, torch.set_grad_enabled(False), attention:
             with self._execution.casting(self._x):
                 output = model(self._x)
             with torch.set_grad_enabled(gradients):
-                self.goals = self._pinned or Goals(self._given, output)
+                self.goals = self._pin(output)
                 rows = self.goals.scores(output)
                 if gradients:
                     others = [self.goals.transformed(output, m.score, m.name) for m in self._transforms if m.score]
@@ -134,14 +145,15 @@ class Evidence:
             found = []
             for sample in range(batch):
                 given = {word: self._of_one(word, layer, sample, method) for word in method.needs}
-                found.append(method.function(**{word: value for word, value in given.items() if value is not None}))
-            return torch.stack([one.expand(count, *one.shape[1:]) for one in found], 1)
+                maps = _checked(method, given, {1, count})
+                found.append(maps.expand(count, *maps.shape[1:]))
+            return torch.stack(found, 1)
         if not method.knows_target:
             given = {word: self._of_all(word, layer, method, fold=False) for word in method.needs}
-            maps = method.function(**given)
+            maps = _checked(method, given, {batch})
             return maps.expand(count, *maps.shape)
         given = {word: self._of_all(word, layer, method, fold=True) for word in method.needs}
-        maps = method.function(**{word: value for word, value in given.items() if value is not None})
+        maps = _checked(method, given, {count * batch})
         return maps.reshape(count, batch, *maps.shape[1:])
 
     def _is_uniform(self, layer: str) -> bool:
@@ -249,14 +261,10 @@ class Evidence:
         span = x.flatten(1).amax(1) - x.flatten(1).amin(1)
         deviation = NOISE * span.reshape(-1, *[1] * (x.ndim - 1))
         total: dict[str, Tensor] = {}
-        model = self._execution.module(self._layouts)
         done = self._settings.track("noisy inputs", NOISY_SAMPLES)
         for _ in range(NOISY_SAMPLES):
             noise = torch.randn(x.shape[1:], generator=generator).to(x)
-            with capture(model, [*self._layouts]) as seen:
-                with self._execution.casting(x):
-                    output = model(x + deviation * noise)
-                seen.differentiate(self.goals.scores(output))
+            seen, _ = self._differentiated(x + deviation * noise, [*self._layouts])
             for layer in self._layouts:
                 g = self._grid(layer, seen[layer].gradient)
                 powers = torch.stack([g, g**2, g**3], 2) / NOISY_SAMPLES
@@ -331,17 +339,27 @@ class Evidence:
     def _cam_of(self, images: Tensor, layer: str, sample: int, what: str) -> tuple[Tensor, Tensor]:
         """Grad-CAM of other images at a layer ``(T, K, *grid)``, and their probabilities ``(T, K)``."""
         maps, sure = [], []
-        model = self._execution.module([layer])
         for part in self.parts(len(images), what):
-            some = images[part]
-            with capture(model, [layer]) as seen:
-                with self._execution.casting(some):
-                    output = model(some)
-                seen.differentiate(self.goals.scores(output, sample))
-                sure.append(self.goals.likely(output, sample).detach())
+            seen, output = self._differentiated(images[part], [layer], sample)
+            sure.append(self.goals.likely(output, sample).detach())
             activation, gradient = (self._grid(layer, t) for t in (seen[layer].activation, seen[layer].gradient))
             maps.append(torch.stack([gradcam(activation, one) for one in gradient]))
         return torch.cat(maps, 1), torch.cat(sure, 1)
+
+    def _differentiated(self, x: Tensor, layers: Sequence[str], sample: int | None = None) -> tuple[Capture, Any]:
+        """Gradients for other inputs ``x``, and their output."""
+        try:
+            return self._differentiated_from(layers, x, sample)
+        except DisconnectedError:
+            return self._differentiated_from([*layers, INPUT], x, sample)
+
+    def _differentiated_from(self, names: Sequence[str], x: Tensor, sample: int | None) -> tuple[Capture, Any]:
+        model = self._execution.module(names)
+        with capture(model, names) as seen:
+            with self._execution.casting(x):
+                output = model(x)
+            seen.differentiate(self.goals.scores(output, sample))
+        return seen, output
 
     # ---------------------------------------------------------------- probes
 
@@ -357,6 +375,15 @@ class Evidence:
     @cached_property
     def _many(self) -> Callable[[Tensor], Any]:
         return self._execution.for_many_passes(self._x)
+
+
+def _checked(method: Method, given: Mapping[str, Any], lengths: set[int]) -> Tensor:
+    """A method's maps; what is None is left to the method's own default."""
+    maps = method.function(**{word: value for word, value in given.items() if value is not None})
+    if not isinstance(maps, Tensor) or maps.ndim < 2 or len(maps) not in lengths:
+        got = f"shape {tuple(maps.shape)}" if isinstance(maps, Tensor) else f"a {type(maps).__name__}"
+        raise HookmapError(f"the method {method.name!r} gave {got}; expected maps (B, *grid) with B = {max(lengths)}")
+    return maps
 
 
 class _InputProbe:
@@ -380,7 +407,7 @@ class _InputProbe:
         return self._evidence.parts(count, self._what)
 
     def _run(self, changed: Tensor) -> Any:
-        return self._evidence._many(changed)
+        return self._evidence._many(changed.to(self._evidence._x.dtype))
 
 
 class _LayerProbe(_InputProbe):

@@ -145,8 +145,10 @@ def _close(one: Tensor, other: Tensor) -> bool:
 def _folded(model: nn.Module) -> nn.Module:
     from torch.fx.experimental.optimization import fuse
 
+    kinds = {parameter.dtype for parameter in model.parameters()}
     try:
         folded: nn.Module = fuse(model, inplace=True)
     except Exception:  # torch.fx can't trace every forward; the model runs as it is
         return model
-    return folded
+    # Folding half precision's batch norms gives float32.
+    return folded.to(kinds.pop()) if len(kinds) == 1 else folded

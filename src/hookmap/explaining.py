@@ -4,20 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, TypeAlias
+from typing import TypeAlias
 
 from torch import Tensor
 
+from hookmap.capture import INPUT
 from hookmap.errors import HookmapError
 from hookmap.evidence import Evidence, Settings
 from hookmap.execution import Execution
-from hookmap.goals import Goal, Goals
+from hookmap.goals import Goals
 from hookmap.heatmap import Heatmap, Part
 from hookmap.layers import Trace
 from hookmap.layouts import Layout
 from hookmap.methods import Method
-from hookmap.modifiers import Fusion, Variation, augmented, eigen_smoothed, fused, noisy
-from hookmap.targets import Contrast, name_of
+from hookmap.modifiers import Fusion, Variation, augmented, check_fusion, eigen_smoothed, fused, noisy
+from hookmap.targets import Goal
 from hookmap.views import View
 
 _Asked: TypeAlias = "tuple[Method, str | None]"
@@ -36,6 +37,9 @@ class Plan:
         fuse: how layers become one map, or None.
         part: of the signed map that is wanted, or None for the method's own.
         lenient: leave out, with a remark, a method that isn't defined here, instead of raising.
+
+    Raises:
+        HookmapError: for settings that can't be.
     """
 
     targets: Sequence[Goal]
@@ -46,6 +50,12 @@ class Plan:
     fuse: Fusion | None = None
     part: Part | None = None
     lenient: bool = False
+
+    def __post_init__(self) -> None:
+        if self.noise_smooth < 0:
+            raise HookmapError(f"noise_smooth is {self.noise_smooth}; expected how many noisy copies, 0 or more")
+        if self.fuse is not None:
+            check_fusion(self.fuse)
 
     def with_eigen_smooth(self) -> Plan:
         """The plan with every method's feature maps smoothed."""
@@ -72,35 +82,47 @@ def explain_batch(
         plan: what is asked.
         label: names a class.
     """
-    evidence = Evidence(execution, x, layouts, plan.targets, plan.methods, traced, plan.settings)
+    geometries = [view.geometry for view in batch]
+    evidence = Evidence(
+        execution,
+        x,
+        layouts,
+        plan.methods,
+        traced,
+        plan.settings,
+        pin=lambda output: Goals(plan.targets, output, geometries, label),
+    )
+    goals = evidence.goals
     asked = [(m, name) for name in [*layouts, None] for m in plan.methods if m.per_layer == (name is not None)]
     asked, remarks = _defined(evidence, asked) if plan.lenient else (asked, [])
     maps = [evidence.map(method, name) for method, name in asked]
-    for variation in _variations(x, plan):
-        other = Evidence(
-            execution, variation.x, layouts, plan.targets, plan.methods, traced, plan.settings, pinned=evidence.goals
-        )
+    variations = _variations(x, plan)
+    for variation in variations:
+        other = Evidence(execution, variation.x, layouts, plan.methods, traced, plan.settings, pin=lambda _: goals)
         maps = [total + variation.undo(other.map(*one)) for total, one in zip(maps, asked, strict=True)]
-    count = 1 + len(_variations(x, plan))
-    found = [(method, name or "input", raw / count) for (method, name), raw in zip(asked, maps, strict=True)]
+    if variations:
+        maps = [total / (1 + len(variations)) for total in maps]
+    found = [(method, name or INPUT, raw) for (method, name), raw in zip(asked, maps, strict=True)]
     if plan.fuse is not None and len(layouts) > 1:
         found = _fused(found, plan.fuse)
-    scores = evidence.scores.float().tolist()
+    scores = evidence.scores.tolist()
     heatmaps = []
     for b, view in enumerate(batch):
-        for t, goal in enumerate(plan.targets):
-            index, title, p = _named(goal, evidence.goals, b, label)
+        for t in range(len(goals)):
+            subject = goals.subject(t, b)
             heatmaps += [
                 Heatmap(
                     raw=raw[t, b],
                     picture=view.picture,
-                    geometry=view.geometry,
+                    geometry=view.geometry if name == INPUT else view.geometry.spanning(traced.field),
                     method=method,
                     layer=name,
-                    target=title,
-                    index=index,
+                    target=subject.target,
+                    index=subject.index,
                     score=scores[t][b],
-                    probability=p,
+                    probability=subject.probability,
+                    where=subject.where,
+                    box=subject.box,
                     frames=view.frames,
                     part=plan.part,
                 )
@@ -126,22 +148,6 @@ def _fused(found: Sequence[tuple[Method, str, Tensor]], how: Fusion) -> list[tup
         one = fused([raw.flatten(0, 1) for _, raw in mine], how)
         result.append((method, f"{how} of {', '.join(name for name, _ in mine)}", one.reshape(*shape, *one.shape[1:])))
     return result
-
-
-def _named(goal: Goal, goals: Goals, b: int, label: Callable[[int], str]) -> tuple[int | None, str, float | None]:
-    """A target's class index, name and probability on one image."""
-    index, title = goals.index(goal, b), name_of(_labelled(goal, goals, b, label))
-    probability = None if index is None or goals.probabilities is None else float(goals.probabilities[b, index])
-    return index, title, probability
-
-
-def _labelled(goal: Any, goals: Goals, b: int, label: Callable[[int], str]) -> Any:
-    """The target with the name of each class that it is about, also where that is the predicted one."""
-    if isinstance(goal, Contrast):
-        this, that = (_labelled(part, goals, b, label) for part in (goal.this, goal.that))
-        return replace(goal, this=this, that=that)
-    index = goals.index(goal, b)
-    return goal if index is None else replace(goal, label=label(index))
 
 
 def _defined(evidence: Evidence, asked: Sequence[_Asked]) -> tuple[list[_Asked], list[str]]:

@@ -15,7 +15,8 @@ from hookmap.errors import HookmapError, LayerError, TargetError
 from hookmap.layouts import Layout
 from hookmap.matching import LayerSpec, match_layers
 from hookmap.methods.factorization import Factors, joined_signs, nmf, pca, split_signs
-from hookmap.targets import Class, class_scores
+from hookmap.outputs import class_scores
+from hookmap.targets import Class
 from hookmap.views import View
 
 

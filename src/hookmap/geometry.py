@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import torch
@@ -25,7 +25,7 @@ class Geometry:
     """
 
     original: tuple[int, int]
-    input: tuple[int, int]
+    input: tuple[float, float]
     scale: tuple[float, float] = (1.0, 1.0)
     offset: tuple[float, float] = (0.0, 0.0)
 
@@ -47,6 +47,10 @@ class Geometry:
     def shifted(self, size: tuple[int, int], top: int, left: int) -> Geometry:
         """This geometry followed by a cut of ``size`` at (top, left); negative values pad."""
         return Geometry(self.original, size, self.scale, (self.offset[0] - top, self.offset[1] - left))
+
+    def spanning(self, field: Sequence[float]) -> Geometry:
+        """This geometry for grids that span ``field`` (..., h, w): more than the input where the model pads it."""
+        return replace(self, input=(field[-2], field[-1]))
 
     def displayed(self, size: tuple[int, int]) -> Geometry:
         """This geometry for the original shown in another size (H, W)."""

@@ -41,6 +41,8 @@ class Heatmap:
         index: class index, or None for other targets.
         score: the target's score (for a class, its logit).
         probability: of the class, by softmax over the classes; None for other targets.
+        where: the target is on the picture, in words; empty if it is about all of it.
+        box: of a detection, (left, top, right, bottom) in pixels of the picture, else None.
         frames: ``(T, H, W, 3)`` for video, else None.
         part: which part of the signed map is shown; None is what the method's paper shows.
     """
@@ -54,6 +56,8 @@ class Heatmap:
     index: int | None
     score: float
     probability: float | None = None
+    where: str = ""
+    box: tuple[float, float, float, float] | None = None
     frames: np.ndarray[Any, Any] | None = None
     part: Part | None = None
 
@@ -80,7 +84,7 @@ class Heatmap:
     def title(self) -> str:
         """The target and how sure the model is of it."""
         sure = f"{self.probability:.0%}" if self.probability is not None else f"{self.score:.3g}"
-        return f"{self.target.split(',')[0]} {sure}"
+        return f"{self.target.split(',')[0]} {sure}" + (f", {self.where}" if self.where else "")
 
     def __repr__(self) -> str:
         grid = "x".join(map(str, self.raw.shape))
@@ -94,11 +98,12 @@ class Heatmap:
                 (``"max"``, ``"minmax"``, ``"symmetric"``) and ``limit``: see
                 :func:`hookmap.render.overlay.overlay`.
         """
-        from hookmap.render.overlay import overlay
+        from hookmap.render.overlay import outlined, overlay
 
         look = self._look(look)
         pixels, heat = self._still(signed=look.get("scale") == "symmetric")
-        return overlay(pixels, heat, seen=self.geometry.seen, **look)
+        picture = overlay(pixels, heat, seen=self.geometry.seen, **look)
+        return picture if self.box is None else outlined(picture, self.box)
 
     def figure(self, **look: Any) -> Figure:
         """Photo, overlay and colour bar as a matplotlib figure, for papers (``.savefig("x.pdf")``)."""
@@ -128,7 +133,7 @@ class Heatmap:
         methods = {self.method.name, self.method.title.casefold()}
         synonyms = {part.strip() for part in self.target.casefold().split(",")} | {str(self.index)}
         return (
-            name in (self.picture.name, self.layer, self.target)
+            name in (self.picture.name, self.layer, self.target, self.where)
             or plain in methods | synonyms
             or plain_name(name) == self.method.name
         )

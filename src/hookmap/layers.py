@@ -72,7 +72,7 @@ class Trace:
     """The layers of a model as they ran on one example input, from input to output."""
 
     layers: dict[str, LayerInfo]
-    field: tuple[int, ...]
+    field: tuple[float, ...]
     outputs: list[_Output] = default(default_factory=list)
 
     def layout(self, name: str) -> Layout:
@@ -93,7 +93,7 @@ class Trace:
         return info.layout
 
 
-def trace(model: nn.Module, inputs: Any, *, prefix: int | None = None) -> Trace:
+def trace(model: nn.Module, inputs: Any, *, prefix: int | None = None, field: Sequence[float] | None = None) -> Trace:
     """Run the model once, without gradients, and note each layer's output shape and layout.
 
     Args:
@@ -101,15 +101,17 @@ def trace(model: nn.Module, inputs: Any, *, prefix: int | None = None) -> Trace:
         inputs: one input with a batch axis of 1: a tensor, or a tuple or dict of arguments whose first
             floating-point tensor of rank 3 or more is the image.
         prefix: number of prefix tokens, where the model says it.
+        field: the size that grids span; by default the image's own.
     """
     args, kwargs = as_arguments(inputs)
     image = next((t for t in tensors_in((args, kwargs)).values() if t.is_floating_point() and t.ndim >= 3), None)
     if image is None:
         raise LayerError("the model's input holds no image-like floating-point tensor (B, C, ...)")
-    area = tuple(image.shape[2:])
+    span = tuple(field or image.shape[2:])
+    area = tuple(round(side) for side in span)
     modules = dict(model.named_modules())
     parameters = {name: sum(p.numel() for p in m.parameters()) for name, m in modules.items()}
-    result = Trace({n: LayerInfo(n, type(m).__name__, parameters[n]) for n, m in modules.items()}, area)
+    result = Trace({n: LayerInfo(n, type(m).__name__, parameters[n]) for n, m in modules.items()}, span)
     grids: list[tuple[int, ...]] = []
     evidence: dict[str, dict[tuple[int, ...], Literal["first", "last"]]] = {name: {} for name in modules}
     names = {module: name for name, module in modules.items()}
@@ -242,8 +244,8 @@ def _has_gradient(seen: Capture, name: str, traced: Trace) -> bool:
     return bool(traced.layout(name).to_grid(next(iter(gradients.values()))).any())
 
 
-def _size(area: Sequence[int]) -> str:
-    return "x".join(map(str, area))
+def _size(area: Sequence[float]) -> str:
+    return "x".join(f"{side:.0f}" for side in area)
 
 
 class LayerTree(Sequence[LayerInfo]):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import groupby, islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
@@ -36,11 +36,13 @@ from hookmap.layers import LayerTree, Trace, choose_layer, trace
 from hookmap.layouts import Layout
 from hookmap.matching import LayerSpec, match_layers
 from hookmap.methods import METHODS, Method, find_method
+from hookmap.models.adapter import Adapter
 from hookmap.modifiers import Fusion
+from hookmap.outputs import class_scores
 from hookmap.preprocessing import Preprocessing
 from hookmap.preserve import preserved
 from hookmap.progress import tracking
-from hookmap.targets import PREDICTED, TargetSpec, class_scores, resolve
+from hookmap.targets import PREDICTED, TargetSpec, resolve
 from hookmap.views import View, is_input, tensor_views
 
 if TYPE_CHECKING:
@@ -110,7 +112,8 @@ class Lens:
         check_hookable(self.model)
         if device is not None:
             self.model.to(_device(device))
-        self._execution = Execution(self.model, precision, compile=compile)
+        self._called: nn.Module = known.adapter if known.adapter is not None else self.model
+        self._execution = Execution(self._called, precision, compile=compile)
         self.name = known.name
         self.labels = list(labels) if labels is not None else known.labels
         self.preprocessing = _as_preprocessing(preprocessing) or known.preprocessing
@@ -177,7 +180,7 @@ class Lens:
             method: a name of ``hookmap.methods.METHODS``, ``"all"``, a function of ingredients (also a
                 ``functools.partial`` of one of hookmap's), or a list of these.
             aug_smooth: average the maps of six mirrored, darker and brighter copies.
-            noise_smooth: average the maps of so many noisy copies (True: 25), seeded.
+            noise_smooth: average over so many noisy copies too (True: 25), seeded.
             eigen_smooth: reduce the weighted feature maps to their first principal component.
             fuse: one map of several layers: ``"mean"``, ``"max"``, ``"product"`` (RefineCAM) or ``"layercam"``.
             part: ``"positive"``, ``"negative"`` (what speaks against the target) or ``"signed"``; by default what
@@ -209,10 +212,19 @@ class Lens:
                 traced = self._trace(x)
                 names: list[str] = []
                 if any(one.per_layer for one in methods):
-                    names = [self.default_layer(x)] if layer is None else list(match_layers(self.model, layer))
+                    names = self._default_layers(x) if layer is None else list(match_layers(self._called, layer))
                 layouts = {name: traced.layout(name) for name in names}
+                several = layer is None and len(names) > 1 and plan.fuse is None
                 with preserved(self.model):
-                    found, remarks = explain_batch(self._execution, batch, x, layouts, traced, plan, self._label)
+                    found, remarks = explain_batch(
+                        self._execution,
+                        batch,
+                        x,
+                        layouts,
+                        traced,
+                        replace(plan, fuse="sum") if several else plan,
+                        self._label,
+                    )
                 heatmaps += found
                 for sentence in remarks:
                     self._remark(sentence)
@@ -251,7 +263,7 @@ class Lens:
         pictures: list[Picture] = []
         for batch, x in self._batches(images, batch_size):
             traced = self._trace(x)
-            names = list(match_layers(self.model, layers))
+            names = list(match_layers(self._called, layers))
             model = self._execution.module(names)
             with preserved(self.model), capture(model, names, gradients=goal is not None) as seen:
                 with self._execution.casting(x):
@@ -287,13 +299,13 @@ class Lens:
         """
         name, seen = "", list[Seen]()
         for batch, x in self._batches(images, batch_size):
-            name = name or (self.default_layer(x) if layer is None else one_layer(self.model, layer))
+            name = name or (self.default_layer(x) if layer is None else one_layer(self._called, layer))
             layout = self._trace(x).layout(name)
             with preserved(self.model):
-                seen += look(self.model, batch, x, name, layout)
+                seen += look(self._called, batch, x, name, layout)
         with preserved(self.model):
             asked = Asked(name, concepts, method, top, seed, self._label, self._to_model)
-            found, remarks = find_concepts(self.model, seen, asked)
+            found, remarks = find_concepts(self._called, seen, asked)
         for sentence in remarks:
             self._remark(sentence)
         return found
@@ -319,10 +331,14 @@ class Lens:
         key = tuple(x.shape[1:])
         if key not in self._defaults:
             with preserved(self.model):
-                self._defaults[key] = choose_layer(self.model, x[:1], traced)
+                self._defaults[key] = choose_layer(self._called, x[:1], traced)
         return self._defaults[key]
 
     # ---------------------------------------------------------------- how it is done
+
+    def _default_layers(self, x: Tensor) -> list[str]:
+        levels = self._called.levels if isinstance(self._called, Adapter) else ()
+        return list(levels) or [self.default_layer(x)]
 
     def _layer_maps(self, seen: Capture, traced: Trace, spec: LayerSpec) -> list[LayerMaps]:
         # A layer asked for by its very name must be readable; what a pattern brought along may be left out.
@@ -368,7 +384,9 @@ class Lens:
             prefix = getattr(self.model, "num_prefix_tokens", None)
             try:
                 with preserved(self.model):
-                    traced = trace(self.model, x[:1], prefix=prefix if isinstance(prefix, int) else None)
+                    field = self._called.field(x.shape[2:]) if isinstance(self._called, Adapter) else None
+                    prefix = prefix if isinstance(prefix, int) else None
+                    traced = trace(self._called, x[:1], prefix=prefix, field=field)
             except (RuntimeError, ValueError, TypeError, AssertionError, IndexError) as error:
                 if isinstance(error, HookmapError):
                     raise
@@ -423,7 +441,11 @@ class Lens:
 
 def _methods(specs: Sequence[MethodSpec]) -> list[Method]:
     chosen = [one for spec in specs for one in (METHODS.values() if spec == "all" else [find_method(spec)])]
-    return list({one.name: one for one in chosen}.values())
+    named = {one.name: one for one in chosen}
+    for one in chosen:
+        if one.function is not named[one.name].function:
+            raise HookmapError(f"two methods are called {one.name!r}; give your functions different names")
+    return list(named.values())
 
 
 def _as_preprocessing(given: Any) -> Preprocessing | None:

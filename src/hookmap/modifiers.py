@@ -16,7 +16,7 @@ from hookmap.methods import Method, WeightedSum, contributions
 from hookmap.methods.eigen import first_component, oriented
 from hookmap.methods.weighting import per_place
 
-Fusion = Literal["mean", "max", "product", "layercam"]
+Fusion = Literal["sum", "mean", "max", "product", "layercam"]
 _LINEAR = {1: "linear", 2: "bilinear", 3: "trilinear"}
 
 
@@ -59,12 +59,13 @@ def eigen_smoothed(method: Method) -> Method:
     that gives no weights, its map weights the feature maps; one whose map isn't on a layer's grid stays as it is.
     """
     function = method.function
+    weights = _weights(function)
 
     @functools.wraps(function)
     def smoothed(**given: Any) -> Tensor:
         activation = given.get("activation")
-        if isinstance(function, WeightedSum):
-            parts = contributions(given["activation"], function.weights(**given))
+        if weights is not None:
+            parts = contributions(given["activation"], weights(**given))
             plain = parts.sum(1)
         else:
             plain = function(**given)
@@ -76,10 +77,26 @@ def eigen_smoothed(method: Method) -> Method:
     return replace(method, function=smoothed, uniform=None)
 
 
+def _weights(function: Callable[..., Tensor]) -> Callable[..., Tensor] | None:
+    """What gives a method's weights, also of one with settings; None for a method that gives none."""
+    if isinstance(function, functools.partial):
+        inner = _weights(function.func)
+        return inner and functools.partial(inner, *function.args, **function.keywords)
+    return function.weights if isinstance(function, WeightedSum) else None
+
+
+def check_fusion(how: str) -> None:
+    """Raise a :class:`HookmapError` for a fusion that there isn't."""
+    if how not in get_args(Fusion):
+        raise HookmapError(f"there's no fusion {how!r} of layers; use one of {', '.join(get_args(Fusion))}")
+
+
 def fused(maps: Sequence[Tensor], how: Fusion) -> Tensor:
     r"""One map ``(N, *grid)`` of several layers' maps, on the finest of their grids.
 
-    Each map's positive part is divided by its maximum first, so that no layer drowns the others.
+    - ``"sum"``: signed, in the methods' own units: levels of a pyramid share a decision between them.
+
+    For the others each map's positive part is divided by its maximum first, so that no layer drowns the others.
 
     - ``"mean"``, ``"max"``.
     - ``"product"``: only where all layers agree; RefineCAM: Domeniconi et al., *How to Evaluate and Refine your CAM*,
@@ -89,10 +106,11 @@ def fused(maps: Sequence[Tensor], how: Fusion) -> Tensor:
     Raises:
         HookmapError: if there is no such fusion.
     """
-    if how not in get_args(Fusion):
-        raise HookmapError(f"there's no fusion {how!r} of layers; use one of {', '.join(get_args(Fusion))}")
+    check_fusion(how)
     grid = max((one.shape[1:] for one in maps), key=lambda shape: shape.numel())
-    scaled = torch.stack([_scaled(one, grid) for one in maps])
+    if how == "sum":
+        return torch.stack([_on_grid(one, grid) for one in maps]).sum(0)
+    scaled = torch.stack([_on_grid(_to_one(one), grid) for one in maps])
     if how == "product":
         return scaled.prod(0)
     if how == "mean":
@@ -100,12 +118,16 @@ def fused(maps: Sequence[Tensor], how: Fusion) -> Tensor:
     return torch.tanh(2 * scaled).amax(0) if how == "layercam" else scaled.amax(0)
 
 
-def _scaled(maps: Tensor, grid: torch.Size) -> Tensor:
+def _to_one(maps: Tensor) -> Tensor:
+    """The positive part of each map, divided by its maximum."""
     positive = maps.clamp(min=0)
     top = positive.flatten(1).amax(1)
-    unit = positive / per_place(torch.where(top > 0, top, 1)[:, None], positive[:, None]).squeeze(1)
-    if unit.shape[1:] == grid:
-        return unit
-    if unit.ndim - 1 != len(grid):
+    return positive / per_place(torch.where(top > 0, top, 1)[:, None], positive[:, None]).squeeze(1)
+
+
+def _on_grid(maps: Tensor, grid: torch.Size) -> Tensor:
+    if maps.shape[1:] == grid:
+        return maps
+    if maps.ndim - 1 != len(grid):
         raise HookmapError("maps of these layers can't be fused: their grids have different numbers of axes")
-    return F.interpolate(unit[:, None], tuple(grid), mode=_LINEAR[len(grid)], align_corners=False)[:, 0]
+    return F.interpolate(maps[:, None], tuple(grid), mode=_LINEAR[len(grid)], align_corners=False)[:, 0]

@@ -146,6 +146,12 @@ class Preprocessing:
                 std=tuple(transform.std),
                 interpolation=_interpolation(transform.interpolation),
             )
+        if hasattr(transform, "resize_size") and hasattr(transform, "mean"):  # segmentation: nothing is cropped
+            resize = _resize(transform.resize_size)
+            size = resize if isinstance(resize, tuple) else (resize or 224, resize or 224)
+            mean, std = tuple(transform.mean), tuple(transform.std)
+            way = _interpolation(transform.interpolation)
+            return cls(size=size, resize=resize, mean=mean, std=std, interpolation=way, any_size=True)
         result = cls(resize=None, mean=(0.0, 0.0, 0.0), std=(1.0, 1.0, 1.0), any_size=True)
         for step in getattr(transform, "transforms", [transform]):
             kind = type(step).__name__

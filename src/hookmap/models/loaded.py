@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from torch import nn
 
 from hookmap.errors import ModelError
+from hookmap.models.adapter import Adapter
 from hookmap.preprocessing import Preprocessing
 
 
@@ -16,6 +17,7 @@ class Loaded:
     """A model and what is known of it.
 
     Attributes:
+        adapter: how it is called and read, if not as any classifier.
         note: what the user should know before trusting results, e.g. that something was assumed.
     """
 
@@ -24,6 +26,7 @@ class Loaded:
     preprocessing: Preprocessing | None = None
     labels: Sequence[str] | None = None
     note: str | None = None
+    adapter: Adapter | None = None
 
 
 @dataclass(frozen=True)

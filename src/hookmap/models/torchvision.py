@@ -1,15 +1,18 @@
-"""Classifiers of torchvision: pictures and video clips."""
+"""Torchvision: classifiers of pictures and video clips, detectors, segmenters."""
 
 from __future__ import annotations
 
 import functools
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
 
+from hookmap.models.detection import PIXELS, OneStageDetector, TwoStageDetector
 from hookmap.models.loaded import Entry, Loaded, no_weights
+from hookmap.models.segmentation import Segmenter
 from hookmap.preprocessing import IMAGENET, Preprocessing
 
 
@@ -17,16 +20,17 @@ from hookmap.preprocessing import IMAGENET, Preprocessing
 def _names() -> tuple[str, ...]:
     from torchvision import models
 
-    return tuple(models.list_models(module=models)) + tuple(models.list_models(module=models.video))
+    modules = (models, models.video, models.detection, models.segmentation)
+    return tuple(name for module in modules for name in models.list_models(module=module))
 
 
 def names() -> list[str]:
-    """All image and video classifiers."""
+    """All classifiers of images and videos, detectors and segmenters."""
     return list(_names())
 
 
 def has(name: str) -> bool:
-    """Whether torchvision builds a classifier of this name."""
+    """Whether torchvision builds a model of this name."""
     return name in _names()
 
 
@@ -36,6 +40,9 @@ def build(name: str, *, pretrained: bool = True, num_classes: int | None = None)
 
     weights = models.get_model_weights(name).DEFAULT
     options: dict[str, Any] = {} if num_classes is None else {"num_classes": num_classes}
+    task = _task(name)
+    if task in ("detection", "segmentation"):
+        options["weights_backbone"] = None  # all weights come together or not at all
     if name in ("googlenet", "inception_v3") and not pretrained:
         options |= {"init_weights": False, "aux_logits": False}
     try:
@@ -44,22 +51,46 @@ def build(name: str, *, pretrained: bool = True, num_classes: int | None = None)
         if not pretrained:
             raise
         raise no_weights(name, error) from None
-    image = getattr(models.video, name, None) is None
-    preprocessing = Preprocessing.from_transform(weights.transforms()) if image else None
     labels = weights.meta["categories"] if num_classes is None else None
-    return Loaded(model, name, preprocessing, labels)
+    preprocessing = Preprocessing.from_transform(weights.transforms()) if task in ("image", "segmentation") else None
+    loaded = Loaded(model, name, preprocessing, labels)
+    return _adapted(loaded, task)
+
+
+def _adapted(loaded: Loaded, task: str) -> Loaded:
+    if task == "detection":
+        two_stage = hasattr(loaded.model, "roi_heads")
+        loaded.adapter = TwoStageDetector(loaded.model) if two_stage else OneStageDetector(loaded.model)
+        loaded.preprocessing = PIXELS
+    elif task == "segmentation":
+        loaded.adapter = Segmenter(loaded.model)
+    return loaded
+
+
+def _task(name: str) -> str:
+    from torchvision import models
+
+    tasks = {"detection": models.detection, "segmentation": models.segmentation, "video": models.video}
+    return next((task for task, module in tasks.items() if name in models.list_models(module=module)), "image")
 
 
 def describe(model: nn.Module) -> Loaded:
     """A torchvision module doesn't know its weights: ImageNet's preprocessing and labels are assumed, and said."""
     from torchvision import models
 
-    name = type(model).__name__
-    module = type(model).__module__
-    if not module.startswith("torchvision.models.") or any(
-        part in module for part in ("video", "detection", "segmentation", "optical_flow")
-    ):
+    name, module = type(model).__name__, type(model).__module__
+    parts = module.split(".")
+    if parts[:2] != ["torchvision", "models"] or not {"video", "optical_flow"}.isdisjoint(parts):
         return Loaded(model, name)
+    if "detection" in parts:
+        return _adapted(Loaded(model, name, labels=_coco(model)), "detection")
+    if "segmentation" in parts:
+        note = (
+            f"a torchvision {name} doesn't say how its images were preprocessed: the usual way is assumed (shorter "
+            "side 520, ImageNet's mean and standard deviation); pass preprocessing=weights.transforms() to be sure"
+        )
+        usual = Preprocessing(size=(520, 520), resize=520, any_size=True)
+        return _adapted(Loaded(model, name, usual, note=note), "segmentation")
     last = [m for m in model.modules() if isinstance(m, (nn.Linear, nn.Conv2d))][-1]
     classes = last.out_features if isinstance(last, nn.Linear) else last.out_channels
     labels = models.ResNet18_Weights.DEFAULT.meta["categories"] if classes == 1000 else None
@@ -68,6 +99,16 @@ def describe(model: nn.Module) -> Loaded:
         "(resize 256, crop 224); pass preprocessing=weights.transforms() to be sure"
     )
     return Loaded(model, name, IMAGENET, labels, note)
+
+
+def _coco(model: nn.Module) -> Sequence[str] | None:
+    """COCO's names, if the head has as many classes."""
+    from torchvision.models.detection import RetinaNet_ResNet50_FPN_Weights as weights
+
+    names: Sequence[str] = weights.DEFAULT.meta["categories"]
+    heads = [m for n, m in model.named_modules() if n.endswith(("cls_score", "classification_head"))]
+    count = getattr(heads[0], "out_features", None) or getattr(heads[0], "num_classes", None) if heads else None
+    return names if count in (None, len(names)) else None
 
 
 def entries() -> list[Entry]:

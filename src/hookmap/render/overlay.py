@@ -66,6 +66,21 @@ def overlay(
     return Image.fromarray(np.round(photo * (1 - alpha) + colors * alpha).astype(np.uint8))
 
 
+def outlined(picture: Image.Image, box: tuple[float, float, float, float]) -> Image.Image:
+    """The picture with a box (left, top, right, bottom) drawn on it, to be seen on light and on dark."""
+    from PIL import ImageDraw
+
+    draw = ImageDraw.Draw(picture)
+    width = max(1, round(max(picture.size) / 300))
+    corners = [round(side) for side in box]
+    for colour, w in (("black", 3 * width), ("white", width)):
+        inset = (3 * width - w) // 2
+        draw.rectangle(
+            [corners[0] + inset, corners[1] + inset, corners[2] - inset, corners[3] - inset], None, colour, w
+        )
+    return picture
+
+
 def outside_of(size: tuple[int, ...], seen: tuple[float, float, float, float] | None) -> Array:
     """True where the pixel's centre lies outside what the model saw, (H, W, 1)."""
     top, left, bottom, right = seen or (0, 0, size[0], size[1])

@@ -17,6 +17,7 @@ _GAP = 8
 _LANDSCAPE = 1.5
 _AXES = ("image", "target", "layer", "method")
 _NO_LAYER = "input"
+_PHOTO = ("photo",)
 
 
 def explanation_sheet(heatmaps: Sequence[Heatmap], **look: Any) -> Image.Image:
@@ -31,7 +32,11 @@ def explanation_sheet(heatmaps: Sequence[Heatmap], **look: Any) -> Image.Image:
     # Methods read best down the side; of the rest, what varies most.
     down = "method" if "method" in varying else max(varying, key=lambda axis: len(axes[axis]))
     across = [axis for axis in varying if axis != down]
-    cells = {(_key(h, down), tuple(_key(h, axis) for axis in across)): h for h in heatmaps}
+    cells: dict[tuple[Any, tuple[Any, ...]], Heatmap] = {}
+    for h in heatmaps:
+        cell = cells.setdefault((_key(h, down), tuple(_key(h, axis) for axis in across)), h)
+        if cell.raw.shape != h.raw.shape or bool((cell.raw != h.raw).any()):
+            return _in_rows(heatmaps, varying, **look)  # two functions of one name, say, would share a tile
     if "layer" in across:
         cells = _without_input(cells, across.index("layer"))
     columns = list(dict.fromkeys(column for _, column in cells))
@@ -46,7 +51,7 @@ def _varies(axis: str, axes: dict[str, list[Any]], heatmaps: Sequence[Heatmap]) 
     if axis == "layer":  # methods that look at no layer aren't another layer
         return len(set(axes[axis]) - {_NO_LAYER}) > 1
     if axis == "target":  # the predicted class of each image is one question
-        return len({(id(h.picture), h.target) for h in heatmaps}) > len(axes["image"])
+        return len({(id(h.picture), _key(h, axis)) for h in heatmaps}) > len(axes["image"])
     return len(axes[axis]) > 1
 
 
@@ -78,14 +83,17 @@ def _grid(
     from PIL import Image, ImageDraw
 
     tile = 176 if len(rows) * len(columns) > 12 else 240
+    pictures = {id(h.picture): h.picture for h in heatmaps}
     drawn = {key: fit(h.overlay(**look), tile) for key, h in cells.items()}
+    if down == "image":
+        columns, heads = [_PHOTO, *columns], ["photo", *heads]
+        drawn |= {(row, _PHOTO): fit(Image.fromarray(pictures[row].pixels), tile) for row in rows}
     width = max(picture.width for picture in drawn.values())
     height = max(picture.height for picture in drawn.values())
     side = 130
     block_width = side + len(columns) * (width + _GAP)
     blocks = _blocks(len(rows), height + _GAP, block_width)
     per_block = math.ceil(len(rows) / blocks)
-    pictures = {id(h.picture): h.picture for h in heatmaps}
     alone = next(iter(pictures.values())) if len(pictures) == 1 else None
     top = MARGIN + (96 if alone is not None else 0) + 24
     if photos:
@@ -150,7 +158,7 @@ def _blocks(rows: int, row_height: float, block_width: float) -> int:
 def _key(heatmap: Heatmap, axis: str) -> Any:
     keys = {
         "image": id(heatmap.picture),
-        "target": heatmap.target,
+        "target": (heatmap.target, heatmap.index),  # two classes may share a name
         "layer": heatmap.layer,
         "method": heatmap.method.name,
     }

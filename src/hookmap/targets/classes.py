@@ -1,16 +1,17 @@
-"""What is being explained: one scalar per image, read from the model's output."""
+"""Targets that are about classes."""
 
 from __future__ import annotations
 
 import difflib
 import re
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, Protocol, TypeAlias, runtime_checkable
 
 from torch import Tensor
 
 from hookmap.errors import TargetError
+from hookmap.outputs import class_scores
 
 PREDICTED = "predicted"
 """The word for each image's own top-1 class."""
@@ -25,7 +26,10 @@ class Target(Protocol):
         ...
 
 
-TargetSpec: TypeAlias = "str | int | Callable[[Any], Tensor]"
+Goal: TypeAlias = Callable[[Any], Tensor]
+"""A target whose words are looked up; of words, only "predicted" is left."""
+
+TargetSpec: TypeAlias = "str | int | Goal"
 
 
 @dataclass(frozen=True)
@@ -104,38 +108,24 @@ class Contrast:
 
     def __call__(self, output: Any) -> Tensor:
         """Differences of scores ``(B,)``."""
-        this, that = (resolve(spec, None) for spec in (self.this, self.that))
-        return self.of(this(output), that(output))
+        this, that = (spec if callable(spec) else Class(spec) for spec in (self.this, self.that))
+        return self.difference(this(output), that(output))
 
-    def of(self, this: Tensor, that: Tensor) -> Tensor:
+    def difference(self, this: Tensor, that: Tensor) -> Tensor:
         """The contrast of two targets' scores."""
         return this - that
 
     def __str__(self) -> str:
-        return f"{_first_name(self.this)} rather than {_first_name(self.that)}"
+        this, that = (
+            spec if isinstance(spec, str) else f"class {spec}" if isinstance(spec, int) else name_of(spec)
+            for spec in (self.this, self.that)
+        )
+        return f"{this.split(',')[0]} rather than {that.split(',')[0]}"
 
 
-def class_scores(output: Any) -> Tensor:
-    """The ``(B, K)`` class scores in a model's output: the tensor, ``.logits``, ``["logits"]`` or the first.
-
-    Raises:
-        TargetError: if there's no such tensor, with what to pass instead.
-    """
-    scores = output
-    if not isinstance(scores, Tensor):
-        if hasattr(output, "logits"):
-            scores = output.logits
-        elif isinstance(output, dict):
-            scores = output.get("logits", next(iter(output.values()), None))
-        elif isinstance(output, (tuple, list)) and output:
-            scores = output[0]
-    if isinstance(scores, Tensor) and scores.ndim == 2:
-        return scores
-    got = f"shape {tuple(scores.shape)}" if isinstance(scores, Tensor) else f"a {type(output).__name__}"
-    raise TargetError(
-        f"the model's output is {got}, expected class scores (B, classes); pass target= a function of the "
-        "output that gives one score per image, (B,)"
-    )
+def name_of(target: Goal) -> str:
+    """How a target is called in results."""
+    return getattr(target, "__name__", None) or str(target)
 
 
 def find_class(word: str, labels: Sequence[str] | None) -> Class:
@@ -177,33 +167,3 @@ def find_class(word: str, labels: Sequence[str] | None) -> Class:
 
 def _plain(text: str) -> str:
     return re.sub(r"[\s_\-]+", " ", text).strip().casefold()
-
-
-def resolve(spec: TargetSpec, labels: Sequence[str] | None) -> Callable[[Any], Tensor]:
-    """A target from what the user wrote: an index, a label, ``"predicted"``, or a target whose words are looked up.
-
-    Raises:
-        TargetError: for other types and words that no class is called.
-    """
-    if isinstance(spec, bool) or not (isinstance(spec, (str, int)) or callable(spec)):
-        raise TargetError(f"a target was given as {type(spec).__name__}; expected an index, a label or a function")
-    if isinstance(spec, (str, int)):
-        return Class(PREDICTED) if spec == PREDICTED else find_class(str(spec), labels)
-    if isinstance(spec, Contrast):
-        return replace(spec, this=resolve(spec.this, labels), that=resolve(spec.that, labels))
-    if isinstance(spec, Class) and spec.label is None and spec.index != PREDICTED:
-        found = find_class(str(spec.index), labels)
-        return replace(spec, index=found.index, label=found.label)
-    return spec
-
-
-def name_of(target: Callable[[Any], Tensor]) -> str:
-    """How a target is called in results."""
-    if isinstance(target, (Class, Contrast)):
-        return str(target)
-    return getattr(target, "__name__", None) or str(target)
-
-
-def _first_name(spec: TargetSpec) -> str:
-    name = spec if isinstance(spec, str) else f"class {spec}" if isinstance(spec, int) else name_of(spec)
-    return name.split(",")[0]

@@ -1,0 +1,66 @@
+"""From what the user wrote to a target."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any, cast
+
+from hookmap.errors import TargetError
+from hookmap.targets.classes import PREDICTED, Class, Contrast, Goal, TargetSpec, find_class
+from hookmap.targets.places import Box, Detection, Everywhere, Point
+
+_PLACE = re.compile(r"\s*(box|point|everywhere)\s*(?::\s*(.*))?", re.IGNORECASE)
+
+
+def resolve(spec: TargetSpec, labels: Sequence[str] | None) -> Goal:
+    """A target from an index, a label, ``"predicted"``, a place in words, or a target whose words are looked up.
+
+    Places in words are ``"box:2"`` (a detection by its number), ``"box:10,20,200,180"``, ``"point:120,80"`` and
+    ``"everywhere"``.
+
+    Raises:
+        TargetError: for other types and words that no class is called.
+
+    >>> resolve("point:120,80", None), resolve("box:2", None)
+    (Point(x=120.0, y=80.0, of=None), Detection(number=2))
+    """
+    if isinstance(spec, bool) or not (isinstance(spec, (str, int)) or callable(spec)):
+        raise TargetError(f"a target was given as {type(spec).__name__}; expected an index, a label or a function")
+    if isinstance(spec, str) and (place := _place(spec)) is not None:
+        return place
+    if isinstance(spec, (str, int)):
+        return Class(PREDICTED) if spec == PREDICTED else find_class(str(spec), labels)
+    if isinstance(spec, Contrast):
+        return replace(spec, this=resolve(spec.this, labels), that=resolve(spec.that, labels))
+    if isinstance(spec, Class) and spec.label is None and spec.index != PREDICTED:
+        found = find_class(str(spec.index), labels)
+        return replace(spec, index=found.index, label=found.label)
+    if getattr(spec, "of", None) is not None:
+        unresolved: Any = spec
+        return cast(Goal, replace(unresolved, of=resolve(unresolved.of, labels)))
+    return spec
+
+
+def _place(words: str) -> Goal | None:
+    match = _PLACE.fullmatch(words)
+    if match is None or (match[2] is None) != (match[1].casefold() == "everywhere"):
+        return None
+    if match[2] is None:
+        return Everywhere()
+    try:
+        numbers = [float(part) for part in match[2].split(",")]
+    except ValueError:
+        numbers = []
+    if match[1].casefold() == "point" and len(numbers) == 2:
+        return Point(numbers[0], numbers[1])
+    if match[1].casefold() == "box" and len(numbers) == 1 and numbers[0] >= 0 and numbers[0].is_integer():
+        return Detection(int(numbers[0]))
+    if match[1].casefold() == "box" and len(numbers) == 4:
+        left, top, right, bottom = numbers
+        return Box(left, top, right, bottom)
+    raise TargetError(
+        f"{words!r} is no place; expected box:NUMBER of a detection, box:LEFT,TOP,RIGHT,BOTTOM or point:X,Y in pixels "
+        "of the picture"
+    )
