@@ -35,10 +35,10 @@ _NEEDS = {
     "magnitudes": "gradient and tangent of every layer",
     "cam_of": "gradient on crops",
     "head": "a plain linear head",
-    "gradient": "gradient",
     "ablated": "the tail, once per channel",
     "replay": "the tail, once per place",
     "probe": "masked copies",
+    "gradient": "gradient",
     "activation": "activation",
 }
 _FAMILIES = {
@@ -86,7 +86,7 @@ def page(costs: dict[str, float]) -> str:
 
 
 def _row(method: Method, cost: float | None) -> str:
-    picture = f"![{method.title}](images/methods/{method.name}.jpg)"
+    picture = "" if cost is None else f"![{method.title}](images/methods/{method.name}.jpg)"
     needs = next((text for word, text in _NEEDS.items() if word in method.needs), "nothing")
     # Which order of magnitude it is can be told from one run; more digits can't.
     price = "" if cost is None else f"{cost:.2g}" if cost < 10 else f"{float(f'{cost:.1g}'):,.0f}"
@@ -113,7 +113,11 @@ def measure() -> dict[str, float]:
     for method in METHODS.values():
         layer = HEAD_LAYER if "head" in method.needs else LAYER
         explain = partial(lens.explain, picture, layer=layer, method=method.name, progress=False)
-        _seen(explain(budget=1000)[0]).save(PICTURES / f"{method.name}.jpg", quality=88)
+        try:
+            shown = explain(budget=1000)[0]
+        except hm.TargetError:  # it isn't for classifiers
+            continue
+        _seen(shown).save(PICTURES / f"{method.name}.jpg", quality=88)
         first = _seconds(explain)
         costs[method.name] = (
             statistics.median([_seconds(explain) for _ in range(9)] if first < 1 else [first]) / forward

@@ -72,6 +72,7 @@ CASES = [
     ("torchvision/efficientnet_b0", (224, 224), "features", "NCHW 7x7"),
     ("torchvision/convnext_tiny", (224, 224), "features", "NCHW 7x7"),
     ("torchvision/regnet_y_400mf", (224, 224), "trunk_output", "NCHW 7x7"),
+    ("torchvision/squeezenet1_1", (224, 224), "features", "NCHW 13x13"),  # not the scores per place that follow
     ("torchvision/swin_t", (224, 288), "norm", "NHWC 7x9"),
     ("torchvision/swin_v2_t", (256, 256), "norm", "NHWC 8x8"),
     ("torchvision/maxvit_t", (224, 224), "blocks.3", "NCHW 7x7"),
@@ -84,6 +85,7 @@ CASES = [
     ("timm/vit_small_patch14_reg4_dinov2", (518, 518), "blocks.11.norm1", "tokens 5+37x37"),
     ("timm/vit_small_patch16_dinov3", (256, 192), "norm", "tokens 5+16x12"),
     ("timm/beit_base_patch16_224", (224, 224), "blocks.11", "tokens 1+14x14"),
+    ("timm/convit_tiny", (224, 224), "blocks.11.norm1", "tokens 1+14x14"),
     ("timm/mixer_s32_224", (224, 224), "norm", "tokens 7x7"),
     ("timm/cait_xxs24_224", (224, 224), "blocks", "tokens 14x14"),
     ("timm/swin_tiny_patch4_window7_224", (224, 224), "norm", "NHWC 7x7"),
@@ -164,6 +166,14 @@ def test_to_grid_is_the_plain_rearrangement() -> None:
 )
 def test_reading_shapes(shape: tuple[int, ...], field: tuple[int, int], expected: str) -> None:
     assert str(read_layout(shape, field)) == expected
+
+
+def test_what_ran_before_decides() -> None:
+    """Where grids are known: a series is told from tokens, and a sequence isn't taken for tokens with a prefix."""
+    assert str(read_layout((1, 8, 100), (200,), grids=[(100,)])) == "NCL 100"
+    assert str(read_layout((1, 101, 8), (200,), grids=[(100,)])) == "tokens 1+100"
+    assert read_layout((1, 16, 10), (24, 32), grids=[(12, 16)]) is None
+    assert str(read_layout((1, 49, 64), (224, 224), grids=[(14, 14)])) == "tokens 7x7"
 
 
 def test_an_unreadable_layer_says_what_to_pass(resnet: nn.Module) -> None:

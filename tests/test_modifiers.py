@@ -213,7 +213,10 @@ def test_what_speaks_against_a_class_is_drawn_in_a_colour_of_its_own() -> None:
     ("how", "sentence"),
     [
         ({"part": "both"}, "part is 'both'; expected one of positive, negative, signed"),
-        ({"fuse": "median"}, "there's no fusion 'median' of layers; use one of sum, mean, max, product, layercam"),
+        (
+            {"fuse": "median"},
+            "there's no fusion 'median' of layers; use one of sum, last, mean, max, product, layercam",
+        ),
     ],
 )
 def test_what_there_is_not_is_said(how: dict[str, Any], sentence: str) -> None:

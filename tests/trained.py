@@ -48,7 +48,7 @@ class FastestDet(hm.Adapter):
 class CenterFace(hm.Adapter):
     """A heatmap of face centres at a quarter of the input's size."""
 
-    levels: Sequence[str] = []
+    levels: Sequence[str] = ["Add_10"]  # the neck, at a sixteenth of the input's size
 
     def forward(self, x: Tensor) -> hm.Detections:
         heat, scale, offset, _ = self.plain(x * 255)

@@ -23,17 +23,37 @@ from hookmap.geometry import Geometry
 from hookmap.heatmap import Explanation, Heatmap
 from hookmap.images import Picture
 from hookmap.layouts import Layout
-from hookmap.lens import Lens, Prediction
+from hookmap.lens import Lens
 from hookmap.methods import method
 from hookmap.models.adapter import Adapter
-from hookmap.outputs import Detections, Kept, keep_best
+from hookmap.models.embedding import Embedder
+from hookmap.models.image_text import ImageText
+from hookmap.outputs import Detections, Embeddings, Kept, keep_best
+from hookmap.predictions import Prediction
 from hookmap.preprocessing import Preprocessing
-from hookmap.targets import Box, Class, Contrast, Detection, Everywhere, Mask, Point, Probability, ReST
+from hookmap.targets import (
+    Binary,
+    Box,
+    Class,
+    Contrast,
+    Detection,
+    Everywhere,
+    Likeness,
+    Mask,
+    PerImage,
+    Point,
+    Probability,
+    Regression,
+    ReST,
+    Similarity,
+    Text,
+)
 
 __version__ = "0.1.0"
 
 __all__ = [
     "Adapter",
+    "Binary",
     "Box",
     "Class",
     "Concepts",
@@ -41,6 +61,8 @@ __all__ = [
     "Detection",
     "Detections",
     "DisconnectedError",
+    "Embedder",
+    "Embeddings",
     "Everywhere",
     "Explanation",
     "FeatureMaps",
@@ -49,19 +71,25 @@ __all__ = [
     "HookmapError",
     "HookmapWarning",
     "ImageError",
+    "ImageText",
     "Kept",
     "LayerError",
     "Layout",
     "Lens",
+    "Likeness",
     "Mask",
     "ModelError",
+    "PerImage",
     "Picture",
     "Point",
     "Prediction",
     "Preprocessing",
     "Probability",
     "ReST",
+    "Regression",
+    "Similarity",
     "TargetError",
+    "Text",
     "capture",
     "keep_best",
     "method",

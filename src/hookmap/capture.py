@@ -19,7 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from hookmap.errors import DisconnectedError, HookmapWarning, LayerError, ModelError, TargetError
-from hookmap.hooks import REGISTRATION, check_hookable
+from hookmap.hooks import REGISTRATION, check_hookable, register
 from hookmap.matching import LayerSpec, match_layers
 from hookmap.nests import map_tensors
 from hookmap.replay import Inputs, Replay, rerun
@@ -299,7 +299,7 @@ class Capture(Mapping[str, Record]):
             stack.callback(handle.remove)
             for name, record in self._records.items():
                 if name != INPUT:
-                    stack.callback(record.module.register_forward_hook(self._hook(record)).remove)
+                    stack.callback(register(record.module, self._hook(record)).remove)
             stack.callback(self._model.register_forward_hook(self._end_run).remove)
 
     def _release_graph(self) -> None:
@@ -355,15 +355,17 @@ def capture(
         # Order matters: leaving inference mode resets the gradient mode, so it is entered first.
         if torch.is_inference_mode_enabled():
             stack.enter_context(torch.inference_mode(False))
-        if gradients:
-            _check_parameters(model)
         stack.enter_context(torch.no_grad())
         stack.callback(seen._release_graph)
         # Under no_grad, autocast caches weights cast without a graph: a training step must not find them.
         if any(torch.is_autocast_enabled(kind) for kind in ("cpu", "cuda")):
             stack.callback(torch.clear_autocast_cache)
         seen._register(stack)
-        yield seen
+        try:
+            yield seen
+        except RuntimeError:
+            _check_parameters(model)
+            raise
 
 
 def _matched(model: nn.Module, layers: LayerSpec) -> dict[str, nn.Module]:
@@ -379,7 +381,7 @@ def _check_parameters(model: nn.Module) -> None:
         raise ModelError(
             "the model's parameters were created inside torch.inference_mode(), so nothing can be "
             "differentiated; build or load the model outside of it"
-        )
+        ) from None
 
 
 def _stacked(column: Sequence[Tensor | None], tensor: Tensor, scores: Tensor) -> Tensor:

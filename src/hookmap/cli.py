@@ -37,6 +37,8 @@ Labels = Annotated[Path | None, typer.Option(help="Text file with one class name
 Device = Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1, mps; by default the best there is.")]
 BatchSize = Annotated[int, typer.Option(min=1, help="Images per forward pass.")]
 DEFAULT_MODEL = "efficientnet_lite0"
+DEFAULT_METHOD = "{method}"
+PICTURES = {".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff", ".gif"}
 
 
 @app.command()
@@ -47,7 +49,12 @@ def explain(
     ] = None,
     target: Annotated[
         list[str] | None,
-        typer.Option("--target", "-t", help="Class index or label; repeatable. Default: top-1."),
+        typer.Option(
+            "--target",
+            "-t",
+            help="Class index or label; box:2 (a detection), box:L,T,R,B, point:X,Y, everywhere; repeatable. "
+            "Default: the predicted class, or all detections.",
+        ),
     ] = None,
     layer: Annotated[
         list[str] | None,
@@ -55,7 +62,9 @@ def explain(
     ] = None,
     method: Annotated[
         list[str] | None,
-        typer.Option("--method", help="Method, or all; repeatable. See `hookmap methods`. Default: gradcam."),
+        typer.Option(
+            "--method", help="Method, or all; repeatable. See `hookmap methods`. Default: gradcam, for detectors odam."
+        ),
     ] = None,
     versus: Annotated[list[str] | None, typer.Option(help="Why the target rather than this class; repeatable.")] = None,
     part: Annotated[str | None, typer.Option(help="positive, negative (what speaks against) or signed.")] = None,
@@ -74,6 +83,7 @@ def explain(
     labels: Labels = None,
     device: Device = None,
     precision: Annotated[str, typer.Option(help="fp32, or bf16 or fp16: faster where the hardware has it.")] = "fp32",
+    each: Annotated[bool, typer.Option("--each", help="Also one file per heatmap, beside the sheet.")] = False,
     compile: Annotated[bool, typer.Option("--compile", help="Through torch.compile; for many images.")] = False,
     batch_size: BatchSize = 16,
     colormap: Annotated[str | None, typer.Option(help="A matplotlib colour map, e.g. inferno, viridis, jet.")] = None,
@@ -96,6 +106,7 @@ def explain(
       hookmap explain dog.jpg -m net.py:build --weights best.pt --labels names.txt
     """
     from hookmap.errors import ImageError
+    from hookmap.heatmap import Explanation
     from hookmap.images import load
     from hookmap.targets import PREDICTED, Contrast
 
@@ -106,13 +117,12 @@ def explain(
     asked: list[Any] = list(target or [PREDICTED])
     if versus:
         asked = [Contrast(this, that) for this in asked for that in versus]
-    methods = method or ["gradcam"]
-    if "all" in methods and budget is None:
+    if method and "all" in method and budget is None:
         budget = 256
     how: dict[str, Any] = {"part": part, "fuse": fuse, "aug_smooth": aug_smooth, "noise_smooth": noise_smooth}
     how |= {"eigen_smooth": eigen_smooth, "seed": seed, "budget": budget, "batch_size": batch_size}
     how |= {"progress": len(images) <= batch_size}
-    places = _places(images, output, "_".join(methods))
+    places = _places(images, output, "_".join(method) if method else DEFAULT_METHOD)
     failed = 0
     for some in _chunks(list(zip(images, places, strict=True)), batch_size):
         good: list[tuple[Any, Path]] = []
@@ -124,11 +134,17 @@ def explain(
                 _complain(str(error))
         if not good:
             continue
-        found = lens.explain([picture for picture, _ in good], asked, layer, methods, **how)
-        each = len(found) // len(good)
-        for i, (picture, place) in enumerate(good):
-            mine = found[i * each : (i + 1) * each]
+        found = _explained(lens, [picture for picture, _ in good], asked, layer, method, how)
+        for picture, place in good:
+            mine = Explanation([heatmap for heatmap in found if heatmap.picture is picture])
+            if not mine:
+                failed += 1
+                continue
+            place = place.with_name(place.name.replace(DEFAULT_METHOD, mine[0].method.name))
             mine.save(place, **look)
+            if each and len(mine) > 1:
+                for number, heatmap in enumerate(mine):
+                    heatmap.save(place.with_stem(f"{place.stem}_{number}"), **look)
             named = ", ".join(dict.fromkeys(h.title for h in mine))
             where = ", ".join(dict.fromkeys(h.layer for h in mine))
             _out.print(
@@ -237,7 +253,7 @@ def layers(
 def models(
     pattern: Annotated[str | None, typer.Argument(help="Only names that hold this.", show_default=False)] = None,
 ) -> None:
-    """List models that load by name, and whether their weights are on this disk.
+    """List models that load by name, what each can be asked, and whether its weights are on this disk.
 
     [dim]Example[/]
 
@@ -247,9 +263,9 @@ def models(
 
     from hookmap.models import available
 
-    table = Table("name", "library", "weights", box=None, header_style="bold", pad_edge=False)
+    table = Table("name", "library", "weights", "gives", box=None, header_style="bold", pad_edge=False)
     for entry in available(pattern):
-        table.add_row(entry.name, entry.library, entry.weights)
+        table.add_row(entry.name, entry.library, entry.weights, entry.gives)
     if not table.row_count:
         _complain(f"no model's name holds {pattern!r}; `hookmap models` without a word lists all")
         raise typer.Exit(1)
@@ -345,6 +361,21 @@ def _lens(
     return hm.Lens(model, weights=weights, pretrained=pretrained, labels=names, device=device, **how)
 
 
+def _explained(
+    lens: Lens, pictures: list[Any], asked: list[Any], layer: list[str] | None, methods: Any, how: dict[str, Any]
+) -> list[Any]:
+    """Heatmaps of all pictures; one that can't be asked this (nothing was detected in it) doesn't stop the others."""
+    from hookmap.errors import TargetError
+
+    try:
+        return list(lens.explain(pictures, asked, layer, methods, **how))
+    except TargetError as error:
+        if len(pictures) == 1:
+            _complain(f"{pictures[0].name}: {error}")
+            return []
+    return [heatmap for one in pictures for heatmap in _explained(lens, [one], asked, layer, methods, how)]
+
+
 def _number(text: str) -> float | str:
     try:
         return float(text)
@@ -355,8 +386,12 @@ def _number(text: str) -> float | str:
 def _places(images: list[Path], output: Path | None, suffix: str, *, folders: bool = False) -> list[Path]:
     """Where each image's result goes; stems that collide are numbered."""
     ending = "" if folders else ".png"
-    if output is not None and len(images) == 1 and (folders or output.suffix):
+    if output is not None and len(images) == 1 and (folders or (output.suffix and not output.is_dir())):
         return [output]
+    if output is not None and len(images) > 1 and not folders and output.suffix.lower() in PICTURES:
+        from hookmap.errors import HookmapError
+
+        raise HookmapError(f"-o {output} is one file and {len(images)} images came; pass a folder")
     folder = output or Path()
     places: list[Path] = []
     for image in images:

@@ -10,13 +10,13 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from hookmap.capture import INPUT, Capture, capture
 from hookmap.errors import DisconnectedError, HookmapError, LayerError, TargetError
 from hookmap.execution import Execution, copies_at_once
 from hookmap.fullgradients import full_gradients
 from hookmap.goals import Goals
+from hookmap.hooks import plain_attention
 from hookmap.layers import Trace
 from hookmap.layouts import Layout
 from hookmap.methods import METHODS, Method
@@ -87,7 +87,10 @@ class Evidence:
         self._needs = frozenset[str]().union(*(method.needs for method in methods))
         self._pin = pin
         self._transforms = [m for m in methods if m.score is not None]
+        self._undefined: dict[str, TargetError] = {}
+        self._straight: RuntimeError | None = None
         self._maps: dict[tuple[str, str | None], Tensor] = {}
+        self._shares: dict[int, tuple[list[Tensor], list[Tensor]]] = {}
         self._cache: dict[Any, Tensor] = {}
         self._same: dict[str, set[str]] = {}
         try:
@@ -107,20 +110,42 @@ class Evidence:
         # Compiled code can't be differentiated twice.
         model = self._execution.model if "curvature" in self._needs else self._execution.module(names)
         # Nor can fused attention.
-        attention = sdpa_kernel(SDPBackend.MATH) if "curvature" in self._needs else nullcontext()
+        attention = plain_attention() if "curvature" in self._needs else nullcontext()
         with capture(model, names, gradients=gradients) as seen, torch.set_grad_enabled(False), attention:
             with self._execution.casting(self._x):
                 output = model(self._x)
             with torch.set_grad_enabled(gradients):
                 self.goals = self._pin(output)
                 rows = self.goals.scores(output)
+                if rows.shape[1] != len(self._x):
+                    raise TargetError(
+                        f"a target gave {rows.shape[1]} scores for {len(self._x)} images; expected one per image, (B,)"
+                    )
                 if gradients:
-                    others = [self.goals.transformed(output, m.score, m.name) for m in self._transforms if m.score]
-                    seen.differentiate(torch.cat([rows, *others]))
+                    seen.differentiate(torch.cat([rows, *self._transformed(output)]))
                 if "curvature" in self._needs:
-                    seen.curve(rows)
+                    try:
+                        seen.curve(rows)
+                    except torch.OutOfMemoryError:
+                        raise
+                    except RuntimeError as error:  # not every operation can be differentiated twice
+                        self._straight = error
         self.scores = rows.detach()
         self._seen: Capture = seen
+
+    def _transformed(self, output: Any) -> list[Tensor]:
+        """The scores of methods that differentiate others than the targets' own; those that can't be are noted."""
+        scores, defined = [], []
+        for method in self._transforms:
+            assert method.score is not None
+            try:
+                scores.append(self.goals.transformed(output, method.score, method.name))
+            except TargetError as error:
+                self._undefined[method.name] = error
+            else:
+                defined.append(method)
+        self._transforms = defined
+        return scores
 
     # ---------------------------------------------------------------- maps
 
@@ -131,12 +156,20 @@ class Evidence:
             self._maps[key] = self._computed(method, layer)
         return self._maps[key]
 
+    def calls(self, layer: str) -> int:
+        """How often a layer ran; maps are of its last call."""
+        return len(self._seen[layer].calls) if self._needs & _FROM_A_PASS else 1
+
     def same(self, layer: str) -> set[str]:
         """Names of methods that gave one and the same map at this layer because its gradient is the same everywhere."""
         return self._same.get(layer, set())
 
     def _computed(self, method: Method, layer: str | None) -> Tensor:
         count, batch = self.scores.shape
+        if method.name in self._undefined:
+            raise self._undefined[method.name]
+        if method.objects:
+            self.goals.check_objects(method.name)
         if method.uniform and layer is not None and method.score is None and self._is_uniform(layer):
             other = METHODS[method.uniform]
             self._same.setdefault(layer, {other.name}).add(method.name)
@@ -164,11 +197,17 @@ class Evidence:
 
     def activation(self, layer: str) -> Tensor:
         """``(B, C, *grid)``, float32 at least."""
-        return self._kept("activation", layer, lambda: self._grid(layer, self._seen[layer].activation))
+        return self._kept("activation", layer, lambda: self._grid(layer, self._seen[layer].calls[-1].activation))
 
     def gradient(self, layer: str) -> Tensor:
         """Of all targets, then of the transformed scores, ``(R, B, C, *grid)``."""
-        return self._kept("gradient", layer, lambda: self._grid(layer, self._seen[layer].gradient))
+        return self._kept("gradient", layer, lambda: self._grid(layer, self._gradient(layer)))
+
+    def _gradient(self, layer: str) -> Tensor:
+        call = self._seen[layer].calls[-1]
+        if next(iter(call.activations)) not in call.gradients:
+            raise DisconnectedError(f"the target doesn't depend on layer {layer!r}; pass a layer that leads to it")
+        return call.gradient
 
     def _kept(self, word: str, layer: str, take: Callable[[], Tensor]) -> Tensor:
         if (word, layer) not in self._cache:
@@ -202,6 +241,10 @@ class Evidence:
         if word == "gradient":
             return self._rows(method, layer).flatten(0, 1)
         if word == "curvature":
+            if self._straight is not None:
+                raise LayerError(
+                    f"{method.name} needs second derivatives, and this model has none ({self._straight}); take gradcam"
+                ) from self._straight
             curvature = next(iter(self._seen[layer].calls[-1].curvatures.values()))
             return self._grid(layer, curvature).flatten(0, 1)
         if word == "moments":
@@ -240,19 +283,14 @@ class Evidence:
         )
 
     def _full_gradients(self, sample: int) -> tuple[list[Tensor], list[Tensor]]:
-        key = "full gradients", sample
-        if key not in self._shares:
-            self._shares[key] = full_gradients(
+        if sample not in self._shares:
+            self._shares[sample] = full_gradients(
                 self._execution.model,
                 self._x[sample : sample + 1],
                 lambda output: self.goals.scores(output, sample),
                 self._traced,
             )
-        return self._shares[key]
-
-    @cached_property
-    def _shares(self) -> dict[Any, tuple[list[Tensor], list[Tensor]]]:
-        return {}
+        return self._shares[sample]
 
     @cached_property
     def _moments(self) -> dict[str, Tensor]:
@@ -266,7 +304,7 @@ class Evidence:
             noise = torch.randn(x.shape[1:], generator=generator).to(x)
             seen, _ = self._differentiated(x + deviation * noise, [*self._layouts])
             for layer in self._layouts:
-                g = self._grid(layer, seen[layer].gradient)
+                g = self._grid(layer, seen[layer].calls[-1].gradient)
                 powers = torch.stack([g, g**2, g**3], 2) / NOISY_SAMPLES
                 total[layer] = total[layer] + powers if layer in total else powers
             done(1)
@@ -342,7 +380,8 @@ class Evidence:
         for part in self.parts(len(images), what):
             seen, output = self._differentiated(images[part], [layer], sample)
             sure.append(self.goals.likely(output, sample).detach())
-            activation, gradient = (self._grid(layer, t) for t in (seen[layer].activation, seen[layer].gradient))
+            call = seen[layer].calls[-1]
+            activation, gradient = (self._grid(layer, t) for t in (call.activation, call.gradient))
             maps.append(torch.stack([gradcam(activation, one) for one in gradient]))
         return torch.cat(maps, 1), torch.cat(sure, 1)
 
@@ -365,7 +404,8 @@ class Evidence:
 
     def parts(self, count: int, what: str, layer: str | None = None) -> Iterator[slice]:
         """Indices 0..count in slices whose copies fit into memory."""
-        size = copies_at_once(self._x, self._traced, layer)
+        together = count > 1 and self._execution.takes_batches(self._x)
+        size = copies_at_once(self._x, self._traced, layer) if together else 1
         done = self._settings.track(what, count)
         for start in range(0, count, size):
             part = slice(start, min(start + size, count))

@@ -42,6 +42,7 @@ class Execution:
         self.precision: Precision = precision
         self.compile = compile
         self._compiled: dict[frozenset[str], nn.Module] = {}
+        self._batches: dict[tuple[int, ...], bool] = {}
 
     def module(self, layers: Iterable[str]) -> nn.Module:
         """The model to hook at these layers and to call."""
@@ -56,6 +57,21 @@ class Execution:
         """The block in which the model is to be called on ``x``; derivatives are taken outside of it."""
         dtype = _DTYPES.get(self.precision)
         return nullcontext() if dtype is None else torch.autocast(x.device.type, dtype)
+
+    def takes_batches(self, x: Tensor) -> bool:
+        """Whether copies of an image can run together: what was exported for one image (ONNX) often can't."""
+        key = tuple(x.shape[1:])
+        if key not in self._batches:
+            try:
+                with torch.inference_mode(), self.casting(x):
+                    self.module(())(x[:1].repeat(2, *[1] * (x.ndim - 1)))
+            except torch.OutOfMemoryError:
+                raise
+            except (RuntimeError, ValueError, IndexError, AssertionError):
+                self._batches[key] = False
+            else:
+                self._batches[key] = True
+        return self._batches[key]
 
     def for_many_passes(self, x: Tensor) -> Callable[[Tensor], Any]:
         """The model, or a copy that gives the same faster when many batches run: channels last, batch norms folded in.

@@ -4,21 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
+import torch
 from torch import Tensor
 
 from hookmap.capture import INPUT
-from hookmap.errors import HookmapError
+from hookmap.errors import HookmapError, TargetError
 from hookmap.evidence import Evidence, Settings
 from hookmap.execution import Execution
 from hookmap.goals import Goals
-from hookmap.heatmap import Heatmap, Part
+from hookmap.heatmap import Heatmap, Part, check_part
 from hookmap.layers import Trace
 from hookmap.layouts import Layout
 from hookmap.methods import Method
 from hookmap.modifiers import Fusion, Variation, augmented, check_fusion, eigen_smoothed, fused, noisy
-from hookmap.targets import Goal
+from hookmap.targets import Goal, PerImage
 from hookmap.views import View
 
 _Asked: TypeAlias = "tuple[Method, str | None]"
@@ -56,6 +57,20 @@ class Plan:
             raise HookmapError(f"noise_smooth is {self.noise_smooth}; expected how many noisy copies, 0 or more")
         if self.fuse is not None:
             check_fusion(self.fuse)
+        if self.fuse not in (None, "sum", "last") and self.part in ("negative", "signed"):
+            raise HookmapError(f"fuse={self.fuse!r} takes the positive part of each layer; for others take fuse='sum'")
+        check_part(self.part)
+
+    def for_images(self, start: int, count: int) -> Plan:
+        """The plan for ``count`` images from number ``start`` on, where targets differ from image to image."""
+        own = [one.part(start, count) if isinstance(one, PerImage) else one for one in self.targets]
+        return replace(self, targets=own)
+
+    def check(self, images: int) -> None:
+        """Raise a :class:`TargetError` if there were targets for other images than came."""
+        for one in self.targets:
+            if isinstance(one, PerImage) and len(one.targets) != images:
+                raise TargetError(f"{one} came for {images} images; pass one target per image")
 
     def with_eigen_smooth(self) -> Plan:
         """The plan with every method's feature maps smoothed."""
@@ -81,7 +96,22 @@ def explain_batch(
         traced: the model's layers.
         plan: what is asked.
         label: names a class.
+
+    Raises:
+        TargetError: for mirrored copies of a detector's input.
     """
+    if traced.form == "detections":
+        if plan.aug_smooth:
+            raise TargetError(
+                "aug_smooth mirrors the picture, and in a mirrored picture other candidates are detected; take "
+                "noise_smooth for detectors"
+            )
+        if len(batch) > 1:  # each has detections of its own
+            alone = [
+                explain_batch(execution, batch[b : b + 1], x[b : b + 1], layouts, traced, plan.for_images(b, 1), label)
+                for b in range(len(batch))
+            ]
+            return [h for found, _ in alone for h in found], [r for _, remarks in alone for r in remarks]
     geometries = [view.geometry for view in batch]
     evidence = Evidence(
         execution,
@@ -98,7 +128,8 @@ def explain_batch(
     maps = [evidence.map(method, name) for method, name in asked]
     variations = _variations(x, plan)
     for variation in variations:
-        other = Evidence(execution, variation.x, layouts, plan.methods, traced, plan.settings, pin=lambda _: goals)
+        there = goals.mirrored() if variation.mirrored else goals
+        other = Evidence(execution, variation.x, layouts, plan.methods, traced, plan.settings, pin=_as(there))
         maps = [total + variation.undo(other.map(*one)) for total, one in zip(maps, asked, strict=True)]
     if variations:
         maps = [total / (1 + len(variations)) for total in maps]
@@ -106,6 +137,10 @@ def explain_batch(
     if plan.fuse is not None and len(layouts) > 1:
         found = _fused(found, plan.fuse)
     scores = evidence.scores.tolist()
+
+    def on_pixels(raw: Tensor) -> bool:
+        return raw.shape[2:] == x.shape[2:]
+
     heatmaps = []
     for b, view in enumerate(batch):
         for t in range(len(goals)):
@@ -114,7 +149,7 @@ def explain_batch(
                 Heatmap(
                     raw=raw[t, b],
                     picture=view.picture,
-                    geometry=view.geometry if name == INPUT else view.geometry.spanning(traced.field),
+                    geometry=view.geometry if on_pixels(raw) else view.geometry.spanning(traced.field),
                     method=method,
                     layer=name,
                     target=subject.target,
@@ -128,7 +163,13 @@ def explain_batch(
                 )
                 for method, name, raw in found
             ]
-    return heatmaps, remarks + _same(evidence, layouts)
+    remarks += [f"layer {n!r} ran {k} times; this is its last call" for n in layouts if (k := evidence.calls(n)) > 1]
+    return heatmaps, [*remarks, *_same(evidence, layouts, plan.methods), *([goals.assumed] if goals.assumed else [])]
+
+
+def _as(goals: Goals) -> Callable[[Any], Goals]:
+    """Targets that are pinned already."""
+    return lambda _: goals
 
 
 def _variations(x: Tensor, plan: Plan) -> list[Variation]:
@@ -146,7 +187,9 @@ def _fused(found: Sequence[tuple[Method, str, Tensor]], how: Fusion) -> list[tup
             continue
         shape = mine[0][1].shape[:2]
         one = fused([raw.flatten(0, 1) for _, raw in mine], how)
-        result.append((method, f"{how} of {', '.join(name for name, _ in mine)}", one.reshape(*shape, *one.shape[1:])))
+        names = [name for name, _ in mine]
+        listed = ", ".join(names) if len(names) < 6 else f"{names[0]} to {names[-1]}"
+        result.append((method, f"{how} of {listed}", one.reshape(*shape, *one.shape[1:])))
     return result
 
 
@@ -156,17 +199,20 @@ def _defined(evidence: Evidence, asked: Sequence[_Asked]) -> tuple[list[_Asked],
     for method, name in asked:
         try:
             evidence.map(method, name)
-        except HookmapError as error:
+        except torch.OutOfMemoryError:
+            raise
+        except (HookmapError, RuntimeError) as error:
             remarks.append(f"{method.name} is left out: {error}")
         else:
             defined.append((method, name))
     return defined, remarks
 
 
-def _same(evidence: Evidence, layouts: Mapping[str, Layout]) -> list[str]:
+def _same(evidence: Evidence, layouts: Mapping[str, Layout], methods: Sequence[Method]) -> list[str]:
+    asked = {method.name for method in methods}
     return [
         f"at {name!r} the methods {', '.join(sorted(same))} give the same map, because the gradient is the same at all "
         "places there (only pooling and a linear head follow); it was computed once"
         for name in layouts
-        if (same := evidence.same(name))
+        if len(same := evidence.same(name) & asked) > 1
     ]

@@ -8,11 +8,10 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 from torch.autograd.forward_ad import dual_level, make_dual, unpack_dual
-from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from hookmap.capture import INPUT, capture
 from hookmap.errors import LayerError, ModelError
-from hookmap.hooks import hooked
+from hookmap.hooks import hooked, plain_attention
 from hookmap.layers import Trace
 from hookmap.layouts import Layout
 from hookmap.methods.weighting import full_precision
@@ -51,7 +50,7 @@ def full_gradients(
     names = [name for name, info in traced.layers.items() if name and name not in parents and info.calls]
     biases, rest = _biases(model, x, names, scores)
     targets: list[list[_Share]] = []
-    with capture(model, [*names, INPUT]) as seen, sdpa_kernel(SDPBackend.MATH):
+    with capture(model, [*names, INPUT]) as seen, plain_attention():
         for row, left in zip(scores(model(x)), rest, strict=True):
             seen.differentiate(row)
             at_input = next(iter(seen[INPUT].calls[0].gradients.values()), torch.zeros_like(x))
@@ -99,7 +98,7 @@ def _biases(
         return changed
 
     try:
-        with torch.no_grad(), sdpa_kernel(SDPBackend.MATH), dual_level():
+        with torch.no_grad(), plain_attention(), dual_level():
             with hooked(by_module, note):
                 output = model(make_dual(x.clone(), x.clone()))  # type: ignore[no-untyped-call]
             value, tangent = unpack_dual(scores(output))  # type: ignore[no-untyped-call]

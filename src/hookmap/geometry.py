@@ -50,7 +50,7 @@ class Geometry:
 
     def spanning(self, field: Sequence[float]) -> Geometry:
         """This geometry for grids that span ``field`` (..., h, w): more than the input where the model pads it."""
-        return replace(self, input=(field[-2], field[-1]))
+        return replace(self, input=(field[-2] if len(field) > 1 else self.input[0], field[-1]))
 
     def displayed(self, size: tuple[int, int]) -> Geometry:
         """This geometry for the original shown in another size (H, W)."""
@@ -59,16 +59,17 @@ class Geometry:
 
     def to_input(self, points: Tensor) -> Tensor:
         """Points ``(..., 2)`` as (x, y) on the original, in input coordinates."""
-        scale, offset = self._affine(points)
+        points, scale, offset = self._affine(points)
         return points * scale + offset
 
     def to_original(self, points: Tensor) -> Tensor:
         """Points ``(..., 2)`` as (x, y) on the input, in coordinates of the original."""
-        scale, offset = self._affine(points)
+        points, scale, offset = self._affine(points)
         return (points - offset) / scale
 
-    def _affine(self, like: Tensor) -> tuple[Tensor, Tensor]:
-        return like.new_tensor(self.scale[::-1]), like.new_tensor(self.offset[::-1])
+    def _affine(self, points: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        points = points if points.is_floating_point() else points.float()
+        return points, points.new_tensor(self.scale[::-1]), points.new_tensor(self.offset[::-1])
 
     @property
     def seen(self) -> tuple[float, float, float, float]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -12,8 +13,8 @@ from torch import Tensor
 from hookmap.errors import TargetError
 from hookmap.geometry import Geometry
 from hookmap.outputs import Detections, class_scores, dense_scores
-from hookmap.targets import PREDICTED, Class, Contrast, Goal, Place, name_of
-from hookmap.targets.pinning import Pinned, pin_to_detections, pin_to_region
+from hookmap.targets import PREDICTED, Binary, Class, Contrast, Goal, PerImage, Place, Regression, name_of
+from hookmap.targets.pinning import CandidateScore, Pinned, RegionScore, pin_to_detections, pin_to_region
 
 
 @dataclass(frozen=True)
@@ -65,28 +66,35 @@ class Goals:
         self._label = label
         self.predicted: Tensor | None = None
         self.probabilities: Tensor | None = None
+        self.assumed = ""
+        self._logits: Tensor | None = None
+        self._sides: Tensor | None = None
         self.goals: list[Goal | _Each] = list(goals)
+        for goal in goals:
+            if isinstance(goal, PerImage) and geometries and len(goal.targets) != len(geometries):
+                raise TargetError(f"{goal} came for {len(geometries)} images; pass one target per image")
         dense = dense_scores(output)
         if isinstance(output, Detections):
             if len(output.boxes) != 1:
                 raise TargetError("detections are explained one image at a time; pass batch_size=1")
             self.goals = [
                 pinned
-                for goal in goals
+                for goal in (_each(some, 1)[0] for some in goals)
                 for pinned in (
                     pin_to_detections(goal, output, geometries[0], label) if _speaks_of_classes(goal) else [goal]
                 )
             ]
         elif dense is not None:
             self.goals = [
-                _Each([pin_to_region(goal, dense, b, geometry) for b, geometry in enumerate(geometries)])
-                if _speaks_of_classes(goal)
+                _Each([_in_region(one, dense, b, geometries[b]) for b, one in enumerate(_each(goal, len(geometries)))])
+                if _speaks_of_classes(goal) or isinstance(goal, PerImage)
                 else goal
                 for goal in goals
             ]
         else:
+            self.goals = [_Each([*_each(goal, 0)]) if isinstance(goal, PerImage) else goal for goal in goals]
             for goal in goals:
-                if isinstance(goal, Place):
+                if any(isinstance(one, Place) for one in _each(goal, 1)):
                     raise TargetError(f"{goal} is a place, and this model's output has none: it gives one per image")
             self._pin_classes(output)
 
@@ -98,6 +106,19 @@ class Goals:
                 raise
             return
         self.predicted, self.probabilities = logits.argmax(1), _distribution(logits)
+        self._logits = logits
+        if logits.shape[1] == 1 and any(_asks_for_predicted(goal) for goal in self.goals):
+            self._sides = torch.where(logits[:, 0] < 0, -1.0, 1.0)
+            self.assumed = (
+                "the model gives one number per image, which is read as the logit of yes or no; pass "
+                "target=hm.Regression() if it is a value, hm.Binary() if it is what you mean"
+            )
+
+    def mirrored(self) -> Goals:
+        """The same targets for the mirrored batch: regions change sides."""
+        other = copy.copy(self)
+        other.goals = [_Each([_flipped(one) for one in g.goals]) if isinstance(g, _Each) else g for g in self.goals]
+        return other
 
     def __len__(self) -> int:
         return len(self.goals)
@@ -118,12 +139,24 @@ class Goals:
         Raises:
             TargetError: if a target isn't the logit of a class; ``what`` needs it.
         """
-        plain = [goal for goal in self.goals if type(goal) is Class]
+        rows = []
         for goal in self.goals:
-            if self.predicted is None or type(goal) is not Class:
-                name = "a place" if isinstance(goal, (_Each, Pinned)) else repr(name_of(goal))
-                raise TargetError(f"{what} is defined for classes of whole images, and the target {name} isn't one")
-        return torch.stack([self._classes(goal) for goal in plain])
+            each = goal.goals if isinstance(goal, _Each) else [goal]
+            for one in each:
+                if self.predicted is None or type(one) is not Class or self._turned(one) is not None:
+                    name = "a place" if isinstance(one, Pinned) else repr(name_of(one))
+                    raise TargetError(f"{what} is defined for classes of whole images, and the target {name} isn't one")
+            columns = [self._classes(one) for one in each if isinstance(one, Class)]
+            own = isinstance(goal, _Each)
+            rows.append(torch.stack([c[b] for b, c in enumerate(columns)]) if own else columns[0])
+        return torch.stack(rows)
+
+    def check_objects(self, what: str) -> None:
+        """Raise a :class:`TargetError` if a target isn't a detected object; ``what`` needs that."""
+        for goal in self.goals:
+            if not isinstance(goal, CandidateScore):
+                name = "a region" if isinstance(goal, _Each) else repr(name_of(goal))
+                raise TargetError(f"{what} is defined for detected objects, and the target {name} isn't one")
 
     def likely(self, output: Any, sample: int) -> Tensor:
         """Probabilities of all targets for copies of an image, ``(T, K)``; scores, where a target isn't a class."""
@@ -133,9 +166,11 @@ class Goals:
                 goal = goal.goals[sample]
             if isinstance(goal, Pinned):
                 rows.append(goal.likelihood(output))
+            elif type(goal) in (Class, Binary):
+                logits = self._facing(goal, class_scores(output).float(), sample)
+                rows.append(self._column(goal, logits, sample, sure=True))
             else:
-                of = self.distribution(output) if type(goal) is Class else output
-                rows.append(self._row(of, goal, sample).float())
+                rows.append(self._row(output, goal, sample).float())
         return torch.stack(rows)
 
     @staticmethod
@@ -150,11 +185,14 @@ class Goals:
             goal = goal.goals[image]
         if isinstance(goal, Contrast) and isinstance(goal.this, Pinned):
             this, that = (self._named(part, image) for part in (goal.this, goal.that))
-            return Subject(f"{this.split(',')[0]} rather than {that.split(',')[0]}", where=goal.this.where)
+            words = f"{this.split(',')[0]} rather than {that.split(',')[0]}"
+            return Subject(words, where=goal.this.where, box=goal.this.box)
         if isinstance(goal, Pinned):
-            return Subject(self._label(goal.index), goal.index, goal.probability, goal.where, goal.box)
+            return Subject(goal.name or self._label(goal.index), goal.index, goal.probability, goal.where, goal.box)
         index = self._index(goal, image)
-        sure = None if index is None or self.probabilities is None else float(self.probabilities[image, index])
+        sure = None
+        if index is not None and self._logits is not None:
+            sure = float(self._column(goal, self._facing(goal, self._logits, None), None, sure=True)[image])
         return Subject(self._named(goal, image), index, sure)
 
     def _named(self, goal: Any, image: int) -> str:
@@ -168,7 +206,11 @@ class Goals:
         if isinstance(goal, Pinned):
             return Class(goal.index, self._label(goal.index))
         index = self._index(goal, image)
-        return goal if index is None else replace(goal, label=self._label(index))
+        if index is None:
+            return goal
+        sides = self._turned(goal)
+        denied = "not " if sides is not None and sides[image] < 0 else ""
+        return replace(goal, label=denied + (goal.label or self._label(index)))
 
     def _index(self, goal: Any, image: int) -> int | None:
         return int(self._classes(goal)[image]) if isinstance(goal, Class) and self.predicted is not None else None
@@ -176,6 +218,23 @@ class Goals:
     def _classes(self, goal: Class) -> Tensor:
         assert self.predicted is not None
         return self.predicted if isinstance(goal.index, str) else torch.full_like(self.predicted, goal.index)
+
+    def _turned(self, goal: Any) -> Tensor | None:
+        """1 where the prediction is yes, -1 where it is no, ``(B,)``; None where the target isn't about that."""
+        return self._sides if isinstance(goal, Class) and goal.index == PREDICTED else None
+
+    def _facing(self, goal: Any, logits: Tensor, sample: int | None) -> Tensor:
+        """Logits of what was predicted: of no, where a single score says no."""
+        sides = self._turned(goal)
+        if sides is None:
+            return logits
+        return logits * (sides.to(logits)[:, None] if sample is None else sides[sample].to(logits))
+
+    def _column(self, goal: Any, logits: Tensor, sample: int | None, *, sure: bool = False) -> Tensor:
+        """What is read of a target's class, or how probable it is: ``(B,)``, of copies of an image ``(K,)``."""
+        classes = self._classes(goal).to(logits.device) % logits.shape[1]
+        scores: Tensor = goal.probability(logits) if sure else goal.scale(logits)
+        return scores.gather(1, classes[:, None])[:, 0] if sample is None else scores[:, classes[sample]]
 
     def _row(self, output: Any, goal: Any, sample: int | None) -> Tensor:
         if isinstance(goal, _Each):
@@ -186,11 +245,7 @@ class Goals:
             this, that = (self._row(output, part, sample) for part in (goal.this, goal.that))
             return goal.difference(this, that)
         if isinstance(goal, Class) and goal.index == PREDICTED:
-            assert self.predicted is not None
-            scores = goal.scale(class_scores(output))
-            if sample is not None:
-                return scores[:, self.predicted[sample]]
-            return scores.gather(1, self.predicted.to(scores.device)[:, None])[:, 0]
+            return self._column(goal, self._facing(goal, class_scores(output), sample), sample)
         row = goal(output)
         if not isinstance(row, Tensor) or row.ndim > 1:
             got = f"shape {tuple(row.shape)}" if isinstance(row, Tensor) else f"a {type(row).__name__}"
@@ -198,16 +253,33 @@ class Goals:
         return row.reshape(-1)
 
 
+def _each(goal: Any, images: int) -> Sequence[Any]:
+    """The target of each image."""
+    return goal.targets if isinstance(goal, PerImage) else [goal] * images
+
+
+def _in_region(goal: Any, dense: Tensor, image: int, geometry: Geometry) -> Any:
+    return pin_to_region(goal, dense, image, geometry) if _speaks_of_classes(goal) else goal
+
+
 def _distribution(logits: Tensor) -> Tensor:
     """Softmax over the classes; a single score is a yes or no."""
     return logits.softmax(1) if logits.shape[1] > 1 else logits.sigmoid()
 
 
+def _flipped(goal: Goal) -> Goal:
+    if isinstance(goal, Contrast):
+        return replace(goal, this=_flipped(goal.this), that=_flipped(goal.that))  # type: ignore[arg-type]
+    return replace(goal, weights=goal.weights.flip(-1)) if isinstance(goal, RegionScore) else goal
+
+
 def _speaks_of_classes(goal: Any) -> bool:
-    return isinstance(goal, (Class, Place, Contrast))
+    return isinstance(goal, (Class, Regression, Place, Contrast))
 
 
 def _asks_for_predicted(goal: Any) -> bool:
+    if isinstance(goal, _Each):
+        return any(_asks_for_predicted(one) for one in goal.goals)
     if isinstance(goal, Contrast):
         return _asks_for_predicted(goal.this) or _asks_for_predicted(goal.that)
     return isinstance(goal, Class) and goal.index == PREDICTED

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import io
+import operator
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,12 +29,19 @@ if TYPE_CHECKING:
 Part = Literal["positive", "negative", "signed"]
 
 
+def check_part(part: str | None) -> None:
+    """Raise a :class:`HookmapError` for a part that there isn't."""
+    if part is not None and part not in get_args(Part):
+        raise HookmapError(f"part is {part!r}; expected one of {', '.join(get_args(Part))}")
+
+
 @dataclass(eq=False)
 class Heatmap:
     """One heatmap: why one target scored as it did on one image, seen from one layer.
 
     Attributes:
-        raw: the signed map on the layer's grid, ``(h, w)`` or ``(t, h, w)``, in the method's own units.
+        raw: the signed map on the layer's grid, ``(h, w)``, ``(t, h, w)`` or, of a series, ``(l,)``, in the method's
+            own units.
         picture: the image as it was given.
         geometry: from the image's pixels to the model's input and back.
         method: how it was made.
@@ -62,8 +71,7 @@ class Heatmap:
     part: Part | None = None
 
     def __post_init__(self) -> None:
-        if self.part is not None and self.part not in get_args(Part):
-            raise HookmapError(f"part is {self.part!r}; expected one of {', '.join(get_args(Part))}")
+        check_part(self.part)
 
     @property
     def values(self) -> Tensor:
@@ -77,14 +85,26 @@ class Heatmap:
 
     @property
     def map(self) -> Tensor:
-        """:attr:`values` on the original image's pixels, ``(H, W)`` or ``(t, H, W)``; 0 where the model didn't look."""
+        """:attr:`values` on the original image's pixels, ``(H, W)`` or ``(t, H, W)``; 0 where the model didn't look.
+
+        Of a series it is ``(L,)``.
+        """
+        if self.raw.ndim == 1:
+            return self.geometry.lay_back(self.values[None])[0]
         return self.geometry.lay_back(self.values)
 
     @property
     def title(self) -> str:
         """The target and how sure the model is of it."""
         sure = f"{self.probability:.0%}" if self.probability is not None else f"{self.score:.3g}"
-        return f"{self.target.split(',')[0]} {sure}" + (f", {self.where}" if self.where else "")
+        name = self.target if self.index is None else self.target.split(",")[0]  # without a class's synonyms
+        return f"{name} {sure}" + (f", {self.where}" if self.where else "")
+
+    @property
+    def number(self) -> int:
+        """Of the detection, as it is asked for: 2 for "box 2"; 0 for other targets."""
+        found = re.match(r"box (\d+)", self.where)
+        return int(found[1]) if found else 0
 
     def __repr__(self) -> str:
         grid = "x".join(map(str, self.raw.shape))
@@ -98,12 +118,19 @@ class Heatmap:
                 (``"max"``, ``"minmax"``, ``"symmetric"``) and ``limit``: see
                 :func:`hookmap.render.overlay.overlay`.
         """
-        from hookmap.render.overlay import outlined, overlay
+        from hookmap.render.overlay import Mark, marked
+
+        picture = self.painted(**look)
+        tag = self.title.rpartition(f", {self.where}")[0]
+        return picture if self.box is None else marked(picture, [Mark(self.box, tag, self.number)])
+
+    def painted(self, **look: Any) -> Image.Image:
+        """:meth:`overlay` without the box."""
+        from hookmap.render.overlay import overlay
 
         look = self._look(look)
         pixels, heat = self._still(signed=look.get("scale") == "symmetric")
-        picture = overlay(pixels, heat, seen=self.geometry.seen, **look)
-        return picture if self.box is None else outlined(picture, self.box)
+        return overlay(pixels, heat, seen=self.geometry.seen, **look)
 
     def figure(self, **look: Any) -> Figure:
         """Photo, overlay and colour bar as a matplotlib figure, for papers (``.savefig("x.pdf")``)."""
@@ -127,8 +154,9 @@ class Heatmap:
         array: np.ndarray[Any, Any] = self.map.float().cpu().numpy()
         return array
 
-    def is_called(self, name: str) -> bool:
-        """Whether this is the name of its image, target, layer or method."""
+    def is_called(self, name: str | int) -> bool:
+        """Whether this is the name of its image, target (also a class's index), layer or method."""
+        name = str(name)
         plain = name.casefold().strip()
         methods = {self.method.name, self.method.title.casefold()}
         synonyms = {part.strip() for part in self.target.casefold().split(",")} | {str(self.index)}
@@ -148,6 +176,7 @@ class Heatmap:
     def _still(self, *, signed: bool) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:
         values = self.raw if signed else self.values
         pixels = self.picture.pixels
+        values = values[None] if values.ndim == 1 else values
         if values.ndim == 3:
             strongest = int(values.abs().flatten(1).sum(1).argmax())
             if self.frames is not None:
@@ -182,8 +211,8 @@ class Explanation(Sequence[Heatmap]):
         """
         if isinstance(index, slice):
             return Explanation(self._heatmaps[index])
-        if isinstance(index, int):
-            return self._heatmaps[index]
+        if not isinstance(index, (str, tuple)):
+            return self._heatmaps[operator.index(index)]
         names = (index,) if isinstance(index, str) else index
         found = self._heatmaps
         for name in names:

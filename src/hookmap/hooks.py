@@ -9,6 +9,8 @@ from typing import Any
 
 import torch
 from torch import nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.utils.hooks import RemovableHandle
 
 from hookmap.errors import ModelError
 
@@ -27,7 +29,31 @@ def hooked(modules: Iterable[nn.Module], hook: Callable[[nn.Module, Any, Any], A
     with ExitStack() as stack:
         with REGISTRATION:
             for module in modules:
-                stack.callback(module.register_forward_hook(in_this_thread).remove)
+                stack.callback(register(module, in_this_thread).remove)
+        yield
+
+
+def register(module: nn.Module, hook: Callable[[nn.Module, Any, Any], Any]) -> RemovableHandle:
+    """Register a forward hook that may change the output.
+
+    The hooks with which transformers records hidden states come after it: a decoder that reads those records must get
+    what the hook made of them.
+    """
+    recorded = any(
+        getattr(other, "__module__", None) == "transformers.utils.output_capturing"
+        for other in module._forward_hooks.values()
+    )
+    return module.register_forward_hook(hook, prepend=recorded)
+
+
+# Which attention kernel runs is a setting of the process, and forward-mode differentiation doesn't nest.
+_SECOND_ORDER = threading.RLock()
+
+
+@contextmanager
+def plain_attention() -> Iterator[None]:
+    """Attention from operators that have all derivatives, inside the block; one thread at a time."""
+    with _SECOND_ORDER, sdpa_kernel(SDPBackend.MATH):
         yield
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 import weakref
 from collections.abc import Iterator, Sequence
@@ -17,6 +18,7 @@ from hookmap.errors import HookmapError, LayerError
 from hookmap.hooks import hooked
 from hookmap.layouts import Layout, read_layout
 from hookmap.nests import tensors_in
+from hookmap.outputs import Form, form_of
 
 if TYPE_CHECKING:
     from rich.tree import Tree
@@ -24,7 +26,8 @@ if TYPE_CHECKING:
 # Layers that pass on, rearrange or shrink what another made: never the best one to explain.
 _SHRINKS = re.compile(r"pool", re.IGNORECASE)
 _PASSES_ON = re.compile(r"dropout|identity|flatten|permute|droppath|stochasticdepth|reshape", re.IGNORECASE)
-_ATTENTION = re.compile(r"attention|attn", re.IGNORECASE)
+# Not a whole block that is named after its attention.
+_ATTENTION = re.compile(r"(attention|attn)(?!\w*(block|coderlayer)$)", re.IGNORECASE)
 _CHANNELS_FIRST = (
     nn.modules.conv._ConvNd,
     nn.modules.batchnorm._BatchNorm,
@@ -65,15 +68,24 @@ class _Output:
 
     tensor: weakref.ref[Tensor]
     modules: list[str]
+    version: int
 
 
 @dataclass(eq=False)
 class Trace:
-    """The layers of a model as they ran on one example input, from input to output."""
+    """The layers of a model as they ran on one example input, from input to output.
+
+    Attributes:
+        layers: by name.
+        field: the size that grids span.
+        outputs: every tensor that layers gave, in order.
+        form: what the model gives.
+    """
 
     layers: dict[str, LayerInfo]
     field: tuple[float, ...]
     outputs: list[_Output] = default(default_factory=list)
+    form: Form = "other"
 
     def layout(self, name: str) -> Layout:
         """The layout of a layer.
@@ -100,7 +112,8 @@ def trace(model: nn.Module, inputs: Any, *, prefix: int | None = None, field: Se
         model: in evaluation mode.
         inputs: one input with a batch axis of 1: a tensor, or a tuple or dict of arguments whose first
             floating-point tensor of rank 3 or more is the image.
-        prefix: number of prefix tokens, where the model says it.
+        prefix: number of prefix tokens; by default the model's ``num_prefix_tokens``, or what fits. Those after the
+            grid's are its ``num_suffix_tokens``.
         field: the size that grids span; by default the image's own.
     """
     args, kwargs = as_arguments(inputs)
@@ -109,10 +122,14 @@ def trace(model: nn.Module, inputs: Any, *, prefix: int | None = None, field: Se
         raise LayerError("the model's input holds no image-like floating-point tensor (B, C, ...)")
     span = tuple(field or image.shape[2:])
     area = tuple(round(side) for side in span)
+    if prefix is None:
+        prefix = getattr(model, "num_prefix_tokens", None)
+    suffix = getattr(model, "num_suffix_tokens", 0)
     modules = dict(model.named_modules())
     parameters = {name: sum(p.numel() for p in m.parameters()) for name, m in modules.items()}
     result = Trace({n: LayerInfo(n, type(m).__name__, parameters[n]) for n, m in modules.items()}, span)
     grids: list[tuple[int, ...]] = []
+    made: dict[int, _Output] = {}
     evidence: dict[str, dict[tuple[int, ...], Literal["first", "last"]]] = {name: {} for name in modules}
     names = {module: name for name, module in modules.items()}
 
@@ -129,22 +146,31 @@ def trace(model: nn.Module, inputs: Any, *, prefix: int | None = None, field: Se
             for owner in _owners(name):
                 evidence[owner].setdefault(shape, side)
         info.shape = shape
-        info.layout = read_layout(shape, area, channels=evidence[name].get(shape), grids=grids, prefix=prefix)
+        info.layout = read_layout(
+            shape, area, channels=evidence[name].get(shape), grids=grids, prefix=prefix, suffix=suffix
+        )
         if info.layout and info.layout.order != "tokens" and (not grids or grids[-1] != info.layout.grid):
             grids.append(info.layout.grid)
-        last = result.outputs[-1] if result.outputs else None
-        if last is not None and last.tensor() is tensor:
-            last.modules.append(name)
-        else:
-            result.outputs.append(_Output(weakref.ref(tensor), [name]))
+        before, version = made.get(id(tensor)), 0 if tensor.is_inference() else tensor._version
+        if before is not None and before.tensor() is tensor and before is result.outputs[-1]:
+            # What a layer gives beside it (pooled, say) was made before a hook on that layer could change it.
+            if sum(t.is_floating_point() for t in tensors_in(output).values()) == 1:
+                before.modules.append(name)
+            before.version = version
+        # A tower that returns its tokens beside what it pooled from them doesn't make them: others ran since.
+        elif before is None or before.tensor() is not tensor or before.version != version:
+            made[id(tensor)] = _Output(weakref.ref(tensor), [name], version)
+            result.outputs.append(made[id(tensor)])
 
     with hooked(modules.values(), note), torch.no_grad():
-        model(*args, **kwargs)
+        result.form = form_of(model(*args, **kwargs))
     return result
 
 
 def _channel_side(module: nn.Module, shape: tuple[int, ...]) -> Literal["first", "last"] | None:
     if isinstance(module, _CHANNELS_FIRST):
+        return "first"
+    if getattr(module, "data_format", None) == "channels_first":  # ConvNeXt's LayerNorm, of several libraries
         return "first"
     last = isinstance(module, (nn.Linear, nn.LayerNorm)) and len(shape) > 3
     # torchvision's LayerNorm2d and its like normalise channels-first maps although they derive from LayerNorm.
@@ -179,6 +205,9 @@ def choose_layer(model: nn.Module, inputs: Any, traced: Trace) -> str:
     rearrangement, which only pass on, and the insides of attention are left out), and the gradient of the
     largest output decides: the last candidate to which it is not zero all over.
 
+    Where the output itself has places (dense scores, detections), the last layers hold little but the output itself.
+    Then it is the last such candidate at the network's bottleneck: see :func:`_bottleneck`.
+
     Raises:
         LayerError: if no layer's output can be read as a grid, with what to pass.
     """
@@ -190,7 +219,10 @@ def choose_layer(model: nn.Module, inputs: Any, traced: Trace) -> str:
             f"{_size(traced.field)} input; pass layer=... with layouts=... (outputs: {shapes[:300]})"
         )
     # Nearly always among the last few; the whole list only where a long head follows.
-    for some in (candidates[-48:], candidates):
+    ways = [candidates[-48:], candidates]
+    if traced.form in ("regions", "detections") and (inner := _bottleneck(candidates, traced)):
+        ways, candidates = [inner, *ways], inner
+    for some in ways:
         for extra in ([], ["input"]):
             try:
                 live = _live(model, inputs, traced, some, extra)
@@ -207,6 +239,18 @@ def choose_layer(model: nn.Module, inputs: Any, traced: Trace) -> str:
     return candidates[-1]
 
 
+def last_layer(traced: Trace) -> str:
+    """The last layer that has places, whether or not the decision passes through them.
+
+    Raises:
+        LayerError: if there's none.
+    """
+    candidates = _candidates(traced)
+    if not candidates:
+        raise LayerError("no layer of this model gives something that can be read as a grid; pass layer= and layouts=")
+    return candidates[-1]
+
+
 def _candidates(traced: Trace) -> list[str]:
     kinds = {name: info.kind for name, info in traced.layers.items()}
     parents = {name.rpartition(".")[0] for name in kinds if name}
@@ -218,7 +262,7 @@ def _candidates(traced: Trace) -> list[str]:
         # The outermost layer that gives this very tensor: "layer4", not "layer4.2.relu".
         makers = (n for n in reversed(output.modules) if n in parents or not _PASSES_ON.search(kinds[n]))
         name = next((n for n in makers if n), None)
-        if name is None or any(_ATTENTION.search(kinds[owner]) for owner in _owners(name) if owner):
+        if name is None or any(_is_attention(owner, kinds) for owner in _owners(name) if owner):
             continue
         info = traced.layers[name]
         # A layer that ran several times is no single place in the network.
@@ -227,21 +271,68 @@ def _candidates(traced: Trace) -> list[str]:
     return chosen
 
 
+def _bottleneck(candidates: Sequence[str], traced: Trace) -> list[str]:
+    """The candidates on the smallest grid that holds a good share of the parameters, where most of them are.
+
+    A decoder's grids grow again, and a pyramid's pooled branches are smaller still, but hold next to nothing. A network
+    may come to that grid several times (nested ones do), and a head may stand on it: what counts is the visit, within
+    one part of the model, with the most parameters.
+    """
+    parents = {name.rpartition(".")[0] for name in traced.layers if name}
+    visits: list[tuple[tuple[str, tuple[int, ...]], list[str]]] = []
+    for output in traced.outputs:
+        info = traced.layers[output.modules[0]]
+        if info.layout is None or max(info.layout.grid[-2:]) <= 1:
+            continue
+        part = info.name.partition(".")[0]
+        key = (part if part in parents else "", info.layout.grid)
+        if not visits or visits[-1][0] != key:
+            visits.append((key, []))
+        visits[-1][1].extend(output.modules)
+    weights = [sum(traced.layers[n].parameters for n in names if n not in parents) for _, names in visits]
+    held: dict[tuple[int, ...], int] = {}
+    for ((_, grid), _), weight in zip(visits, weights, strict=True):
+        held[grid] = held.get(grid, 0) + weight
+    grids = [grid for grid, weight in held.items() if weight >= 0.1 * sum(held.values())]
+    smallest = min(grids or held, key=math.prod, default=())
+    _, best = max(((weight, i) for i, weight in enumerate(weights) if visits[i][0][1] == smallest), default=(0, -1))
+    found = [name for name in candidates if best >= 0 and name in visits[best][1]]
+    # A score for each place on this grid (deep supervision) is no feature map.
+    scores = (traced.layers[""].shape or ())[1:2]
+    return [name for name in found if (traced.layers[name].shape or ())[1:2] != scores] or found
+
+
+def _is_attention(name: str, kinds: dict[str, str]) -> bool:
+    """By its class or by what its model calls it: some name the class MHSA, but the part attn."""
+    return bool(_ATTENTION.search(kinds[name]) or _ATTENTION.fullmatch(name.rpartition(".")[2]))
+
+
 def _live(model: nn.Module, inputs: Any, traced: Trace, candidates: Sequence[str], extra: Sequence[str]) -> str | None:
     args, kwargs = as_arguments(inputs)
     with capture(model, [*candidates, *extra]) as seen:
         scores = _main(model(*args, **kwargs))
         if scores is None:
             return None
-        seen.differentiate(scores.flatten().max())
-        return next((name for name in reversed(candidates) if _has_gradient(seen, name, traced)), None)
+        # Over all places: a single one may be saturated.
+        seen.differentiate(scores.amax(1).mean() if traced.form == "regions" else scores.flatten().max())
+        live = (name for name in reversed(candidates) if _has_gradient(seen, name, traced))
+        first = next(live, None)
+        # A head that scores every place and then pools: its channels are the classes, not what speaks for them.
+        counts = {name: traced.layout(name).channels(seen[name].activation) for name in candidates}
+        if first is None or traced.form != "classes" or scores.ndim != 2 or counts[first] != scores.shape[1]:
+            return first
+        # Then a class's score depends on its own channel alone; a norm before an embedding is pooled isn't such a head.
+        own = traced.layout(first).to_grid(seen[first].gradient)
+        if int(own[0].flatten(1).any(1).sum()) > 1 or "norm" in traced.layers[first].kind.casefold():
+            return first
+        return next((name for name in live if counts[name] != scores.shape[1]), first)
 
 
 def _has_gradient(seen: Capture, name: str, traced: Trace) -> bool:
-    gradients = seen[name].calls[0].gradients
-    if not gradients:
-        return False
-    return bool(traced.layout(name).to_grid(next(iter(gradients.values()))).any())
+    # Of several outputs the first is looked at; a tower's pooled vector may have a gradient where its tokens have none.
+    call = seen[name].calls[0]
+    gradient = call.gradients.get(next(iter(call.activations)))
+    return gradient is not None and bool(traced.layout(name).to_grid(gradient).any())
 
 
 def _size(area: Sequence[float]) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import torch
@@ -22,9 +22,10 @@ class Layout:
 
     Attributes:
         order: ``"channels first"`` (B, C, *grid), ``"channels last"`` (B, *grid, C), or ``"tokens"``
-            (B, prefix + prod(grid), C).
+            (B, prefix + prod(grid) + suffix, C).
         grid: cells per axis: ``(h, w)``, ``(t, h, w)`` for video and volumes, ``(l,)`` for sequences.
         prefix: tokens before the patches (class, distillation, registers).
+        suffix: tokens after them (a detector's queries).
         sequence_first: tokens are (N, B, C).
     """
 
@@ -32,11 +33,12 @@ class Layout:
     grid: tuple[int, ...]
     prefix: int = 0
     sequence_first: bool = False
+    suffix: int = 0
 
     def __str__(self) -> str:
         grid = "x".join(map(str, self.grid))
         if self.order == "tokens":
-            tokens = f"{self.prefix}+{grid}" if self.prefix else grid
+            tokens = "+".join(str(part) for part in (self.prefix, grid, self.suffix) if part)
             return f"{'N B C' if self.sequence_first else 'tokens'} {tokens}"
         axes = {1: "L", 2: "HW", 3: "THW"}[len(self.grid)]
         return f"{f'NC{axes}' if self.order == 'channels first' else f'N{axes}C'} {grid}"
@@ -56,12 +58,20 @@ class Layout:
             if self.order == "channels last":
                 return activation.movedim(-1, -1 - rank)
             tokens = activation.transpose(-3, -2) if self.sequence_first else activation
-            patches = tokens[..., self.prefix :, :].transpose(-2, -1)
+            patches = tokens[..., self.prefix : tokens.shape[-2] - self.suffix, :].transpose(-2, -1)
             return patches.reshape(*patches.shape[:-1], *self.grid)
         raise LayerError(f"an activation of shape {tuple(activation.shape)} doesn't fit the layout {self}")
 
+    def of_call(self, activation: Tensor) -> Layout:
+        """The layout of another call of the layer, whose grid may have another size: a head that runs on each level."""
+        rank = len(self.grid)
+        if self.order == "tokens" or activation.ndim < rank + 2:
+            return self
+        shape = activation.shape
+        return replace(self, grid=tuple(shape[-rank:] if self.order == "channels first" else shape[-rank - 1 : -1]))
+
     def from_grid(self, grid: Tensor, like: Tensor) -> Tensor:
-        """Maps ``(K, C, *grid)`` as K activations in this layout; prefix tokens come from ``like``, one activation.
+        """Maps ``(K, C, *grid)`` as K activations in this layout; other tokens come from ``like``, one activation.
 
         Raises:
             LayerError: for layers that hold the sequence before the batch.
@@ -74,8 +84,9 @@ class Layout:
             return grid
         if self.order == "channels last":
             return grid.movedim(1, -1)
-        prefix = like[:, : self.prefix].expand(len(grid), -1, -1).to(grid.dtype)
-        return torch.cat([prefix, grid.flatten(2).mT], 1)
+        others = like.expand(len(grid), -1, -1).to(grid.dtype)
+        end = like.shape[1] - self.suffix
+        return torch.cat([others[:, : self.prefix], grid.flatten(2).mT, others[:, end:]], 1)
 
     def _fits(self, shape: Sequence[int]) -> bool:
         rank = len(self.grid)
@@ -83,7 +94,7 @@ class Layout:
             return tuple(shape[-rank:]) == self.grid
         if self.order == "channels last":
             return tuple(shape[-rank - 1 : -1]) == self.grid
-        return shape[0 if self.sequence_first else 1] == self.prefix + math.prod(self.grid)
+        return shape[0 if self.sequence_first else 1] == self.prefix + math.prod(self.grid) + self.suffix
 
     def channels(self, activation: Tensor) -> int:
         """How many feature maps the activation holds."""
@@ -97,6 +108,7 @@ def read_layout(
     channels: Literal["first", "last"] | None = None,
     grids: Sequence[tuple[int, ...]] = (),
     prefix: int | None = None,
+    suffix: int = 0,
 ) -> Layout | None:
     """Read a layout from the shape that a layer gives for a batch of ONE input.
 
@@ -110,12 +122,15 @@ def read_layout(
         channels: where the channels are known to be, from the layers that made the tensor.
         grids: grids of layers that ran before, the newest last: tokens come from one of them.
         prefix: number of prefix tokens, where the model says it.
+        suffix: number of tokens after the grid's, in layers that have them.
 
     Returns:
         The layout, or None where the shape can't be read as a grid.
     """
     shape, field, rank = tuple(shape), tuple(field), len(field)
-    if len(shape) == rank + 2 and shape[0] == 1 and not (rank == 1 and channels != "first"):
+    # A series (B, C, L) and its tokens (B, L, C) have one rank: known lengths tell them apart.
+    series = rank == 1 and shape[2:] in grids and shape[1:-1] not in grids
+    if len(shape) == rank + 2 and shape[0] == 1 and (rank > 1 or channels == "first" or series):
         first, last = Layout("channels first", shape[2:]), Layout("channels last", shape[1:-1])
         if channels == "first":
             return first
@@ -126,8 +141,10 @@ def read_layout(
     if len(shape) == 3 and 1 in shape[:2]:
         sequence_first = shape[0] != 1
         tokens = shape[0] if sequence_first else shape[1]
-        found = _token_grid(tokens, field, grids, prefix)
-        return Layout("tokens", *found, sequence_first=sequence_first) if found else None
+        for after in dict.fromkeys((suffix, 0)):
+            found = _token_grid(tokens - after, field, grids, prefix)
+            if found:
+                return Layout("tokens", *found, sequence_first=sequence_first, suffix=after)
     return None
 
 
@@ -141,7 +158,8 @@ def _token_grid(
             return grid, extra
     if len(field) != 2:
         return None
-    for extra in prefixes:
+    # Where grids are known, tokens on another one are no more than pooled: a class token may be with them.
+    for extra in [few for few in prefixes if few < 2 or not grids]:
         for h in range(2, tokens - extra + 1):
             w, rest = divmod(tokens - extra, h)
             if rest == 0 and w > 1 and field[0] % h == 0 and field[1] % w == 0 and field[0] * w == field[1] * h:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from itertools import groupby, islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
@@ -13,8 +13,9 @@ import torch
 from torch import Tensor, nn
 
 from hookmap import models
-from hookmap.capture import Capture, capture
+from hookmap.capture import capture
 from hookmap.concepts import Concepts, Factorization
+from hookmap.devices import best_device, usable_device
 from hookmap.errors import (
     HookmapError,
     HookmapWarning,
@@ -28,38 +29,33 @@ from hookmap.execution import Execution, Precision
 from hookmap.explaining import Plan, explain_batch
 from hookmap.factoring import Asked, Seen, find_concepts, look, one_layer
 from hookmap.features import FeatureMaps, LayerMaps
+from hookmap.featuring import joined, layer_maps
 from hookmap.goals import Goals
 from hookmap.heatmap import Explanation, Heatmap, Part
 from hookmap.hooks import check_hookable, unwrapped
 from hookmap.images import Picture, load_all
-from hookmap.layers import LayerTree, Trace, choose_layer, trace
+from hookmap.inputs import with_others
+from hookmap.layers import LayerTree, Trace, choose_layer, last_layer, trace
 from hookmap.layouts import Layout
 from hookmap.matching import LayerSpec, match_layers
-from hookmap.methods import METHODS, Method, find_method
+from hookmap.methods import METHODS, Method, default_method, find_method
 from hookmap.models.adapter import Adapter
 from hookmap.modifiers import Fusion
-from hookmap.outputs import class_scores
+from hookmap.outputs import vectors_in
+from hookmap.patches import similar_places
+from hookmap.predictions import Prediction, predictions
 from hookmap.preprocessing import Preprocessing
 from hookmap.preserve import preserved
 from hookmap.progress import tracking
-from hookmap.targets import PREDICTED, TargetSpec, resolve
-from hookmap.views import View, is_input, tensor_views
+from hookmap.targets import PREDICTED, Goal, TargetSpec, resolve, with_references
+from hookmap.tiles import explain_in_tiles
+from hookmap.views import View, input_rank, is_input, tensor_views
 
 if TYPE_CHECKING:
     from PIL import Image
 
 
 MethodSpec: TypeAlias = "str | Callable[..., Tensor]"
-
-
-@dataclass(frozen=True)
-class Prediction:
-    """One class that a model sees in an image."""
-
-    index: int
-    label: str
-    score: float
-    probability: float
 
 
 class Lens:
@@ -101,7 +97,7 @@ class Lens:
     ) -> None:
         if isinstance(model, str):
             known = models.load(model, pretrained=pretrained, weights=weights)
-            device = device or _best_device()
+            device = device or best_device()
         elif isinstance(model, nn.Module):
             if weights is not None or not pretrained:
                 raise ModelError("weights= and pretrained= go with a model's name; load them into your module yourself")
@@ -111,11 +107,13 @@ class Lens:
         self.model = unwrapped(known.model)
         check_hookable(self.model)
         if device is not None:
-            self.model.to(_device(device))
+            self.model.to(usable_device(device))
         self._called: nn.Module = known.adapter if known.adapter is not None else self.model
+        self.labels = list(labels) if labels is not None else known.labels
+        if isinstance(self._called, Adapter) and self.labels:
+            self._called = self._called.with_labels(self.labels)
         self._execution = Execution(self._called, precision, compile=compile)
         self.name = known.name
-        self.labels = list(labels) if labels is not None else known.labels
         self.preprocessing = _as_preprocessing(preprocessing) or known.preprocessing
         self._layouts = dict(layouts or {})
         self._note = known.note if preprocessing is None else None
@@ -134,17 +132,19 @@ class Lens:
 
     # ---------------------------------------------------------------- what it can be asked
 
-    def predict(self, images: Any, *, top: int = 5, batch_size: int = 16) -> list[list[Prediction]]:
-        """The ``top`` classes of each image, the most probable first (softmax over the classes)."""
+    def predict(self, images: Any, *, top: int | None = None, batch_size: int = 16) -> list[list[Prediction]]:
+        """What the model sees in each image, the strongest first.
+
+        That is classes (the five most probable), a detector's detections, or a segmenter's regions, the largest first;
+        ``top`` says how many.
+        """
+        if isinstance(images, Mapping):
+            return [lens.predict(x, top=top)[0] for lens, x in with_others(self, images)]
         results = []
         for batch, x in self._batches(images, batch_size):
             with preserved(self.model), torch.no_grad(), self._execution.casting(x):
-                scores = class_scores(self._execution.module(())(x)).float()
-            best = scores.topk(min(top, scores.shape[1]))
-            probabilities = scores.softmax(1).gather(1, best.indices)
-            for i in range(len(batch)):
-                rows = zip(best.indices[i].tolist(), best.values[i].tolist(), probabilities[i].tolist(), strict=True)
-                results.append([Prediction(index, self._label(index), score, p) for index, score, p in rows])
+                output = self._execution.module(())(x)
+            results += predictions(output, [view.geometry for view in batch], top, self._label)
         return results
 
     def explain(
@@ -152,7 +152,7 @@ class Lens:
         images: Any,
         target: TargetSpec | Sequence[TargetSpec] = PREDICTED,
         layer: LayerSpec | None = None,
-        method: MethodSpec | Sequence[MethodSpec] = "gradcam",
+        method: MethodSpec | Sequence[MethodSpec] | None = None,
         *,
         aug_smooth: bool = False,
         noise_smooth: bool | int = False,
@@ -170,15 +170,18 @@ class Lens:
 
         Args:
             images: a path, bytes, PIL image, NumPy array or uint8 tensor, or a list of them; or a
-                floating-point tensor ``(C, H, W)``, ``(B, C, H, W)`` or ``(B, C, T, H, W)`` that is
-                already preprocessed.
+                floating-point tensor ``(C, H, W)``, ``(B, C, H, W)``, ``(B, C, T, H, W)`` or, for series,
+                ``(B, C, L)``, that is already preprocessed; or, for models of several inputs, a dict of
+                them by the names of the model's arguments.
             target: ``"predicted"`` (each image's top-1 class), a class index, a label, a target
-                (:class:`hookmap.Probability`, :class:`hookmap.Contrast`, ...), a function from the model's output to
-                ``(B,)`` scores, or a list of these.
+                (:class:`hookmap.Probability`, :class:`hookmap.Contrast`, :class:`hookmap.Text`, ...), a function from
+                the model's output to ``(B,)`` scores, or a list of these: each of them for every image (one per
+                image is :class:`hookmap.PerImage`).
             layer: where to look; by default the last layer that has places through which the decision
                 passes. Several are explained one by one.
             method: a name of ``hookmap.methods.METHODS``, ``"all"``, a function of ingredients (also a
-                ``functools.partial`` of one of hookmap's), or a list of these.
+                ``functools.partial`` of one of hookmap's), or a list of these. By default Grad-CAM; for detections
+                ODAM and for embeddings HiResCAM, which don't average the gradient over places.
             aug_smooth: average the maps of six mirrored, darker and brighter copies.
             noise_smooth: average over so many noisy copies too (True: 25), seeded.
             eigen_smooth: reduce the weighted feature maps to their first principal component.
@@ -195,11 +198,16 @@ class Lens:
             One heatmap per image, target, layer and method, in that order. Index it by name:
             ``explanation["layercam", "layer4"]``.
         """
+        if isinstance(images, Mapping):
+            how = dict(locals())
+            del how["self"], how["images"]
+            alone = [lens.explain(x, **how) for lens, x in with_others(self, images)]
+            return Explanation([heatmap for some in alone for heatmap in some])
         wanted = [target] if isinstance(target, (str, int)) or callable(target) else list(target)
-        targets = [resolve(spec, self.labels) for spec in wanted]
-        specs = [method] if isinstance(method, str) or callable(method) else list(method)
+        targets = [self._goal(spec) for spec in wanted]
+        specs = [method] if isinstance(method, str) or callable(method) else list(method or [])
         methods = _methods(specs)
-        if not targets or not methods:
+        if not targets or (method is not None and not methods):
             raise TargetError("an empty list of targets or methods was given; pass at least one")
         heatmaps: list[Heatmap] = []
         with tracking(progress) as track:
@@ -207,14 +215,19 @@ class Lens:
             plan = Plan(
                 targets, methods, Settings(seed, budget, track), aug_smooth, samples, fuse, part, "all" in specs
             )
-            plan = plan.with_eigen_smooth() if eigen_smooth else plan
+            done = 0
             for batch, x in self._batches(images, batch_size):
                 traced = self._trace(x)
+                asked = plan.for_images(done, len(batch))
+                asked = asked if methods else replace(asked, methods=[default_method(traced.form)])
+                done += len(batch)
+                asked = asked.with_eigen_smooth() if eigen_smooth else asked
                 names: list[str] = []
-                if any(one.per_layer for one in methods):
+                if any(one.per_layer for one in asked.methods):
                     names = self._default_layers(x) if layer is None else list(match_layers(self._called, layer))
                 layouts = {name: traced.layout(name) for name in names}
-                several = layer is None and len(names) > 1 and plan.fuse is None
+                if layer is None and plan.fuse is None and len(names) > 1 and isinstance(self._called, Adapter):
+                    asked = replace(asked, fuse=self._called.fuse)
                 with preserved(self.model):
                     found, remarks = explain_batch(
                         self._execution,
@@ -222,22 +235,14 @@ class Lens:
                         x,
                         layouts,
                         traced,
-                        replace(plan, fuse="sum") if several else plan,
+                        asked,
                         self._label,
                     )
                 heatmaps += found
                 for sentence in remarks:
                     self._remark(sentence)
-        for heatmap in heatmaps:
-            if not heatmap.values.any():
-                warnings.warn(
-                    f"the heatmap of {heatmap.target!r} on {heatmap.picture.name!r} by {heatmap.method.name} is zero "
-                    f"everywhere: nothing in layer {heatmap.layer!r} speaks for it; look at .raw (what speaks "
-                    "against), or pass another layer",
-                    HookmapWarning,
-                    stacklevel=2,
-                )
-        return Explanation(heatmaps)
+            plan.check(done)
+        return _explanation(heatmaps)
 
     def features(
         self,
@@ -258,7 +263,8 @@ class Lens:
         Raises:
             LayerError: if a layer that was named can't be read as a grid, or none of a pattern's can.
         """
-        goal = None if target is None else resolve(target, self.labels)
+        images = list(images) if isinstance(images, Iterator) else images  # they are looked at twice
+        goal = None if target is None else self._goal(target)
         parts: list[list[LayerMaps]] = []
         pictures: list[Picture] = []
         for batch, x in self._batches(images, batch_size):
@@ -269,10 +275,39 @@ class Lens:
                 with self._execution.casting(x):
                     output = model(x)
                 if goal is not None:
-                    seen.differentiate(Goals([goal], output).scores(output)[0])
-            parts.append(self._layer_maps(seen, traced, layers))
+                    goals = Goals([goal], output, [view.geometry for view in batch], self._label)
+                    seen.differentiate(goals.scores(output)[0])
+            parts.append(layer_maps(seen, traced, layers))
             pictures += [view.picture for view in batch]
-        return FeatureMaps(_joined(parts), pictures, self._overlays(images, batch_size), self.name)
+        return FeatureMaps(joined(parts), pictures, self._overlays(images, batch_size), self.name)
+
+    def explain_in_tiles(
+        self,
+        images: Any,
+        target: TargetSpec | Sequence[TargetSpec] = PREDICTED,
+        *,
+        tile: int | tuple[int, int] | None = None,
+        overlap: float = 0.5,
+        batch_size: int = 16,
+        **how: Any,
+    ) -> Explanation:
+        """Heatmaps of pictures far larger than the model's input, at full resolution: see :mod:`hookmap.tiles`.
+
+        Args:
+            images: as in :meth:`explain`, without preprocessed tensors.
+            target: of all tiles; ``"predicted"`` is the class whose probability is largest on average over them.
+            tile: side, or (h, w), in pixels of the picture; by default the model's input size.
+            overlap: the least share of a tile that its neighbour covers too.
+            batch_size: tiles per forward pass.
+            **how: ``layer``, ``method`` and all else that :meth:`explain` takes.
+        """
+        if self.preprocessing is None or is_input(images):
+            raise ImageError("tiles are cut from pictures; pass paths or pixels, and to Lens how they are preprocessed")
+        wanted = [target] if isinstance(target, (str, int)) or callable(target) else list(target)
+        goals, side = [self._goal(spec) for spec in wanted], (tile, tile) if isinstance(tile, int) else tile
+        given = (goals, self.preprocessing, side, overlap, batch_size)
+        found = [explain_in_tiles(self.explain, self.predict, one, *given, **how) for one in load_all(images)]
+        return _explanation([heatmap for some in found for heatmap in some])
 
     def concepts(
         self,
@@ -310,6 +345,41 @@ class Lens:
             self._remark(sentence)
         return found
 
+    def embed(self, images: Any, *, batch_size: int = 16) -> Tensor:
+        """The vectors that an embedding model makes of images, ``(N, D)``, in their order."""
+        vectors = []
+        for _, x in self._batches(images, batch_size):
+            with preserved(self.model), torch.no_grad(), self._execution.casting(x):
+                vectors.append(vectors_in(self._execution.module(())(x)))
+        return torch.cat(vectors)
+
+    def similar_patches(
+        self,
+        images: Any,
+        point: tuple[float, float],
+        layer: LayerSpec | None = None,
+        *,
+        centred: bool = True,
+        batch_size: int = 16,
+    ) -> Explanation:
+        """How like one place every patch is: the cosine of their feature vectors, as one heatmap per image.
+
+        Args:
+            images: as in :meth:`explain`; the point is in the first, and all are compared with it.
+            point: (x, y) in pixels of the first picture.
+            layer: whose features; by default the last that has places.
+            centred: first subtract the mean of all patches, which all have in common: then 0 is as alike as any.
+            batch_size: images per forward pass.
+        """
+        name, seen = "", list[Seen]()
+        for batch, x in self._batches(images, batch_size):
+            traced = self._trace(x)
+            name = name or (last_layer(traced) if layer is None else one_layer(self._called, layer))
+            spanning = [replace(view, geometry=view.geometry.spanning(traced.field)) for view in batch]
+            with preserved(self.model):
+                seen += look(self._called, spanning, x, name, traced.layout(name))
+        return similar_places(seen, name, point, centred=centred)
+
     def layers(self, image: Any = None) -> LayerTree:
         """The model's layers as a tree to read: name, type, output shape and layout.
 
@@ -336,31 +406,13 @@ class Lens:
 
     # ---------------------------------------------------------------- how it is done
 
-    def _default_layers(self, x: Tensor) -> list[str]:
-        levels = self._called.levels if isinstance(self._called, Adapter) else ()
-        return list(levels) or [self.default_layer(x)]
+    def _goal(self, spec: TargetSpec) -> Goal:
+        return with_references(resolve(spec, self.labels), self._called, self.embed)
 
-    def _layer_maps(self, seen: Capture, traced: Trace, spec: LayerSpec) -> list[LayerMaps]:
-        # A layer asked for by its very name must be readable; what a pattern brought along may be left out.
-        asked = [spec] if isinstance(spec, (str, nn.Module, type)) else list(spec)
-        found = []
-        for name in seen.order:
-            info = traced.layers[name]
-            vector = info.shape is not None and len(info.shape) == 2
-            if info.layout is None and not vector and name not in asked:
-                continue
-            layout = None if vector else traced.layout(name)
-            for i, call in enumerate(seen[name].calls):
-                key = next(iter(call.activations))
-                maps, gradient = call.activation, call.gradients.get(key)
-                if layout is not None:
-                    maps = layout.to_grid(maps)
-                    gradient = layout.to_grid(gradient) if gradient is not None else None
-                title = name if i == 0 else f"{name}#{i + 1}"
-                found.append(LayerMaps(title, info.kind, maps, str(layout or "vector"), gradient))
-        if not found:
-            raise LayerError(f"none of the layers {list(seen)[:5]} ran and gave feature maps; pass other layers")
-        return found
+    def _default_layers(self, x: Tensor) -> list[str]:
+        if not isinstance(self._called, Adapter):
+            return [self.default_layer(x)]
+        return list(self._called.levels or self._called.around(self.default_layer(x)))
 
     def _overlays(self, images: Any, batch_size: int) -> list[tuple[str, Image.Image]]:
         try:
@@ -419,7 +471,10 @@ class Lens:
         """Images as batches of one input size each, in order."""
         if batch_size < 1:
             raise ImageError(f"batch_size is {batch_size}; expected 1 or more")
-        views = tensor_views(images, self.preprocessing) if is_input(images) else self._image_views(images)
+        if isinstance(images, Mapping):
+            raise ImageError("inputs by name are for explain and predict; pass the preprocessed image alone")
+        rank = input_rank(self.model)
+        views = tensor_views(images, self.preprocessing, rank) if is_input(images) else self._image_views(images)
         for _, group in groupby(views, key=lambda view: view.tensor.shape):
             while batch := list(islice(group, batch_size)):
                 x = self._to_model(torch.stack([view.tensor for view in batch]))
@@ -439,6 +494,20 @@ class Lens:
             yield View(tensor, picture, geometry)
 
 
+def _explanation(heatmaps: Sequence[Heatmap]) -> Explanation:
+    """The result for the user, with a warning for each map that shows nothing."""
+    for heatmap in heatmaps:
+        if not heatmap.values.any():
+            warnings.warn(
+                f"the heatmap of {heatmap.target!r} on {heatmap.picture.name!r} by {heatmap.method.name} is zero "
+                f"everywhere: nothing in layer {heatmap.layer!r} speaks for it; look at .raw (what speaks "
+                "against), or pass another layer",
+                HookmapWarning,
+                stacklevel=3,
+            )
+    return Explanation(heatmaps)
+
+
 def _methods(specs: Sequence[MethodSpec]) -> list[Method]:
     chosen = [one for spec in specs for one in (METHODS.values() if spec == "all" else [find_method(spec)])]
     named = {one.name: one for one in chosen}
@@ -452,40 +521,3 @@ def _as_preprocessing(given: Any) -> Preprocessing | None:
     if given is None or isinstance(given, Preprocessing):
         return given
     return Preprocessing.from_timm(given) if isinstance(given, Mapping) else Preprocessing.from_transform(given)
-
-
-def _best_device() -> torch.device:
-    if torch.cuda.is_available():
-        return torch.device("cuda")
-    return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
-
-
-def _device(device: str | torch.device) -> torch.device:
-    try:
-        chosen = torch.device(device)
-        torch.empty(1, device=chosen)
-    except (RuntimeError, AssertionError) as error:
-        reason = str(error).splitlines()[0]
-        raise ModelError(f"device {str(device)!r} can't be used here ({reason}); try 'cpu'") from None
-    return chosen
-
-
-def _joined(parts: list[list[LayerMaps]]) -> list[LayerMaps]:
-    if len(parts) == 1:
-        return parts[0]
-    joined = []
-    for same in zip(*parts, strict=True):
-        first = same[0]
-        if any(layer.maps.shape[1:] != first.maps.shape[1:] for layer in same):
-            raise ImageError("the images have different input sizes; ask for the features of each size on its own")
-        gradients = [layer.gradient for layer in same if layer.gradient is not None]
-        joined.append(
-            LayerMaps(
-                first.name,
-                first.kind,
-                torch.cat([layer.maps for layer in same]),
-                first.layout,
-                torch.cat(gradients) if gradients else None,
-            )
-        )
-    return joined

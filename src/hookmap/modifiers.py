@@ -16,16 +16,20 @@ from hookmap.methods import Method, WeightedSum, contributions
 from hookmap.methods.eigen import first_component, oriented
 from hookmap.methods.weighting import per_place
 
-Fusion = Literal["sum", "mean", "max", "product", "layercam"]
+Fusion = Literal["sum", "last", "mean", "max", "product", "layercam"]
 _LINEAR = {1: "linear", 2: "bilinear", 3: "trilinear"}
 
 
 @dataclass(frozen=True)
 class Variation:
-    """A changed input, and how its maps ``(T, B, *grid)`` are laid back onto the plain input's grid."""
+    """A changed input, and whether left and right changed places in it."""
 
     x: Tensor
-    undo: Callable[[Tensor], Tensor]
+    mirrored: bool = False
+
+    def undo(self, maps: Tensor) -> Tensor:
+        """Its maps ``(T, B, *grid)`` on the plain input's grid."""
+        return maps.flip(-1) if self.mirrored else maps
 
 
 def augmented(x: Tensor) -> list[Variation]:
@@ -33,8 +37,8 @@ def augmented(x: Tensor) -> list[Variation]:
 
     The six of pytorch-grad-cam's ``aug_smooth``: plain and mirrored, times 0.9, 1 and 1.1.
     """
-    pairs: list[tuple[Tensor, Callable[[Tensor], Tensor]]] = [(x, _as_it_is), (x.flip(-1), lambda maps: maps.flip(-1))]
-    return [Variation(f * image, undo) for image, undo in pairs for f in (1.0, 0.9, 1.1)][1:]
+    pairs = [(x, False), (x.flip(-1), True)]
+    return [Variation(f * image, mirrored) for image, mirrored in pairs for f in (1.0, 0.9, 1.1)][1:]
 
 
 def noisy(x: Tensor, count: int, generator: torch.Generator, share: float = 0.15) -> list[Variation]:
@@ -42,14 +46,12 @@ def noisy(x: Tensor, count: int, generator: torch.Generator, share: float = 0.15
 
     Smilkov et al., *SmoothGrad: removing noise by adding noise*, 2017, arXiv:1706.03825.
     """
+    if count == 0:
+        return []
     span = x.flatten(1).amax(1) - x.flatten(1).amin(1)
     deviation = share * span.reshape(-1, *[1] * (x.ndim - 1))
     noise = [torch.randn(x.shape[1:], generator=generator).to(x) for _ in range(count)]
-    return [Variation(x + deviation * one, _as_it_is) for one in noise]
-
-
-def _as_it_is(maps: Tensor) -> Tensor:
-    return maps
+    return [Variation(x + deviation * one) for one in noise]
 
 
 def eigen_smoothed(method: Method) -> Method:
@@ -96,6 +98,9 @@ def fused(maps: Sequence[Tensor], how: Fusion) -> Tensor:
 
     - ``"sum"``: signed, in the methods' own units: levels of a pyramid share a decision between them.
 
+    - ``"last"``: signed, of the last layer whose map isn't zero: levels that make one another, of which an object is
+      read from one.
+
     For the others each map's positive part is divided by its maximum first, so that no layer drowns the others.
 
     - ``"mean"``, ``"max"``.
@@ -110,6 +115,12 @@ def fused(maps: Sequence[Tensor], how: Fusion) -> Tensor:
     grid = max((one.shape[1:] for one in maps), key=lambda shape: shape.numel())
     if how == "sum":
         return torch.stack([_on_grid(one, grid) for one in maps]).sum(0)
+    if how == "last":
+        result = _on_grid(maps[0], grid)
+        for one in maps[1:]:
+            told = one.flatten(1).any(1).reshape(-1, *[1] * len(grid))
+            result = torch.where(told, _on_grid(one, grid), result)
+        return result
     scaled = torch.stack([_on_grid(_to_one(one), grid) for one in maps])
     if how == "product":
         return scaled.prod(0)

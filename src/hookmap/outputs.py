@@ -1,14 +1,19 @@
-"""What models give, in three forms that targets read: class scores, dense scores, detections."""
+"""What models give, in four forms that targets read: class scores, dense scores, detections, embeddings."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple, TypeAlias
 
 from torch import Tensor
 
 from hookmap.errors import TargetError
+from hookmap.nests import tensors_in
+
+Form: TypeAlias = Literal["classes", "regions", "detections", "embeddings", "other"]
+"""What a model gives: class scores ``(B, K)``, dense scores ``(B, K, h, w)``, :class:`Detections`,
+:class:`Embeddings`, or another thing."""
 
 
 class Kept(NamedTuple):
@@ -30,6 +35,9 @@ class Detections:
         kept: per image, the strongest first.
         fixed: whether a row is the same candidate in every image (an anchor, a query), so that changed copies of an
             image are compared row by row; otherwise by overlap.
+        least: the probability below which candidates aren't kept, if it is known; only messages need it.
+        masks: per image, of the detections that are kept, in their order and for their own class, before the sigmoid,
+            ``(D, h, w)`` across their box; or None.
     """
 
     scores: Tensor
@@ -37,10 +45,25 @@ class Detections:
     probabilities: Tensor
     kept: Sequence[Sequence[Kept]]
     fixed: bool = True
+    least: float | None = None
+    masks: Sequence[Tensor] | None = None
 
     def boxes_of(self, index: int) -> Tensor:
         """All candidates' boxes for a class, ``(B, N, 4)``."""
         return self.boxes[:, :, index] if self.boxes.ndim == 4 else self.boxes
+
+
+@dataclass
+class Embeddings:
+    """What a model makes of a batch: one vector per image, so that what is alike is near.
+
+    Attributes:
+        vectors: ``(B, D)``, of any length.
+        logits: of the classes that have names, ``(B, K)``, where the model reads texts and knows the names.
+    """
+
+    vectors: Tensor
+    logits: Tensor | None = None
 
 
 def keep_best(
@@ -66,25 +89,34 @@ def keep_best(
 
 
 def scores_in(output: Any) -> Any:
-    """The scores in a model's output: the tensor itself, ``.logits``, ``["logits"]``, ``["out"]`` or the first."""
+    """The scores in a model's output: the tensor itself, ``logits``, ``out``, or the first that has a batch axis.
+
+    Outputs are tensors, or tuples, lists, dicts and dataclasses that hold tensors.
+    """
     if isinstance(output, Tensor):
         return output
-    if hasattr(output, "logits"):
-        return output.logits
-    if isinstance(output, dict):
-        return output.get("logits", next(iter(output.values()), None))
-    return output[0] if isinstance(output, (tuple, list)) and output else output
+    for name in ("logits", "out"):
+        if hasattr(output, name):
+            return getattr(output, name)
+        if isinstance(output, Mapping) and name in output:
+            return output[name]
+    return next((t for t in tensors_in(output).values() if t.ndim and t.is_floating_point()), output)
 
 
 def class_scores(output: Any) -> Tensor:
-    """The ``(B, K)`` class scores in a model's output, found by :func:`scores_in`.
+    """The ``(B, K)`` class scores in a model's output, found by :func:`scores_in`; ``(B,)`` are those of one class.
 
     Raises:
         TargetError: if there's no such tensor, with what to pass instead.
     """
     scores = scores_in(output)
-    if isinstance(scores, Tensor) and scores.ndim == 2:
-        return scores
+    if isinstance(scores, Tensor) and scores.ndim in (1, 2):
+        return scores if scores.ndim == 2 else scores[:, None]
+    if isinstance(output, Embeddings):
+        raise TargetError(
+            "this model gives an embedding of each image and no classes; pass target=hm.Text('a red car') or, to Lens, "
+            "labels=[...] if it reads texts, else target=hm.Likeness(image)"
+        )
     got = f"shape {tuple(scores.shape)}" if isinstance(scores, Tensor) else f"a {type(output).__name__}"
     raise TargetError(
         f"the model's output is {got}, expected class scores (B, classes); pass target= a function of the "
@@ -92,7 +124,35 @@ def class_scores(output: Any) -> Tensor:
     )
 
 
+def form_of(output: Any) -> Form:
+    """What a model's output is to targets."""
+    if isinstance(output, Detections):
+        return "detections"
+    if isinstance(output, Embeddings):
+        return "embeddings"
+    scores = scores_in(output)
+    if not isinstance(scores, Tensor) or scores.ndim not in (1, 2, 4):
+        return "other"
+    return "regions" if scores.ndim == 4 else "classes"
+
+
 def dense_scores(output: Any) -> Tensor | None:
     """The ``(B, K, h, w)`` scores of a segmenter's output, or None if it isn't one."""
     scores = scores_in(output)
     return scores if isinstance(scores, Tensor) and scores.ndim == 4 else None
+
+
+def vectors_in(output: Any) -> Tensor:
+    """The embeddings in a model's output, ``(B, D)``: of :class:`Embeddings`, or the tensor itself.
+
+    Raises:
+        TargetError: if there's no such tensor.
+    """
+    vectors = output.vectors if isinstance(output, Embeddings) else output
+    if isinstance(vectors, Tensor) and vectors.ndim == 2:
+        return vectors
+    got = f"shape {tuple(vectors.shape)}" if isinstance(vectors, Tensor) else f"a {type(vectors).__name__}"
+    raise TargetError(
+        f"the model's output is {got}, expected embeddings (B, D); wrap the model in hm.Embedder, or give "
+        "hm.Embeddings in an adapter of yours"
+    )

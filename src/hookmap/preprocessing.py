@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
@@ -26,8 +26,8 @@ class Preprocessing:
     Attributes:
         size: the input's (h, w).
         resize: first resize the shorter side to this many pixels, keeping proportions (an integer), or the
-            whole to exactly (h, w), or, with ``"letterbox"``, so that all of it fits into ``size``; None
-            doesn't resize.
+            whole to exactly (h, w), or, with ``"letterbox"``, so that all of it fits into ``size``, or to what a
+            function of the image's height and width gives, as (h, w); None doesn't resize.
         mean: per channel, in 0..1; three for RGB, one for greyscale.
         std: per channel.
         interpolation: how to resize, by Pillow's name.
@@ -36,7 +36,7 @@ class Preprocessing:
     """
 
     size: tuple[int, int] = (224, 224)
-    resize: int | tuple[int, int] | Literal["letterbox"] | None = 256
+    resize: int | tuple[int, int] | Literal["letterbox"] | Callable[[int, int], tuple[int, int]] | None = 256
     mean: tuple[float, ...] = (0.485, 0.456, 0.406)
     std: tuple[float, ...] = (0.229, 0.224, 0.225)
     interpolation: Interpolation = "bilinear"
@@ -79,6 +79,8 @@ class Preprocessing:
             return max(1, round(height * ratio)), max(1, round(width * ratio))
         if isinstance(self.resize, tuple):
             return self.resize
+        if callable(self.resize):
+            return self.resize(height, width)
         # As torchvision computes it: the longer side is cut, not rounded.
         short, long = sorted((height, width))
         longer = int(self.resize * long / short)
@@ -96,8 +98,12 @@ class Preprocessing:
             canvas.paste(image, (pad_left, pad_top))
             geometry = geometry.shifted((canvas.height, canvas.width), -pad_top, -pad_left)
             image = canvas
-        top, left = round((image.height - h) / 2.0), round((image.width - w) / 2.0)
+        top, left = self._half(image.height - h), self._half(image.width - w)
         return image.crop((left, top, left + w, top + h)), geometry.shifted((h, w), top, left)
+
+    def _half(self, spare: int) -> int:
+        """Where a centred crop begins that leaves out so many pixels."""
+        return round(spare / 2.0)
 
     def undo(self, tensor: Tensor) -> np.ndarray[Any, Any]:
         """An input ``(C, h, w)`` as pixels ``(h, w, 3)``, uint8, clipped to what can be shown."""

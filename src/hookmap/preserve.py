@@ -9,6 +9,8 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor, nn
 
+from hookmap.models.adapter import Adapter
+
 _LOCK = threading.Lock()
 # module -> [how many blocks hold it in evaluation mode, its own mode]: with several threads on one model,
 # the last block to leave gives the mode back.
@@ -24,6 +26,7 @@ def preserved(model: nn.Module) -> Iterator[None]:
     set them. Batch-norm statistics aren't copied because evaluation mode never writes to them.
     """
     modules = list(model.modules())
+    modules += [module.plain for module in modules if isinstance(module, Adapter)]
     buffers = [
         (module, name, buffer)
         for module in modules

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from hookmap.errors import ImageError
 from hookmap.geometry import Geometry
@@ -32,8 +32,19 @@ def is_input(images: Any) -> bool:
     return isinstance(first, Tensor) and first.is_floating_point()
 
 
-def tensor_views(images: Any, preprocessing: Preprocessing | None) -> Iterator[View]:
+def input_rank(model: nn.Module) -> int | None:
+    """How many axes of space and time the model's inputs have, by its first convolution; None if it has none."""
+    convolutions = (m for m in model.modules() if isinstance(m, nn.modules.conv._ConvNd))
+    return next((m.weight.ndim - 2 for m in convolutions), None)
+
+
+def tensor_views(images: Any, preprocessing: Preprocessing | None, rank: int | None = None) -> Iterator[View]:
     """Inputs that are already preprocessed: (C, H, W), (B, C, H, W) or (B, C, T, H, W), or a list of (C, H, W).
+
+    Args:
+        images: one tensor or a list.
+        preprocessing: of the model, to show the image.
+        rank: of the model's inputs, if known: with 1, series (C, L) or (B, C, L); with 3, (C, T, H, W) is one clip.
 
     Raises:
         ImageError: for another shape, NaN or infinite values.
@@ -41,20 +52,46 @@ def tensor_views(images: Any, preprocessing: Preprocessing | None) -> Iterator[V
     given = list(images) if isinstance(images, (list, tuple)) else [images]
     if not all(is_input(tensor) for tensor in given):
         raise ImageError("preprocessed tensors and other images came in one list; explain them in two calls")
-    inputs = [one.detach() for tensor in given for one in (tensor if tensor.ndim > 3 else tensor[None])]
+    inputs = [one.detach() for tensor in given for one in (tensor if _is_batch(tensor, rank) else tensor[None])]
     for i, tensor in enumerate(inputs):
-        if tensor.ndim not in (3, 4):
+        if tensor.ndim not in (3, 4) and not (tensor.ndim == 2 and rank == 1):
+            shapes = " and ".join(str(tuple(one.shape)) for one in given)
+            several = "; several inputs of one model come by name, as in {'image': x, 'age': y}" if given[1:] else ""
             raise ImageError(
-                f"a preprocessed tensor of shape {tuple(given[0].shape)} came; expected (C, H, W), (B, C, H, W) or "
-                "(B, C, T, H, W)"
+                f"a preprocessed tensor of shape {shapes} came; expected (C, H, W), (B, C, H, W) or (B, C, T, H, W)"
+                + (several or (", or (B, C, L) for series" if rank == 1 else ""))
             )
         if not torch.isfinite(tensor).all():
             raise ImageError("the input tensor holds NaN or infinite values; check the preprocessing")
         name = "input" if len(inputs) == 1 else f"input {i}"
+        if tensor.ndim == 2:
+            picture = Picture(_curves(tensor), name, None)
+            length = tensor.shape[1]
+            scale = (1 / picture.height, 1.0)
+            yield View(tensor, picture, Geometry((picture.height, length), (1, length), scale))
+            continue
         frames = _displayed(tensor if tensor.ndim == 4 else tensor[:, None], preprocessing)
         picture = Picture(frames[len(frames) // 2], name, None)
         geometry = Geometry.identity((tensor.shape[-2], tensor.shape[-1]))
         yield View(tensor, picture, geometry, frames if tensor.ndim == 4 else None)
+
+
+def _is_batch(tensor: Tensor, rank: int | None) -> bool:
+    return tensor.ndim == rank + 2 if rank and tensor.ndim in (rank + 1, rank + 2) else tensor.ndim > 3
+
+
+def _curves(series: Tensor) -> np.ndarray[Any, Any]:
+    """A series (C, L) as pixels (H, L, 3): one band per channel, its values from the lowest to the highest."""
+    values = series.float().cpu()
+    low, high = values.amin(1, keepdim=True), values.amax(1, keepdim=True)
+    band = max(8, 96 // len(values))
+    heights = ((1 - (values - low) / (high - low).clamp(min=1e-12)) * (band - 1)).round()
+    before = torch.cat([heights[:, :1], heights[:, :-1]], 1)
+    top, bottom = torch.minimum(heights, before)[:, None], torch.maximum(heights, before)[:, None]
+    rows = torch.arange(band)[:, None]
+    drawn = ((rows >= top) & (rows <= bottom)).flatten(0, 1)
+    array: np.ndarray[Any, Any] = torch.where(drawn, 30, 235).byte()[..., None].expand(-1, -1, 3).contiguous().numpy()
+    return array
 
 
 def _displayed(clip: Tensor, preprocessing: Preprocessing | None) -> np.ndarray[Any, Any]:

@@ -18,7 +18,7 @@ from hookmap.methods import METHODS, gradient
 from networks import convnet, noise, parts, resnet18, seen
 from tiny import close, explained
 
-NAMES = [name for name, one in METHODS.items() if one.family in ("gradient", "activation")]
+NAMES = [name for name, one in METHODS.items() if one.family in ("gradient", "activation") and not one.objects]
 CLASS = 2
 
 
@@ -229,7 +229,7 @@ def test_finercam_is_the_mean_difference_to_the_three_nearest_classes(classes: i
 def test_finercam_needs_classes_to_compare() -> None:
     x = noise(1, 3, 12, 12)
     with pytest.raises(hm.LayerError, match="compares a class with others, and the model's output has only one"):
-        hm.Lens(convnet(classes=1)).explain(x, method="finercam")
+        hm.Lens(convnet(classes=1)).explain(x, target=0, method="finercam")
     with pytest.raises(hm.TargetError, match="finercam is defined for classes"):
         hm.Lens(convnet()).explain(x, target=lambda output: output.sum(1), method="finercam")
 
@@ -333,7 +333,7 @@ def test_a_model_of_any_precision_is_explained() -> None:
         assert torch.isfinite(rough.raw).all()
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", [name for name in NAMES if name != "odam"])  # it smooths over neighbours
 @pytest.mark.parametrize("grid", [(24,), (2, 3, 4)])
 def test_places_may_lie_along_any_number_of_axes(name: str, grid: tuple[int, ...]) -> None:
     flat = ingredients(4, 6)

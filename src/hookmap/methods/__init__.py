@@ -16,6 +16,7 @@ from hookmap.methods import baselines, eigen, fullgrad, gradient, masking, repla
 from hookmap.methods.registry import BUILT_IN, INGREDIENTS, METHODS, Method, as_method, find_method, method
 from hookmap.methods.replaying import Probe
 from hookmap.methods.weighting import WeightedSum, contributions, weighted_sum
+from hookmap.outputs import Form
 
 __all__ = [
     "INGREDIENTS",
@@ -26,6 +27,7 @@ __all__ = [
     "as_method",
     "baselines",
     "contributions",
+    "default_method",
     "eigen",
     "find_method",
     "fullgrad",
@@ -134,6 +136,24 @@ METHODS.update(
             signed=False,
             paper="Chung and Ying 2025, doi:10.3390/app15137562",
             summary="first principal component of the activation times the gradient's magnitude",
+        ),
+        Method(
+            "odam",
+            "ODAM",
+            gradient.odam,
+            "gradient",
+            paper="Zhao and Chan 2023, arXiv:2304.06354",
+            summary="smoothed gradient times activation, place by place; for detected objects",
+            uniform="gradcam",
+        ),
+        Method(
+            "gcame",
+            "G-CAME",
+            gradient.gcame,
+            "gradient",
+            paper="Nguyen et al. 2023, arXiv:2306.03400",
+            summary="Grad-CAM behind a Gaussian around a detected object",
+            objects=True,
         ),
         Method(
             "shapleycam",
@@ -270,6 +290,16 @@ METHODS.update(
             look={"scale": "minmax"},
         ),
         Method(
+            "drise",
+            "D-RISE",
+            masking.drise,
+            "masking",
+            signed=False,
+            paper="Petsiuk et al. 2021, arXiv:2006.03204",
+            summary="random masks averaged by how far they leave a detected object; needs no layer",
+            look={"scale": "minmax"},
+        ),
+        Method(
             "occlusion",
             "Occlusion",
             masking.occlusion,
@@ -328,3 +358,14 @@ METHODS.update(
     ]
 )
 BUILT_IN.update(METHODS)
+
+
+def default_method(form: Form) -> Method:
+    """What is best where nothing is asked for, by what the model gives.
+
+    Grad-CAM; for detections ODAM: an object's gradient is where the object is, and a mean over all places, Grad-CAM's
+    weight, forgets it. For embeddings HiResCAM: summed over the places that a class token reads block by block,
+    gradient times activation adds up what each of them gave, which a mean weight doesn't (and where the gradient is the
+    same at all places it is Grad-CAM).
+    """
+    return METHODS[{"detections": "odam", "embeddings": "hirescam"}.get(form, "gradcam")]

@@ -15,12 +15,14 @@ def random(activation: Tensor, generator: torch.Generator) -> Tensor:
 
 
 def edges(image: Tensor) -> Tensor:
-    """How strong the edges of the input are (Sobel), ``(B, C, H, W)`` to ``(B, H, W)``; frame by frame for video.
+    """How strong the edges of the input are (Sobel), ``(B, C, H, W)`` to ``(B, H, W)``.
+
+    Of video they are frame by frame; a series is a picture of one row.
 
     Adebayo et al., *Sanity Checks for Saliency Maps*, NeurIPS 2018: some heatmaps are little more than this.
     """
     grey = image.float().mean(1)
-    flat = grey.reshape(-1, 1, *grey.shape[-2:])
+    flat = grey.reshape(-1, 1, *(grey.shape[-2:] if grey.ndim > 2 else (1, grey.shape[-1])))
     kernel = torch.tensor([[1.0, 0.0, -1.0], [2.0, 0.0, -2.0], [1.0, 0.0, -1.0]], device=image.device)
     slopes = F.conv2d(F.pad(flat, (1, 1, 1, 1), mode="replicate"), torch.stack([kernel, kernel.T])[:, None])
     return slopes.square().sum(1).sqrt().reshape(grey.shape)

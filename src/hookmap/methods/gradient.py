@@ -8,6 +8,8 @@ the feature maps with these weights.
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor
 
@@ -158,6 +160,69 @@ def layercam(activation: Tensor, gradient: Tensor) -> Tensor:
     The paper's fusion of layers is ``fuse="layercam"``.
     """
     return gradient.clamp(min=0)
+
+
+@WeightedSum
+def odam(activation: Tensor, gradient: Tensor) -> Tensor:
+    r"""ODAM: gradient times activation, place by place, with the gradient smoothed: made for one detected object.
+
+    .. math:: L = \mathrm{ReLU}\Big(\sum_k \Phi(g_k) \odot A_k\Big)
+
+    Zhao and Chan, *ODAM: Gradient-based instance-specific visual explanations for object detection*, ICLR 2023,
+    arXiv:2304.06354: no mean over places, because the gradient of an object is where the object is. The local smoothing
+    :math:`\Phi` is here a Gaussian of one cell's standard deviation, whose weights sum to one at the edges too; the
+    authors' code for FCOS smooths nothing and is then :func:`hirescam`.
+    """
+    return _smoothed(gradient)
+
+
+def _smoothed(maps: Tensor, deviation: float = 1.0) -> Tensor:
+    """Maps ``(B, C, *grid)`` averaged over their neighbours."""
+    for axis in range(2, maps.ndim):
+        place = torch.arange(maps.shape[axis], dtype=maps.dtype, device=maps.device)
+        near = torch.exp(-((place[:, None] - place) ** 2) / (2 * deviation**2))
+        near = near / near.sum(1, keepdim=True)
+        maps = torch.tensordot(maps, near, dims=([axis], [1])).movedim(-1, axis)
+    return maps
+
+
+@WeightedSum
+def gcame(activation: Tensor, gradient: Tensor, image: Tensor) -> Tensor:
+    r"""G-CAME: Grad-CAM that looks only around the object: each channel behind a Gaussian where its gradient peaks.
+
+    .. math:: L = \mathrm{ReLU}\Big(\sum_k
+              \big(\alpha^+_k \, G(c^+_k, \sigma^+_k) - \alpha^-_k \, G(c^-_k, \sigma^-_k)\big) \odot A_k\Big), \qquad
+              \sigma = \frac{3 \, |\ln \alpha| \, \ln s}{\lfloor (\sqrt{Z} - 1) / 2 \rfloor}
+
+    with :math:`\alpha^\pm` the mean of the gradient's positive and negative part, c the place where that part is
+    largest, s the input's pixels per cell (of one axis), Z the number of cells and G a Gaussian scaled to 0..1.
+    Nguyen et al., *G-CAME: Gaussian-Class Activation Mapping Explainer for Object Detectors*, 2023, arXiv:2306.03400.
+    As in the authors' code, :math:`\sigma` is at least one cell. (Their code for two-stage detectors adds the negative
+    part instead of subtracting it, and centres it where it is weakest.) It depends on the units of the score.
+
+    Args:
+        activation: ``(B, C, *grid)``.
+        gradient: of one object's score, which is nearly zero elsewhere.
+        image: ``(B, C, *size)``; only its size matters.
+    """
+    pixels, cells = math.prod(image.shape[2:]), math.prod(gradient.shape[2:])
+    stride = (pixels / cells) ** (1 / (gradient.ndim - 2))
+    return _around_peak(gradient.clamp(min=0), stride) - _around_peak((-gradient).clamp(min=0), stride)
+
+
+def _around_peak(part: Tensor, stride: float) -> Tensor:
+    """The mean of each channel of ``(B, C, *grid)``, fading with the distance from where it is largest."""
+    flat = part.flatten(2)
+    mean, peak = flat.mean(2, keepdim=True), flat.argmax(2)
+    reach = max(1, math.floor((math.sqrt(flat.shape[2]) - 1) / 2)) / 3
+    deviation = (mean.log().abs() / reach * math.log(stride)).clamp(min=1)
+    places = torch.cartesian_prod(*[torch.arange(side, device=part.device) for side in part.shape[2:]])
+    places = places.reshape(flat.shape[2], -1)
+    distance = sum((axis - axis[peak][..., None]) ** 2 for axis in places.unbind(1))
+    bell = torch.exp(-distance / (2 * deviation**2))
+    low = bell.amin(2, keepdim=True)
+    bell = torch.where(low < 1, (bell - low) / (1 - low), bell)
+    return torch.where(mean > 0, mean * bell, torch.zeros_like(bell)).reshape(part.shape)
 
 
 @WeightedSum

@@ -7,6 +7,7 @@ import functools
 import inspect
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import Any, Literal, TypeVar, overload
 
 from torch import Tensor
@@ -55,6 +56,7 @@ class Method:
         summary: one line for lists.
         score: from logits ``(B, K)`` and the target classes ``(B,)`` to the scores ``(B,)`` that are differentiated,
             where that isn't the class's own logit.
+        objects: whether it is defined for detected objects only.
         uniform: the method whose map this is, up to a factor of none, where the gradient is the same at all places.
         look: how it's best drawn, as keywords of :meth:`hookmap.Heatmap.overlay`: ``{"scale": "minmax"}`` for maps
             whose zero means nothing.
@@ -69,10 +71,11 @@ class Method:
     paper: str = ""
     summary: str = ""
     score: Callable[[Tensor, Tensor], Tensor] | None = None
+    objects: bool = False
     uniform: str | None = None
     look: Mapping[str, Any] = field(default_factory=dict)
 
-    @property
+    @cached_property
     def needs(self) -> frozenset[str]:
         """The ingredients that it asks for."""
         return frozenset(inspect.signature(self.function).parameters) & INGREDIENTS.keys()

@@ -10,7 +10,8 @@ from pathlib import Path
 from torch import nn
 
 from hookmap.errors import ModelError
-from hookmap.models import checkpoint, custom, embedded, timm, torchvision
+from hookmap.models import checkpoint, custom, embedded, image_text, smp, timm, torchvision, transformers
+from hookmap.models.adapter import Adapter
 from hookmap.models.loaded import Entry, Loaded
 
 __all__ = ["DEFAULT", "Entry", "Loaded", "available", "describe", "load"]
@@ -23,8 +24,8 @@ def load(name: str, *, pretrained: bool = True, weights: str | Path | None = Non
 
     Args:
         name: ``"efficientnet_lite0"`` (weights packaged), ``"resnet50"`` (torchvision if it has it, else timm),
-            ``"torchvision/resnet50"``, ``"timm/resnet50.a1_in1k"``, ``"package.module:factory"`` or
-            ``"file.py:factory"``.
+            ``"torchvision/resnet50"``, ``"timm/resnet50.a1_in1k"``, ``"hf/facebook/detr-resnet-50"`` or a folder that
+            transformers wrote, ``"package.module:factory"`` or ``"file.py:factory"``.
         pretrained: load the library's own weights, downloading them if need be.
         weights: a checkpoint to load instead; where only the number of classes differs, the head is built
             to fit.
@@ -40,6 +41,8 @@ def load(name: str, *, pretrained: bool = True, weights: str | Path | None = Non
     else:
         state = checkpoint.read_state_dict(weights)
         loaded = build(pretrained=False)
+        if transformers.knows(loaded.model):
+            state = transformers.renamed(loaded.model, state)
         classes = checkpoint.other_number_of_classes(loaded.model, state)
         if classes is not None:
             loaded = build(pretrained=False, num_classes=classes)
@@ -59,6 +62,8 @@ def _builder(name: str) -> Callable[..., Loaded]:
         return partial(torchvision.build, plain)
     if library in ("", "timm") and timm.has(plain):
         return partial(timm.build, plain)
+    if library not in ("torchvision", "timm") and transformers.has(name):
+        return partial(transformers.build, name)
     every = {DEFAULT, *torchvision.names(), *timm.names()}
     close = difflib.get_close_matches(plain, every, n=4, cutoff=0.6)
     hint = f"did you mean {', '.join(close)}?" if close else "`hookmap models` lists all"
@@ -67,11 +72,19 @@ def _builder(name: str) -> Callable[..., Loaded]:
 
 def describe(model: nn.Module) -> Loaded:
     """What is known of a module that the user built: preprocessing and labels, from its library's metadata."""
+    if (found := image_text.describe(model)) is not None:
+        return found
+    if transformers.knows(model):
+        return transformers.describe(model)
+    if isinstance(model, Adapter):
+        return Loaded(model, type(model).__name__, model.preprocessing, model.labels)
     library = type(model).__module__.partition(".")[0]
     if isinstance(getattr(model, "pretrained_cfg", None), dict):
         return timm.describe(model)
     if library == "torchvision":
         return torchvision.describe(model)
+    if smp.knows(model):
+        return smp.describe(model)
     return Loaded(model, type(model).__name__)
 
 

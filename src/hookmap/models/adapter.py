@@ -7,6 +7,9 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from hookmap.modifiers import Fusion
+from hookmap.preprocessing import Preprocessing
+
 
 class Adapter(nn.Module):
     """The user's model under another way of calling it; its layers are the same and keep their names.
@@ -14,15 +17,18 @@ class Adapter(nn.Module):
     A subclass says how the model is called and what its output means::
 
         class MyDetector(hm.Adapter):
+            preprocessing = hm.Preprocessing(size=(640, 640), resize="letterbox")
+            labels = ["cat", "dog"]
+
             def forward(self, x):                        # (B, C, H, W)
                 scores, boxes = self.plain(x)
                 probabilities = scores.sigmoid()
                 return hm.Detections(scores, boxes, probabilities, hm.keep_best(boxes, probabilities))
 
-        lens = hm.Lens(MyDetector(model), preprocessing=..., labels=[...])
+        lens = hm.Lens(MyDetector(model))
 
-    Give class scores ``(B, K)``, dense scores ``(B, K, h, w)`` or :class:`hookmap.Detections`; anything else is for
-    targets that are functions.
+    Give class scores ``(B, K)``, dense scores ``(B, K, h, w)``, :class:`hookmap.Detections` or
+    :class:`hookmap.Embeddings`; anything else is for targets that are functions.
 
     Args:
         model: whose layers, parameters and buffers these are; nothing is copied.
@@ -39,10 +45,29 @@ class Adapter(nn.Module):
     plain: Any
     """The user's model."""
 
+    preprocessing: Preprocessing | None = None
+    """From picture to input."""
+
+    labels: Sequence[str] | None = None
+    """Class names."""
+
     @property
     def levels(self) -> Sequence[str]:
         """Layers that are explained together by default; empty where the best one is to be found by looking."""
         return ()
+
+    def around(self, layer: str) -> Sequence[str]:
+        """Where no :attr:`levels` are given: what is explained together with the layer that was found by looking."""
+        return [layer]
+
+    def with_labels(self, labels: Sequence[str]) -> Adapter:
+        """This adapter for classes of these names; only models that read names take part."""
+        return self
+
+    @property
+    def fuse(self) -> Fusion:
+        """How the maps of :attr:`levels` become one: see :func:`hookmap.modifiers.fused`."""
+        return "sum"
 
     def field(self, size: Sequence[int]) -> tuple[float, ...]:
         """The size that the layers' grids span for an input of this size: larger where the model pads."""

@@ -7,9 +7,11 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from hookmap.hooks import hooked
 from hookmap.models.adapter import Adapter
+from hookmap.modifiers import Fusion
 from hookmap.outputs import Detections, Kept
 from hookmap.preprocessing import Preprocessing
 
@@ -25,8 +27,21 @@ class TorchvisionDetector(Adapter):
         """The outputs of the feature pyramid; where there is none, what the head looks at."""
         names = [name for name, _ in self.named_modules()]
         pyramid = [n for n in names if n.startswith("backbone.fpn.layer_blocks.") and n.count(".") == 3]
+        more = getattr(getattr(self.plain.backbone, "fpn", None), "extra_blocks", None)
+        if pyramid and getattr(more, "use_P5", True) is False:
+            pyramid.append("backbone.fpn.extra_blocks.p6")  # made from the backbone, past the levels above it
         extra = [n for n in names if n.startswith(("backbone.extra.", "backbone.features.")) and n.count(".") == 2]
-        return pyramid or extra[-6:]
+        levels = pyramid or extra[-6:]
+        if hasattr(self.plain.backbone, "scale_weight"):
+            # SSD on VGG divides this level by its length at each place: gradient times activation is 0 there. One
+            # convolution earlier it isn't.
+            levels[0] = f"backbone.features.{len(self.plain.backbone.features) - 3}"
+        return levels
+
+    @property
+    def fuse(self) -> Fusion:
+        """A pyramid's levels are read side by side; without one, each level is made from the one before."""
+        return "sum" if hasattr(self.plain.backbone, "fpn") else "last"
 
     def field(self, size: Sequence[int]) -> tuple[float, ...]:
         """The padded size, in pixels before the model's own resize."""
@@ -54,14 +69,21 @@ class TwoStageDetector(TorchvisionDetector):
     def forward(self, x: Tensor) -> Detections:
         """Candidates and detections of a batch ``(B, 3, H, W)``, 0..1; boxes are class by class."""
         heads = self.plain.roi_heads
-        found, ((proposals, _), (logits, regression)), scale = self._run(x, [self.plain.rpn, heads.box_predictor])
+        masked = [heads.mask_predictor] if heads.has_mask() else []
+        found, gave, scale = self._run(x, [self.plain.rpn, heads.box_predictor, *masked])
+        (proposals, _), (logits, regression), *drawn = gave
         counts = [len(some) for some in proposals]
         boxes = heads.box_coder.decode(regression, proposals) * scale
         scores, every, sure = (
             nn.utils.rnn.pad_sequence(list(t.split(counts)), batch_first=True)
-            for t in (logits, boxes, logits.softmax(-1))
+            for t in (logits, boxes, _without_background(logits.softmax(-1)))
         )
-        return Detections(scores, every, sure, _kept(found, every, sure), fixed=False)
+        masks = None
+        if drawn:
+            labels = torch.cat([one["labels"] for one in found])
+            own = drawn[0][torch.arange(len(labels), device=labels.device), labels]
+            masks = own.split([len(one["labels"]) for one in found])
+        return Detections(scores, every, sure, _kept(found, every, sure, x.shape), False, heads.score_thresh, masks)
 
 
 class OneStageDetector(TorchvisionDetector):
@@ -76,25 +98,30 @@ class OneStageDetector(TorchvisionDetector):
         boxes = torch.stack([decode(r, a) for r, a in zip(regression, anchors, strict=True)]) * scale
         if "bbox_ctrness" in head:
             # FCOS ranks by the geometric mean of class and centredness; as a score, its log-odds.
-            sure = (logits.sigmoid() * head["bbox_ctrness"].sigmoid()).sqrt()
-            logits = sure.logit(eps=1e-6)
+            both = (functional.logsigmoid(logits) + functional.logsigmoid(head["bbox_ctrness"])) / 2
+            sure = both.exp()
+            logits = both - (-torch.expm1(both)).clamp(min=torch.finfo(both.dtype).tiny).log()
         else:
-            sure = logits.softmax(-1) if type(self.plain).__name__ == "SSD" else logits.sigmoid()
-        return Detections(logits, boxes, sure, _kept(found, boxes, sure))
+            ssd = type(self.plain).__name__ == "SSD"
+            sure = _without_background(logits.softmax(-1)) if ssd else logits.sigmoid()
+        return Detections(logits, boxes, sure, _kept(found, boxes, sure, x.shape), least=self.plain.score_thresh)
 
 
-def _kept(found: Sequence[dict[str, Tensor]], boxes: Tensor, sure: Tensor) -> list[list[Kept]]:
-    """Which candidate each detection is: the one whose probability and box it has."""
+def _without_background(sure: Tensor) -> Tensor:
+    """Probabilities ``(..., K)`` of which class 0, the background, is never detected."""
+    return torch.cat([torch.zeros_like(sure[..., :1]), sure[..., 1:]], -1)
+
+
+def _kept(found: Sequence[dict[str, Tensor]], boxes: Tensor, sure: Tensor, size: Sequence[int]) -> list[list[Kept]]:
+    """Which candidate each detection is: the one whose probability and box, cut off at the picture's edges, it has."""
+    edges = boxes.new_tensor([size[-1], size[-2]] * 2)
     result = []
     for one, places, probabilities in zip(found, boxes.detach(), sure.detach(), strict=True):
         kept = []
-        for box, score, label in zip(
-            one["boxes"].detach(), one["scores"].detach(), one["labels"].tolist(), strict=True
-        ):
+        given = (one["boxes"].detach(), one["scores"].detach(), one["labels"].tolist())
+        for box, score, label in zip(*given, strict=True):
             mine = places[:, label] if places.ndim == 3 else places
-            size = (box[2:] - box[:2]).max().clamp(min=1)
-            # Clipped to the picture, as the detection was.
-            away = (torch.minimum(mine.clamp(min=0), box[[2, 3, 2, 3]]) - box).abs().amax(-1) / size
-            kept.append(Kept(int(((probabilities[:, label] - score).abs() * 1e3 + away).argmin()), label))
+            away = (torch.minimum(mine.clamp(min=0), edges) - box).abs().amax(-1) / edges.max()
+            kept.append(Kept(int(((probabilities[:, label] - score).abs() + away).argmin()), label))
         result.append(kept)
     return result

@@ -31,11 +31,19 @@ class Loaded:
 
 @dataclass(frozen=True)
 class Entry:
-    """A model that can be loaded by name; ``weights`` is packaged, cached, download or none."""
+    """A model that can be loaded by name.
+
+    Attributes:
+        name: as it is loaded.
+        library: whose it is.
+        weights: packaged, cached, download or none.
+        gives: what it can be asked about: classes, detections or regions.
+    """
 
     name: str
     library: str
     weights: str
+    gives: str = "classes"
 
 
 def no_weights(name: str, error: BaseException) -> ModelError:

@@ -12,6 +12,7 @@ from urllib.request import getproxies
 
 from torch import nn
 
+from hookmap.models.embedding import Embedder
 from hookmap.models.loaded import Entry, Loaded, no_weights
 from hookmap.preprocessing import Preprocessing
 
@@ -45,7 +46,7 @@ def build(name: str, *, pretrained: bool = True, num_classes: int | None = None)
     if not pretrained:
         return describe(timm.create_model(name, pretrained=False, **classes), name)
     try:
-        with _failing_fast():
+        with failing_fast():
             model = timm.create_model(name, pretrained=True, **classes)
         return describe(model, name)
     except Exception as error:  # hub clients raise whatever their transport does
@@ -53,8 +54,11 @@ def build(name: str, *, pretrained: bool = True, num_classes: int | None = None)
 
 
 @contextmanager
-def _failing_fast() -> Iterator[None]:
-    """Without a network the hub's client retries for most of a minute; then look at its cache only."""
+def failing_fast() -> Iterator[bool]:
+    """Without a network the hub's client retries for most of a minute; then look at its cache only.
+
+    Gives whether only the cache is looked at.
+    """
     from huggingface_hub import constants
 
     before = constants.HF_HUB_OFFLINE
@@ -65,7 +69,7 @@ def _failing_fast() -> Iterator[None]:
         except OSError:
             constants.HF_HUB_OFFLINE = True
     try:
-        yield
+        yield constants.HF_HUB_OFFLINE
     finally:
         constants.HF_HUB_OFFLINE = before
 
@@ -76,7 +80,19 @@ def describe(model: nn.Module, name: str | None = None) -> Loaded:
 
     config: dict[str, Any] = model.pretrained_cfg  # type: ignore[assignment]
     preprocessing = Preprocessing.from_timm(resolve_model_data_config(model))
-    return Loaded(model, name or config.get("architecture") or type(model).__name__, preprocessing, _labels(model))
+    loaded = Loaded(model, name or config.get("architecture") or type(model).__name__, preprocessing, _labels(model))
+    if _embeds(model, config):
+        loaded.adapter = Embedder(model, preprocessing)
+    return loaded
+
+
+def _embeds(model: nn.Module, config: dict[str, Any]) -> bool:
+    """Whether there's no head, or one that was published to project into a space of pictures and texts.
+
+    Their widths are multiples of 128 (CLIP's, SigLIP's and DFN's towers), which no published set of classes has.
+    """
+    width = getattr(model, "num_classes", None)
+    return width == 0 or (width == config.get("num_classes") and width is not None and width % 128 == 0)
 
 
 def _labels(model: nn.Module) -> Sequence[str] | None:

@@ -107,17 +107,18 @@ def _coco(model: nn.Module) -> Sequence[str] | None:
 
     names: Sequence[str] = weights.DEFAULT.meta["categories"]
     heads = [m for n, m in model.named_modules() if n.endswith(("cls_score", "classification_head"))]
-    count = getattr(heads[0], "out_features", None) or getattr(heads[0], "num_classes", None) if heads else None
-    return names if count in (None, len(names)) else None
+    counts = [getattr(head, name, None) for head in heads for name in ("out_features", "num_classes", "num_columns")]
+    return names if len(names) in counts else None
 
 
 def entries() -> list[Entry]:
-    """All classifiers, and whether their default weights are on this disk."""
+    """All models, and whether their default weights are on this disk."""
     from torchvision import models
 
     folder = Path(torch.hub.get_dir()) / "checkpoints"
     found = []
     for name in names():
         file = models.get_model_weights(name).DEFAULT.url.rpartition("/")[2]
-        found.append(Entry(name, "torchvision", "cached" if (folder / file).exists() else "download"))
+        gives = {"detection": "detections", "segmentation": "regions"}.get(_task(name), "classes")
+        found.append(Entry(name, "torchvision", "cached" if (folder / file).exists() else "download", gives))
     return found

@@ -49,6 +49,8 @@ def limits(
         return (float(values.min()), float(values.max())) if values.size else (0.0, 0.0)
     if scale not in ("max", "symmetric"):
         raise HookmapError(f"there's no scale {scale!r}; use 'max', 'minmax' or 'symmetric'")
+    if not 0 <= outliers < 1:
+        raise HookmapError(f"outliers is {outliers}; expected a share from 0 to below 1")
     if limit is None:
         strength = np.abs(values) if scale == "symmetric" else values
         positive = strength[strength > 0]

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, TypeAlias
 import numpy as np
 
 from hookmap.render.colors import Array
-from hookmap.render.figure import INK, MARGIN, QUIET, RULE, cut, font
-from hookmap.render.overlay import _UNSEEN, outside_of
+from hookmap.render.figure import INK, MARGIN, QUIET, RULE, cut
+from hookmap.render.overlay import _UNSEEN, font, outside_of
 
 if TYPE_CHECKING:
     from PIL import Image

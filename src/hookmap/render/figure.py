@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from hookmap.render.colors import Array, limits
-from hookmap.render.overlay import DEFAULT_COLORMAP, SIGNED_COLORMAP, outside_of, overlay
+from hookmap.render.overlay import DEFAULT_COLORMAP, SIGNED_COLORMAP, font, outside_of, overlay
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -24,12 +25,12 @@ def contact_sheet(
 
     Args:
         tiles: (picture, title, subtitle).
-        columns: by default up to four.
+        columns: by default up to four, of many pictures so many that the page is about as wide as high.
         tile: longer side of a picture.
     """
     from PIL import Image, ImageDraw
 
-    columns = columns or min(4, len(tiles))
+    columns = columns or (min(4, len(tiles)) if len(tiles) <= 16 else round(math.sqrt(1.3 * len(tiles))))
     if len(tiles) > 4 and columns == 4 and len(tiles) % 4 == 1:
         columns = 3 if len(tiles) % 3 != 1 else 5
     shown = [(fit(picture, tile), title, below) for picture, title, below in tiles]
@@ -134,13 +135,6 @@ def fit(picture: Image.Image, side: int) -> Image.Image:
     factor = side / max(picture.size)
     size = (max(1, round(picture.width * factor)), max(1, round(picture.height * factor)))
     return picture.convert("RGB").resize(size, Image.Resampling.LANCZOS)
-
-
-def font(size: int) -> Any:
-    """The typeface of all pages."""
-    from PIL import ImageFont
-
-    return ImageFont.load_default(size)
 
 
 def cut(draw: Any, text: str, size: int, width: float) -> str:

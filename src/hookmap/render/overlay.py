@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Literal
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
@@ -17,6 +19,9 @@ SIGNED_COLORMAP = "RdBu_r"
 # How much colour the strongest place of a ramp gets, and how fast weaker ones fade into the photo.
 _STRONGEST, _FADE = 0.85, 1.2
 _UNSEEN = 0.5
+# Bright, and unlike the colours of a warm heatmap.
+BOX_COLORS = ("#26d9ff", "#8cff4d", "#ff7ac6", "#ffffff", "#7aa8ff", "#2effc0", "#ffe45c", "#ff8a70")
+_DARK = (20, 20, 24)
 
 
 def overlay(
@@ -66,18 +71,44 @@ def overlay(
     return Image.fromarray(np.round(photo * (1 - alpha) + colors * alpha).astype(np.uint8))
 
 
-def outlined(picture: Image.Image, box: tuple[float, float, float, float]) -> Image.Image:
-    """The picture with a box (left, top, right, bottom) drawn on it, to be seen on light and on dark."""
+@dataclass(frozen=True)
+class Mark:
+    """A box to be drawn.
+
+    Attributes:
+        box: (left, top, right, bottom) in pixels.
+        tag: a few letters at its corner, or none.
+        color: which of :data:`BOX_COLORS`.
+    """
+
+    box: tuple[float, float, float, float]
+    tag: str = ""
+    color: int = 0
+
+
+def marked(picture: Image.Image, marks: Sequence[Mark]) -> Image.Image:
+    """The picture with boxes drawn on it: each a bright line between dark edges, to be seen on anything."""
     from PIL import ImageDraw
 
     draw = ImageDraw.Draw(picture)
-    width = max(1, round(max(picture.size) / 300))
-    corners = [round(side) for side in box]
-    for colour, w in (("black", 3 * width), ("white", width)):
-        inset = (3 * width - w) // 2
-        draw.rectangle(
-            [corners[0] + inset, corners[1] + inset, corners[2] - inset, corners[3] - inset], None, colour, w
-        )
+    longer = max(picture.size)
+    line, edge, size = max(2, round(longer / 260)), max(1, round(longer / 700)), max(12, round(longer / 36))
+    pad = size // 4
+    tags = []
+    for mark in reversed(marks):  # the first is the strongest, and on top
+        color = BOX_COLORS[mark.color % len(BOX_COLORS)]
+        left, top, right, bottom = (round(side) for side in mark.box)
+        right, bottom = max(right, left + 3 * line), max(bottom, top + 3 * line)
+        draw.rectangle([left - edge, top - edge, right + edge, bottom + edge], None, _DARK, line + 2 * edge)
+        draw.rectangle([left, top, right, bottom], None, color, line)
+        wide, high = draw.textlength(mark.tag, font=font(size)) + 2 * pad, size + 2 * pad
+        x = min(max(left - edge, 0), picture.width - wide)
+        y = top - high if top >= high else top
+        tags.append((mark.tag, color, x, y, wide, high))
+    for tag, color, x, y, wide, high in tags:
+        if tag:
+            draw.rectangle([x, y, x + wide, y + high], color)
+            draw.text((x + pad, y + high / 2), tag, _DARK, font(size), anchor="lm")
     return picture
 
 
@@ -87,3 +118,10 @@ def outside_of(size: tuple[int, ...], seen: tuple[float, float, float, float] | 
     y, x = (np.arange(n) + 0.5 for n in size[:2])
     inside = ((y >= top) & (y <= bottom))[:, None] & ((x >= left) & (x <= right))[None]
     return ~inside[..., None]
+
+
+def font(size: int) -> Any:
+    """The typeface of all pages."""
+    from PIL import ImageFont
+
+    return ImageFont.load_default(size)

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from hookmap.render.figure import INK, MARGIN, QUIET, contact_sheet, cut, fit, font
+from hookmap.render.figure import INK, MARGIN, QUIET, contact_sheet, cut, fit
+from hookmap.render.overlay import Mark, font, marked
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -18,6 +20,9 @@ _LANDSCAPE = 1.5
 _AXES = ("image", "target", "layer", "method")
 _NO_LAYER = "input"
 _PHOTO = ("photo",)
+_ROW_TILE = 300
+# A tile shows at least so much around a box, so much of the picture and of the map; all, if that is a large part.
+_AROUND, _SMALLEST, _MOST, _LARGEST = 3.0, 0.2, 0.95, 0.6
 
 
 def explanation_sheet(heatmaps: Sequence[Heatmap], **look: Any) -> Image.Image:
@@ -27,7 +32,8 @@ def explanation_sheet(heatmaps: Sequence[Heatmap], **look: Any) -> Image.Image:
     """
     axes = {axis: list(dict.fromkeys(_key(h, axis) for h in heatmaps)) for axis in _AXES}
     varying = [axis for axis in _AXES if _varies(axis, axes, heatmaps)]
-    if len(varying) < 2:
+    objects = any(h.box is not None for h in heatmaps)
+    if len(varying) < 2 or (objects and "image" in varying):  # each image has objects of its own
         return _in_rows(heatmaps, varying, **look)
     # Methods read best down the side; of the rest, what varies most.
     down = "method" if "method" in varying else max(varying, key=lambda axis: len(axes[axis]))
@@ -84,7 +90,8 @@ def _grid(
 
     tile = 176 if len(rows) * len(columns) > 12 else 240
     pictures = {id(h.picture): h.picture for h in heatmaps}
-    drawn = {key: fit(h.overlay(**look), tile) for key, h in cells.items()}
+    windows = _windows(heatmaps)
+    drawn = {key: _tile(h, tile, look, windows) for key, h in cells.items()}
     if down == "image":
         columns, heads = [_PHOTO, *columns], ["photo", *heads]
         drawn |= {(row, _PHOTO): fit(Image.fromarray(pictures[row].pixels), tile) for row in rows}
@@ -95,7 +102,8 @@ def _grid(
     blocks = _blocks(len(rows), height + _GAP, block_width)
     per_block = math.ceil(len(rows) / blocks)
     alone = next(iter(pictures.values())) if len(pictures) == 1 else None
-    top = MARGIN + (96 if alone is not None else 0) + 24
+    head = None if alone is None else _overview(heatmaps, 84 if heatmaps[0].box is None else 260)
+    top = MARGIN + (head.height + 34 if head is not None else 0) + 24
     if photos:
         top += height + _GAP
     canvas = Image.new(
@@ -104,8 +112,7 @@ def _grid(
         "white",
     )
     draw = ImageDraw.Draw(canvas)
-    if alone is not None:
-        head = fit(Image.fromarray(alone.pixels), 84)
+    if alone is not None and head is not None:
         canvas.paste(head, (MARGIN, MARGIN))
         draw.text((MARGIN + head.width + 14, MARGIN + 14), alone.name, INK, font(20))
         subtitle = ", ".join(dict.fromkeys(h.title for h in heatmaps))
@@ -131,20 +138,87 @@ def _grid(
 
 
 def _in_rows(heatmaps: Sequence[Heatmap], varying: Sequence[str], **look: Any) -> Image.Image:
-    from PIL import Image
-
     tiles: list[tuple[Image.Image, str, str]] = []
-    several = "image" in varying
-    if not several:
-        photo = heatmaps[0].picture
-        tiles.append((Image.fromarray(photo.pixels), photo.name, "photo"))
+    several, windows = "image" in varying, _windows(heatmaps)
+    shown: set[int] = set()
     for heatmap in heatmaps:
+        if id(heatmap.picture) not in shown and (heatmap.box is not None or not several):
+            own = [h for h in heatmaps if h.picture is heatmap.picture]
+            tiles.append((_overview(own, _ROW_TILE), heatmap.picture.name, _counted(own) or "photo"))
+        shown.add(id(heatmap.picture))
         how = f"{heatmap.method.title} at {heatmap.layer}"
         title, below = (heatmap.method.title, f"{heatmap.title}, at {heatmap.layer}")
         if varying != ["method"]:
             title, below = heatmap.title, f"{heatmap.picture.name}, {how}" if several else how
-        tiles.append((heatmap.overlay(**look), title, below))
-    return contact_sheet(tiles)
+        tiles.append((_tile(heatmap, _ROW_TILE, look, windows), title, below))
+    return contact_sheet(tiles, tile=_ROW_TILE)
+
+
+_Window = tuple[int, int, int, int]
+
+
+def _tile(heatmap: Heatmap, side: int, look: dict[str, Any], windows: dict[Any, _Window]) -> Image.Image:
+    """The overlay in small; of a small object what is around it, with its box and number."""
+    picture = heatmap.painted(**look)
+    if heatmap.box is None:
+        return fit(picture, side)
+    left, top, right, bottom = windows[id(heatmap.picture), heatmap.box]
+    tile = fit(picture.crop((left, top, right, bottom)), side)
+    x, y = tile.width / (right - left), tile.height / (bottom - top)
+    box, number = heatmap.box, heatmap.number
+    inside = ((box[0] - left) * x, (box[1] - top) * y, (box[2] - left) * x, (box[3] - top) * y)
+    return marked(tile, [Mark(inside, str(number), number)])
+
+
+def _windows(heatmaps: Sequence[Heatmap]) -> dict[Any, _Window]:
+    """The part of the picture that the tiles of each object show: equally large for all objects of a picture."""
+    shares: dict[int, float] = {}
+    for h in heatmaps:
+        if h.box is not None:
+            height, width = h.picture.pixels.shape[:2]
+            share = max((h.box[2] - h.box[0]) / width, (h.box[3] - h.box[1]) / height) * _AROUND
+            share = share if share <= _LARGEST and _holds(h, _window(h, max(share, _SMALLEST))) else 1.0
+            shares[id(h.picture)] = max(share, _SMALLEST, shares.get(id(h.picture), 0.0))
+    return {(id(h.picture), h.box): _window(h, shares[id(h.picture)]) for h in heatmaps if h.box is not None}
+
+
+def _window(heatmap: Heatmap, share: float) -> _Window:
+    """So much of the picture, of its proportions, around an object."""
+    assert heatmap.box is not None
+    height, width = heatmap.picture.pixels.shape[:2]
+    left, top, right, bottom = heatmap.box
+    wide, high = max(1, round(width * share)), max(1, round(height * share))
+    x, y = round((left + right - wide) / 2), round((top + bottom - high) / 2)
+    x, y = min(max(x, 0), width - wide), min(max(y, 0), height - high)
+    return x, y, x + wide, y + high
+
+
+def _holds(heatmap: Heatmap, window: _Window) -> bool:
+    """Whether nearly all of the map lies in it."""
+    left, top, right, bottom = window
+    heat = heatmap.map.abs()
+    return bool(heat[..., top:bottom, left:right].sum() >= _MOST * heat.sum())
+
+
+def _overview(heatmaps: Sequence[Heatmap], side: int) -> Image.Image:
+    """The photo of these heatmaps, with all their boxes numbered."""
+    from PIL import Image
+
+    photo = Image.fromarray(heatmaps[0].picture.pixels)
+    small = fit(photo, side)
+    x, y = small.width / photo.width, small.height / photo.height
+    boxes = {h.number: h.box for h in heatmaps if h.box is not None}
+    marks = [
+        Mark((left * x, top * y, right * x, bottom * y), str(number), number)
+        for number, (left, top, right, bottom) in sorted(boxes.items())
+    ]
+    return marked(small, marks)
+
+
+def _counted(heatmaps: Sequence[Heatmap]) -> str:
+    """How many objects of which class have boxes."""
+    counts = Counter({h.number: h.target.split(",")[0] for h in heatmaps if h.box and h.index is not None}.values())
+    return ", ".join(f"{count} x {name}" for name, count in counts.items())
 
 
 def _blocks(rows: int, row_height: float, block_width: float) -> int:
@@ -158,7 +232,7 @@ def _blocks(rows: int, row_height: float, block_width: float) -> int:
 def _key(heatmap: Heatmap, axis: str) -> Any:
     keys = {
         "image": id(heatmap.picture),
-        "target": (heatmap.target, heatmap.index),  # two classes may share a name
+        "target": (heatmap.target, heatmap.index, heatmap.where),  # two classes may share a name
         "layer": heatmap.layer,
         "method": heatmap.method.name,
     }
@@ -168,7 +242,8 @@ def _key(heatmap: Heatmap, axis: str) -> Any:
 def _name(axis: str, value: Any, heatmaps: Sequence[Heatmap]) -> str:
     heatmap = next(h for h in heatmaps if _key(h, axis) == value)
     if axis == "target":
-        return heatmap.target.split(",")[0]
+        target = heatmap.target if heatmap.index is None else heatmap.target.split(",")[0]
+        return f"{target}, {heatmap.where}" if heatmap.where else target
     return {"image": heatmap.picture.name, "layer": heatmap.layer, "method": heatmap.method.title}[axis]
 
 

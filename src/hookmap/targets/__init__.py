@@ -3,34 +3,45 @@
 from hookmap.targets.asking import resolve
 from hookmap.targets.classes import (
     PREDICTED,
+    Binary,
     Class,
     Contrast,
     Goal,
+    PerImage,
     Probability,
+    Regression,
     ReST,
     Target,
     TargetSpec,
     find_class,
     name_of,
 )
+from hookmap.targets.likeness import Likeness, Similarity, Text, with_references
 from hookmap.targets.places import Box, Detection, Everywhere, Mask, Place, Point
 
 __all__ = [
     "PREDICTED",
+    "Binary",
     "Box",
     "Class",
     "Contrast",
     "Detection",
     "Everywhere",
     "Goal",
+    "Likeness",
     "Mask",
+    "PerImage",
     "Place",
     "Point",
     "Probability",
     "ReST",
+    "Regression",
+    "Similarity",
     "Target",
     "TargetSpec",
+    "Text",
     "find_class",
     "name_of",
     "resolve",
+    "with_references",
 ]

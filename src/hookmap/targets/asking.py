@@ -8,33 +8,43 @@ from dataclasses import replace
 from typing import Any, cast
 
 from hookmap.errors import TargetError
-from hookmap.targets.classes import PREDICTED, Class, Contrast, Goal, TargetSpec, find_class
-from hookmap.targets.places import Box, Detection, Everywhere, Point
+from hookmap.targets.classes import PREDICTED, Class, Contrast, Goal, PerImage, Regression, TargetSpec, find_class
+from hookmap.targets.likeness import Likeness, Text
+from hookmap.targets.places import Attribute, Box, Detection, Everywhere, Point
 
 _PLACE = re.compile(r"\s*(box|point|everywhere)\s*(?::\s*(.*))?", re.IGNORECASE)
+
+_ALIKE = re.compile(r"\s*(text|like)\s*:(.*)", re.IGNORECASE | re.DOTALL)
+
+_DETECTION = re.compile(r"\s*box\s*:\s*(\d+)\s*(?::\s*(\w+)\s*)?", re.IGNORECASE)
 
 
 def resolve(spec: TargetSpec, labels: Sequence[str] | None) -> Goal:
     """A target from an index, a label, ``"predicted"``, a place in words, or a target whose words are looked up.
 
-    Places in words are ``"box:2"`` (a detection by its number), ``"box:10,20,200,180"``, ``"point:120,80"`` and
-    ``"everywhere"``.
+    Places in words are ``"box:2"`` (a detection by its number), ``"box:2:left"`` (how far it reaches; also ``top``,
+    ``right``, ``bottom``, ``box`` and ``mask``), ``"box:10,20,200,180"``, ``"point:120,80"`` and
+    ``"everywhere"``; likenesses are ``"text:a red car"`` and ``"like:car.jpg"``.
 
     Raises:
         TargetError: for other types and words that no class is called.
 
     >>> resolve("point:120,80", None), resolve("box:2", None)
-    (Point(x=120.0, y=80.0, of=None), Detection(number=2))
+    (Point(x=120.0, y=80.0, of=None), Detection(number=2, attribute='class'))
     """
     if isinstance(spec, bool) or not (isinstance(spec, (str, int)) or callable(spec)):
         raise TargetError(f"a target was given as {type(spec).__name__}; expected an index, a label or a function")
     if isinstance(spec, str) and (place := _place(spec)) is not None:
         return place
+    if isinstance(spec, str) and (match := _ALIKE.fullmatch(spec)) is not None:
+        return (Text if match[1].casefold() == "text" else Likeness)(match[2].strip())
     if isinstance(spec, (str, int)):
         return Class(PREDICTED) if spec == PREDICTED else find_class(str(spec), labels)
     if isinstance(spec, Contrast):
         return replace(spec, this=resolve(spec.this, labels), that=resolve(spec.that, labels))
-    if isinstance(spec, Class) and spec.label is None and spec.index != PREDICTED:
+    if isinstance(spec, PerImage):
+        return replace(spec, targets=[resolve(one, labels) for one in spec.targets])
+    if isinstance(spec, (Class, Regression)) and spec.label is None and spec.index != PREDICTED:
         found = find_class(str(spec.index), labels)
         return replace(spec, index=found.index, label=found.label)
     if getattr(spec, "of", None) is not None:
@@ -49,14 +59,15 @@ def _place(words: str) -> Goal | None:
         return None
     if match[2] is None:
         return Everywhere()
+    detection = _DETECTION.fullmatch(words)
+    if detection is not None:
+        return Detection(int(detection[1]), cast(Attribute, (detection[2] or "class").casefold()))
     try:
         numbers = [float(part) for part in match[2].split(",")]
     except ValueError:
         numbers = []
     if match[1].casefold() == "point" and len(numbers) == 2:
         return Point(numbers[0], numbers[1])
-    if match[1].casefold() == "box" and len(numbers) == 1 and numbers[0] >= 0 and numbers[0].is_integer():
-        return Detection(int(numbers[0]))
     if match[1].casefold() == "box" and len(numbers) == 4:
         left, top, right, bottom = numbers
         return Box(left, top, right, bottom)

@@ -5,10 +5,12 @@ from __future__ import annotations
 import difflib
 import re
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Protocol, TypeAlias, runtime_checkable
 
+import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from hookmap.errors import TargetError
 from hookmap.outputs import class_scores
@@ -58,6 +60,10 @@ class Class:
         """What is read of the class, for all classes ``(B, K)``: here the logits themselves."""
         return logits
 
+    def probability(self, logits: Tensor) -> Tensor:
+        """How probable each class is, ``(B, K)``, 0..1: by softmax, of a single score by sigmoid."""
+        return logits.softmax(1) if logits.shape[1] > 1 else logits.sigmoid()
+
     def __str__(self) -> str:
         return self.label or (self.index if isinstance(self.index, str) else f"class {self.index}")
 
@@ -68,7 +74,7 @@ class Probability(Class):
 
     def scale(self, logits: Tensor) -> Tensor:
         """Probabilities ``(B, K)``."""
-        return logits.softmax(1)
+        return self.probability(logits)
 
     def __str__(self) -> str:
         return f"probability of {super().__str__()}"
@@ -84,10 +90,99 @@ class ReST(Class):
 
     def scale(self, logits: Tensor) -> Tensor:
         """Logits plus log-probabilities ``(B, K)``."""
-        return logits + logits.log_softmax(1)
+        return logits + (logits.log_softmax(1) if logits.shape[1] > 1 else F.logsigmoid(logits))
 
     def __str__(self) -> str:
         return f"ReST of {super().__str__()}"
+
+
+@dataclass(frozen=True)
+class Binary(Class):
+    """Yes or no about one class, whatever the others score: for heads with one logit and heads of many labels.
+
+    Its score is the logit, its probability the sigmoid of that.
+
+    Attributes:
+        index: of the label; 0 where the head has one logit.
+        positive: with False, that it isn't there: the negative logit.
+
+    >>> import torch
+    >>> Binary(1, positive=False)(torch.tensor([[3.0, 2.0]]))
+    tensor([-2.])
+    """
+
+    index: int | str = 0
+    positive: bool = True
+
+    def scale(self, logits: Tensor) -> Tensor:
+        """Logits of yes, or of no, ``(B, K)``."""
+        return logits if self.positive else -logits
+
+    def probability(self, logits: Tensor) -> Tensor:
+        """Probabilities of yes, or of no, ``(B, K)``."""
+        return self.scale(logits).sigmoid()
+
+    def __str__(self) -> str:
+        return super().__str__() if self.positive else f"not {super().__str__()}"
+
+
+@dataclass(frozen=True)
+class Regression:
+    """A value that the model predicts, ``(B,)`` or ``(B, R)``; of a dense output, its mean over a place.
+
+    Attributes:
+        index: which of R values, or its label.
+        label: its name, if known.
+
+    >>> import torch
+    >>> Regression(1)(torch.tensor([[3.0, 37.5]]))
+    tensor([37.5000])
+    """
+
+    index: int | str = 0
+    label: str | None = None
+
+    def __call__(self, output: Any) -> Tensor:
+        """Values ``(B,)``."""
+        return Class(self.index)(output)
+
+    def __str__(self) -> str:
+        return self.label or f"value {self.index}"
+
+
+@dataclass(frozen=True)
+class PerImage:
+    """One target per image: the first for the first image, and so on; as many targets as images.
+
+    Attributes:
+        targets: class indices, labels, ``"predicted"``, or any targets.
+
+    >>> import torch
+    >>> PerImage([0, 2])(torch.tensor([[3.0, 0.0, 1.0], [4.0, 5.0, 6.0]]))
+    tensor([3., 6.])
+    """
+
+    targets: Sequence[TargetSpec]
+
+    def __call__(self, output: Any) -> Tensor:
+        """Each image's own score ``(B,)``."""
+        rows = [(spec if callable(spec) else Class(spec))(output) for spec in self.targets]
+        if any(len(row) != len(rows) for row in rows):
+            raise TargetError(f"{self} came for {len(rows[0])} images; pass one target per image")
+        return torch.stack([row[b] for b, row in enumerate(rows)])
+
+    def part(self, start: int, count: int) -> PerImage:
+        """The targets of ``count`` images from number ``start`` on.
+
+        Raises:
+            TargetError: if there are more images than targets.
+        """
+        if start + count > len(self.targets):
+            raise TargetError(f"{self} came, and there are more images; pass one target per image")
+        return replace(self, targets=self.targets[start : start + count])
+
+    def __str__(self) -> str:
+        return f"PerImage of {len(self.targets)} targets"
 
 
 @dataclass(frozen=True)
@@ -116,11 +211,13 @@ class Contrast:
         return this - that
 
     def __str__(self) -> str:
-        this, that = (
-            spec if isinstance(spec, str) else f"class {spec}" if isinstance(spec, int) else name_of(spec)
-            for spec in (self.this, self.that)
-        )
-        return f"{this.split(',')[0]} rather than {that.split(',')[0]}"
+        return f"{_short(self.this)} rather than {_short(self.that)}"
+
+
+def _short(spec: TargetSpec) -> str:
+    """Without a class's synonyms."""
+    target = Class(spec) if isinstance(spec, (str, int)) else spec
+    return name_of(target).split(",")[0] if isinstance(target, Class) else name_of(target)
 
 
 def name_of(target: Goal) -> str:

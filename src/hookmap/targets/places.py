@@ -7,13 +7,16 @@ score is read, in detections which of them is meant.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal, TypeAlias, get_args
 
 import torch
 from torch import Tensor
 
 from hookmap.errors import TargetError
 from hookmap.targets.classes import TargetSpec
+
+Attribute: TypeAlias = Literal["class", "left", "top", "right", "bottom", "box", "mask"]
+"""What of a detection is explained."""
 
 
 @dataclass(frozen=True)
@@ -164,9 +167,17 @@ class Detection(Place):
 
     Attributes:
         number: among the detections that are left after post-processing.
+        attribute: what of it is explained: its ``"class"``; how far its box reaches to the ``"left"``, ``"top"``,
+            ``"right"`` or ``"bottom"`` of its middle, or all of them added up, ``"box"``; or its ``"mask"``, where the
+            detector gives one.
     """
 
     number: int
+    attribute: Attribute = "class"
+
+    def __post_init__(self) -> None:
+        if self.attribute not in get_args(Attribute):
+            raise TargetError(f"attribute is {self.attribute!r}; expected one of {', '.join(get_args(Attribute))}")
 
     def __str__(self) -> str:
-        return f"box {self.number}"
+        return f"box {self.number}" + ("" if self.attribute == "class" else f", its {self.attribute}")

@@ -1,0 +1,86 @@
+"""What a model says of images, in numbers: classes, detections or regions."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from torch import Tensor
+
+from hookmap.geometry import Geometry
+from hookmap.outputs import Detections, class_scores, dense_scores
+from hookmap.targets.pinning import on_picture
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """One thing that a model sees in an image: a class, a detected object or a region.
+
+    Attributes:
+        index: of the class.
+        label: its name.
+        score: its logit; of a region the mean over it.
+        probability: 0..1; of a region the mean over it.
+        box: of a detected object, (left, top, right, bottom) in pixels of the picture.
+        share: of a region, how much of the model's view it covers, 0..1.
+    """
+
+    index: int
+    label: str
+    score: float
+    probability: float
+    box: tuple[float, float, float, float] | None = None
+    share: float | None = None
+
+
+def predictions(
+    output: Any, geometries: Sequence[Geometry], top: int | None, label: Callable[[int], str]
+) -> list[list[Prediction]]:
+    """The strongest of each image first.
+
+    Args:
+        output: of the model for a batch.
+        geometries: of its images.
+        top: how many; None: five classes, or all detections or regions.
+        label: names a class.
+
+    Raises:
+        TargetError: if the output is none of the three.
+    """
+    if isinstance(output, Detections):
+        return [_detections(output, b, geometry, label)[:top] for b, geometry in enumerate(geometries)]
+    dense = dense_scores(output)
+    if dense is not None:
+        return [_regions(scores.float(), label)[:top] for scores in dense]
+    scores = class_scores(output).float()
+    best = scores.topk(min(5 if top is None else top, scores.shape[1]))
+    sure = (scores.softmax(1) if scores.shape[1] > 1 else scores.sigmoid()).gather(1, best.indices)
+    return [
+        [Prediction(i, label(i), s, p) for i, s, p in zip(*row, strict=True)]
+        for row in zip(best.indices.tolist(), best.values.tolist(), sure.tolist(), strict=True)
+    ]
+
+
+def _detections(found: Detections, image: int, geometry: Geometry, label: Callable[[int], str]) -> list[Prediction]:
+    result = []
+    for row, index in found.kept[image]:
+        left, top, right, bottom = on_picture(found.boxes_of(index)[image, row], geometry).tolist()
+        score, sure = (float(t[image, row, index]) for t in (found.scores, found.probabilities))
+        result.append(Prediction(index, label(index), score, sure, (left, top, right, bottom)))
+    return result
+
+
+def _regions(scores: Tensor, label: Callable[[int], str]) -> list[Prediction]:
+    """The classes that some place is of, from dense scores ``(K, h, w)``; of a single score, where it is positive."""
+    several = len(scores) > 1
+    sure = scores.softmax(0) if several else scores.sigmoid()
+    winner = scores.argmax(0) if several else (scores[0] <= 0).long()
+    result = []
+    for index in range(len(scores)):
+        own = winner == index
+        if own.any():
+            score, probability = (float(t[index][own].mean()) for t in (scores, sure))
+            share = float(own.float().mean())
+            result.append(Prediction(index, label(index), score, probability, share=share))
+    return sorted(result, key=lambda one: -(one.share or 0))
