@@ -55,6 +55,65 @@ def test_several_images_targets_and_layers(hookmap, cat: Path, coffee: Path, tmp
     assert sorted(p.name for p in (tmp_path / "maps").iterdir()) == ["cat_gradcam.png", "coffee_gradcam.png"]
 
 
+DETECTOR = """
+import torch
+import hookmap as hm
+
+
+class Bright(hm.Adapter):
+    preprocessing = hm.Preprocessing(size=(64, 64), resize=(64, 64), mean=(0.0,) * 3, std=(1.0,) * 3)
+    labels = ["bright", "dark"]
+
+    def forward(self, x):
+        at = torch.arange(4.0) * 16
+        corner = torch.stack(torch.meshgrid(at, at, indexing="xy"), -1).reshape(1, 16, 2).expand(len(x), -1, -1)
+        light = self.plain(x).flatten(2).mT
+        scores = torch.cat([light, -light], 2) * 20
+        boxes = torch.cat([corner, corner + 16], 2)
+        return hm.Detections(scores, boxes, scores.sigmoid(), hm.keep_best(boxes, scores.sigmoid(), least=0.9, most=2))
+
+
+def build():
+    net = torch.nn.Sequential(torch.nn.Conv2d(3, 4, 4, 4), torch.nn.Conv2d(4, 1, 4, 4))
+    with torch.no_grad():
+        for layer in net:
+            layer.weight.fill_(1 / layer.weight[0].numel())
+            layer.bias.zero_()
+        net[1].bias.fill_(-0.25)
+    return Bright(net)
+"""
+
+
+def test_every_detection_on_a_sheet_and_in_files_of_their_own(hookmap, cat: Path, tmp_path: Path) -> None:
+    (tmp_path / "detector.py").write_text(DETECTOR)
+    Image.new("RGB", (64, 64), (63, 63, 63)).save(tmp_path / "grey.png")
+    result = hookmap("explain", cat, "grey.png", "-m", "detector.py:build", "-o", "maps", "--each")
+    assert result.code == 1
+    assert re.search(r"bright \d+%, box 0, bright \d+%, box 1", result.out)
+    assert "grey: nothing was detected in the picture: the best candidates are dark 51%" in " ".join(result.err.split())
+    assert sorted(p.name for p in (tmp_path / "maps").iterdir()) == ["cat_odam.png", "cat_odam_0.png", "cat_odam_1.png"]
+    assert hookmap("explain", cat, "-m", "detector.py:build", "-t", "box:1", "-o", "one.png").code == 0
+    with Image.open(tmp_path / "one.png") as image:
+        assert image.size == (451, 300)
+    assert "wasn't detected" in hookmap("explain", cat, "-m", "detector.py:build", "-t", "box:7").err
+
+
+def test_why_this_and_not_that(hookmap, cat: Path) -> None:
+    result = hookmap("explain", cat, "-t", "tiger cat", "--versus", "tabby", "--part", "signed", "-o", "versus.png")
+    assert "tiger cat rather than tabby" in result.out
+
+
+def test_a_large_photo_in_tiles(hookmap, cat: Path, tmp_path: Path) -> None:
+    assert hookmap("explain", cat, "--tile", "200", "-o", "tiles.png").code == 0
+    with Image.open(tmp_path / "tiles.png") as image:
+        assert image.size == (451, 300)
+
+
+def test_concepts_of_two_photos(hookmap, cat: Path, coffee: Path, tmp_path: Path) -> None:
+    assert "espresso" in hookmap("concepts", cat, coffee, "-k", "3", "-o", "concepts.png").out
+    assert (tmp_path / "concepts.png").exists()
+
+
 def test_one_bad_image_among_good_ones(hookmap, cat: Path, tmp_path: Path) -> None:
     result = hookmap("explain", cat, "missing.jpg", "-o", "maps")
     assert result.code == 1

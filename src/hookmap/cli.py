@@ -7,6 +7,7 @@ import sys
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -83,6 +84,9 @@ def explain(
     labels: Labels = None,
     device: Device = None,
     precision: Annotated[str, typer.Option(help="fp32, or bf16 or fp16: faster where the hardware has it.")] = "fp32",
+    tile: Annotated[
+        int | None, typer.Option(min=16, help="Large photos at full resolution, in tiles of so many pixels.")
+    ] = None,
     each: Annotated[bool, typer.Option("--each", help="Also one file per heatmap, beside the sheet.")] = False,
     compile: Annotated[bool, typer.Option("--compile", help="Through torch.compile; for many images.")] = False,
     batch_size: BatchSize = 16,
@@ -134,7 +138,7 @@ def explain(
                 _complain(str(error))
         if not good:
             continue
-        found = _explained(lens, [picture for picture, _ in good], asked, layer, method, how)
+        found = _explained(lens, [picture for picture, _ in good], asked, layer, method, tile, how)
         for picture, place in good:
             mine = Explanation([heatmap for heatmap in found if heatmap.picture is picture])
             if not mine:
@@ -362,18 +366,25 @@ def _lens(
 
 
 def _explained(
-    lens: Lens, pictures: list[Any], asked: list[Any], layer: list[str] | None, methods: Any, how: dict[str, Any]
+    lens: Lens,
+    pictures: list[Any],
+    asked: list[Any],
+    layer: list[str] | None,
+    methods: Any,
+    tile: int | None,
+    how: dict[str, Any],
 ) -> list[Any]:
     """Heatmaps of all pictures; one that can't be asked this (nothing was detected in it) doesn't stop the others."""
     from hookmap.errors import TargetError
 
+    ask = partial(lens.explain_in_tiles, tile=tile) if tile else lens.explain
     try:
-        return list(lens.explain(pictures, asked, layer, methods, **how))
+        return list(ask(pictures, asked, layer=layer, method=methods, **how))
     except TargetError as error:
         if len(pictures) == 1:
             _complain(f"{pictures[0].name}: {error}")
             return []
-    return [heatmap for one in pictures for heatmap in _explained(lens, [one], asked, layer, methods, how)]
+    return [heatmap for one in pictures for heatmap in _explained(lens, [one], asked, layer, methods, tile, how)]
 
 
 def _number(text: str) -> float | str:

@@ -213,7 +213,7 @@ def _quietly(
     """Heatmaps of tiles; that nothing in a tile speaks for the target is no news."""
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "the heatmap of", HookmapWarning)
-        return list(explain(x, targets, batch_size=batch_size, progress=False, **how))
+        return list(explain(x, targets, batch_size=batch_size, **{**how, "progress": False}))
 
 
 def _most_probable(predict: Predict, batches: Iterator[Tensor], batch_size: int) -> int:
