@@ -102,11 +102,13 @@ class ImageText(Embedder):
 
     def _scores(self, vectors: Tensor, labels: Sequence[str]) -> Tensor:
         scale, bias = (getattr(self.plain, name, None) for name in ("logit_scale", "logit_bias"))
-        cosines = F.normalize(vectors, dim=1) @ F.normalize(self._names(labels).to(vectors), dim=1).T
+        # As a decorator it would load the compiler when hookmap is imported.
+        compiling = torch.compiler.is_compiling()
+        names = (torch.compiler.disable(self._names) if compiling else self._names)(labels)  # type: ignore[no-untyped-call]
+        cosines = F.normalize(vectors, dim=1) @ F.normalize(names.to(vectors), dim=1).T
         scores = cosines if scale is None else cosines * scale.detach().exp()
         return scores if bias is None else scores + bias.detach()
 
-    @torch.compiler.disable  # type: ignore[untyped-decorator]
     def _names(self, labels: Sequence[str]) -> Tensor:
         """Embeddings of the classes' names, ``(K, D)``: read again when the weights have changed."""
         versions = tuple((p.data_ptr(), 0 if p.is_inference() else p._version) for p in self.plain.parameters())
