@@ -252,3 +252,14 @@ def test_saving(lens: hm.Lens, cat: Path, tmp_path: Path) -> None:
     assert sorted(p.name for p in tmp_path.iterdir()) == ["file", "new"]
     assert lens.explain(cat)._repr_png_().startswith(b"\x89PNG")
     assert len(lens.explain(cat)[0].figure().axes) == 3
+
+
+def test_what_data_sets_and_other_libraries_write_is_understood(lens: hm.Lens, cat: Path) -> None:
+    plain = lens.explain(cat)[0]
+    assert torch.equal(lens.explain(cat, target=None)[0].raw, plain.raw)
+    for index in (np.int64(282), torch.tensor(282), torch.tensor([282]), np.array([282])):
+        assert lens.explain(cat, target=index)[0].index == 282
+    assert lens.explain(cat, method="GradCAMPlusPlus")[0].method.name == "gradcampp"
+    assert lens.explain(cat, method="GradCAMElementWise")[0].method.name == "elementwise"
+    with pytest.raises(hm.LayerError, match="a layer was given as int -1; expected a name"):
+        lens.explain(cat, layer=-1)

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from hookmap.errors import DisconnectedError, HookmapWarning, LayerError, ModelError, TargetError
 from hookmap.hooks import REGISTRATION, check_hookable, register
-from hookmap.matching import LayerSpec, match_layers
+from hookmap.matching import LayerSpec, listed, match_layers
 from hookmap.nests import map_tensors
 from hookmap.replay import Inputs, Replay, rerun
 
@@ -369,7 +369,7 @@ def capture(
 
 
 def _matched(model: nn.Module, layers: LayerSpec) -> dict[str, nn.Module]:
-    specs = [layers] if isinstance(layers, (str, nn.Module, type)) else list(layers)
+    specs = listed(layers)
     wants_input = INPUT in specs and INPUT not in dict(model.named_children())
     rest = [spec for spec in specs if not (wants_input and spec == INPUT)]
     matched = match_layers(model, rest) if rest or not wants_input else {}

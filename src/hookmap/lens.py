@@ -9,6 +9,7 @@ from itertools import groupby, islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -150,7 +151,7 @@ class Lens:
     def explain(
         self,
         images: Any,
-        target: TargetSpec | Sequence[TargetSpec] = PREDICTED,
+        target: TargetSpec | Sequence[TargetSpec] | Tensor | None = PREDICTED,
         layer: LayerSpec | None = None,
         method: MethodSpec | Sequence[MethodSpec] | None = None,
         *,
@@ -203,8 +204,7 @@ class Lens:
             del how["self"], how["images"]
             alone = [lens.explain(x, **how) for lens, x in with_others(self, images)]
             return Explanation([heatmap for some in alone for heatmap in some])
-        wanted = [target] if isinstance(target, (str, int)) or callable(target) else list(target)
-        targets = [self._goal(spec) for spec in wanted]
+        targets = self._goals(target)
         specs = [method] if isinstance(method, str) or callable(method) else list(method or [])
         methods = _methods(specs)
         if not targets or (method is not None and not methods):
@@ -303,8 +303,7 @@ class Lens:
         """
         if self.preprocessing is None or is_input(images):
             raise ImageError("tiles are cut from pictures; pass paths or pixels, and to Lens how they are preprocessed")
-        wanted = [target] if isinstance(target, (str, int)) or callable(target) else list(target)
-        goals, side = [self._goal(spec) for spec in wanted], (tile, tile) if isinstance(tile, int) else tile
+        goals, side = self._goals(target), (tile, tile) if isinstance(tile, int) else tile
         given = (goals, self.preprocessing, side, overlap, batch_size)
         found = [explain_in_tiles(self.explain, self.predict, one, *given, **how) for one in load_all(images)]
         return _explanation([heatmap for some in found for heatmap in some])
@@ -405,6 +404,12 @@ class Lens:
         return self._defaults[key]
 
     # ---------------------------------------------------------------- how it is done
+
+    def _goals(self, target: Any) -> list[Goal]:
+        # What a data set gives: no target, numbers of NumPy, a tensor of labels.
+        plain: Any = target.tolist() if isinstance(target, (Tensor, np.ndarray, np.integer)) else target
+        several = not (plain is None or isinstance(plain, (str, int)) or callable(plain))
+        return [self._goal(PREDICTED if spec is None else spec) for spec in (plain if several else [plain])]
 
     def _goal(self, spec: TargetSpec) -> Goal:
         return with_references(resolve(spec, self.labels), self._called, self.embed)

@@ -43,14 +43,28 @@ def match_layers(model: nn.Module, layers: LayerSpec) -> dict[str, nn.Module]:
     >>> list(match_layers(model, "conv")), list(match_layers(model, "1.*")), list(match_layers(model, nn.ReLU))
     (['0', '1.1'], ['1.0', '1.1'], ['1.0'])
     """
-    if isinstance(layers, (str, nn.Module, type)):
-        layers = [layers]
     found: dict[str, nn.Module] = {}
-    for spec in layers:
+    for spec in listed(layers):
         found.update(_match_one(model, spec))
     if not found:
         raise LayerError("no layers were asked for; pass a name, a glob, a module, a type or a list of these")
     return found
+
+
+def listed(layers: LayerSpec) -> list[str | nn.Module | type[nn.Module]]:
+    """One layer or several as a list.
+
+    Raises:
+        LayerError: for what names no layer.
+    """
+    if isinstance(layers, (str, nn.Module, type)):
+        return [layers]
+    if not isinstance(layers, Iterable):
+        raise LayerError(
+            f"a layer was given as {type(layers).__name__} {layers!r}; expected a name, a glob, a module, a type or a "
+            "list"
+        )
+    return list(layers)
 
 
 def _match_one(model: nn.Module, spec: str | nn.Module | type[nn.Module]) -> dict[str, nn.Module]:

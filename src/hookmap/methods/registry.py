@@ -101,6 +101,9 @@ METHODS: dict[str, Method] = {}
 
 BUILT_IN: set[str] = set()
 
+OTHER_NAMES = {"gradcamplusplus": "gradcampp", "gradcamelementwise": "elementwise", "randomcam": "random"}
+"""As other libraries call them."""
+
 _F = TypeVar("_F", bound=Callable[..., Tensor])
 
 
@@ -160,6 +163,7 @@ def find_method(wanted: str | Callable[..., Tensor]) -> Method:
         settings = ", ".join(f"{key}={value!r}" for key, value in wanted.keywords.items())
         return replace(known, name=f"{known.name}({settings})", title=f"{known.title} ({settings})", function=wanted)
     plain = plain_name(wanted)
+    plain = OTHER_NAMES.get(plain, plain)
     if plain in METHODS:
         return METHODS[plain]
     close = difflib.get_close_matches(plain, METHODS, n=3, cutoff=0.5) or list(METHODS)
