@@ -7,6 +7,7 @@
 ('tiger cat', (7, 7), (300, 451))
 """
 
+from hookmap.adapter import Adapter
 from hookmap.capture import capture
 from hookmap.concepts import Concepts
 from hookmap.errors import (
@@ -25,7 +26,6 @@ from hookmap.images import Picture
 from hookmap.layouts import Layout
 from hookmap.lens import Lens
 from hookmap.methods import method
-from hookmap.models.adapter import Adapter
 from hookmap.models.embedding import Embedder
 from hookmap.models.image_text import ImageText
 from hookmap.outputs import Detections, Embeddings, Kept, keep_best

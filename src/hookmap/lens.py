@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from hookmap import models
+from hookmap.adapter import Adapter
 from hookmap.capture import capture
 from hookmap.concepts import Concepts, Factorization
 from hookmap.devices import best_device, usable_device
@@ -40,7 +41,6 @@ from hookmap.layers import LayerTree, Trace, choose_layer, last_layer, trace
 from hookmap.layouts import Layout
 from hookmap.matching import LayerSpec, match_layers
 from hookmap.methods import METHODS, Method, default_method, find_method
-from hookmap.models.adapter import Adapter
 from hookmap.modifiers import Fusion
 from hookmap.outputs import vectors_in
 from hookmap.patches import similar_places

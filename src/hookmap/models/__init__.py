@@ -9,9 +9,9 @@ from pathlib import Path
 
 from torch import nn
 
+from hookmap.adapter import Adapter
 from hookmap.errors import ModelError
 from hookmap.models import checkpoint, custom, embedded, image_text, smp, timm, torchvision, transformers
-from hookmap.models.adapter import Adapter
 from hookmap.models.loaded import Entry, Loaded
 
 __all__ = ["DEFAULT", "Entry", "Loaded", "available", "describe", "load"]

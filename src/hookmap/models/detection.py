@@ -9,8 +9,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from hookmap.adapter import Adapter
 from hookmap.hooks import hooked
-from hookmap.models.adapter import Adapter
 from hookmap.modifiers import Fusion
 from hookmap.outputs import Detections, Kept
 from hookmap.preprocessing import Preprocessing

@@ -8,8 +8,8 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from hookmap.adapter import Adapter
 from hookmap.errors import ModelError
-from hookmap.models.adapter import Adapter
 from hookmap.outputs import Embeddings
 from hookmap.preprocessing import Preprocessing
 

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 from torch import nn
 
+from hookmap.adapter import Adapter
 from hookmap.errors import ModelError
-from hookmap.models.adapter import Adapter
 from hookmap.preprocessing import Preprocessing
 
 

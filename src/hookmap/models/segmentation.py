@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from hookmap.models.adapter import Adapter
+from hookmap.adapter import Adapter
 
 
 class Segmenter(Adapter):

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from hookmap.models.adapter import Adapter
+from hookmap.adapter import Adapter
 
 
 class TransformersAdapter(Adapter):

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from torch import Tensor, nn
 
-from hookmap.modifiers import Fusion
-from hookmap.preprocessing import Preprocessing
+if TYPE_CHECKING:
+    from hookmap.modifiers import Fusion
+    from hookmap.preprocessing import Preprocessing
 
 
 class Adapter(nn.Module):
