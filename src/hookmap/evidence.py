@@ -22,10 +22,10 @@ from hookmap.layouts import Layout
 from hookmap.methods import METHODS, Method
 from hookmap.methods.gradient import gradcam
 from hookmap.methods.weighting import full_precision
+from hookmap.modifiers import noisy
 from hookmap.outputs import class_scores
 
 _FROM_A_PASS = {"activation", "gradient", "curvature", "replay", "head", "ablated"}
-NOISE = 0.15
 NOISY_SAMPLES = 25
 
 
@@ -298,14 +298,10 @@ class Evidence:
     @cached_property
     def _moments(self) -> dict[str, Tensor]:
         """Means of g, g^2 and g^3 over noisy inputs, by layer, ``(T, B, 3, C, *grid)``."""
-        generator, x = self._settings.generator(), self._x
-        span = x.flatten(1).amax(1) - x.flatten(1).amin(1)
-        deviation = NOISE * span.reshape(-1, *[1] * (x.ndim - 1))
         total: dict[str, Tensor] = {}
         done = self._settings.track("noisy inputs", NOISY_SAMPLES)
-        for _ in range(NOISY_SAMPLES):
-            noise = torch.randn(x.shape[1:], generator=generator).to(x)
-            seen, _ = self._differentiated(x + deviation * noise, [*self._layouts])
+        for variation in noisy(self._x, NOISY_SAMPLES, self._settings.generator()):
+            seen, _ = self._differentiated(variation.x, [*self._layouts])
             for layer in self._layouts:
                 g = self._grid(layer, seen[layer].calls[-1].gradient)
                 powers = torch.stack([g, g**2, g**3], 2) / NOISY_SAMPLES

@@ -174,7 +174,7 @@ def _as(goals: Goals) -> Callable[[Any], Goals]:
 
 def _variations(x: Tensor, plan: Plan) -> list[Variation]:
     changed = augmented(x) if plan.aug_smooth else []
-    return changed + noisy(x, plan.noise_smooth, plan.settings.generator())
+    return [*changed, *(noisy(x, plan.noise_smooth, plan.settings.generator()) if plan.noise_smooth else ())]
 
 
 def _fused(found: Sequence[tuple[Method, str, Tensor]], how: Fusion) -> list[tuple[Method, str, Tensor]]:

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from hookmap.errors import TargetError
 from hookmap.geometry import Geometry
-from hookmap.outputs import Detections, class_scores, dense_scores
+from hookmap.outputs import Detections, class_scores, dense_scores, distribution
 from hookmap.targets import PREDICTED, Binary, Class, Contrast, Goal, PerImage, Place, Regression, name_of
 from hookmap.targets.pinning import CandidateScore, Pinned, RegionScore, pin_to_detections, pin_to_region
 
@@ -105,7 +105,7 @@ class Goals:
             if any(_asks_for_predicted(goal) for goal in self.goals):
                 raise
             return
-        self.predicted, self.probabilities = logits.argmax(1), _distribution(logits)
+        self.predicted, self.probabilities = logits.argmax(1), distribution(logits)
         self._logits = logits
         if logits.shape[1] == 1 and any(_asks_for_predicted(goal) for goal in self.goals):
             self._sides = torch.where(logits[:, 0] < 0, -1.0, 1.0)
@@ -176,7 +176,7 @@ class Goals:
     @staticmethod
     def distribution(output: Any) -> Tensor:
         """Probabilities of all classes, ``(K, classes)``."""
-        return _distribution(class_scores(output).float())
+        return distribution(class_scores(output).float())
 
     def subject(self, target: int, image: int) -> Subject:
         """What a target turned out to be on an image."""
@@ -260,11 +260,6 @@ def _each(goal: Any, images: int) -> Sequence[Any]:
 
 def _in_region(goal: Any, dense: Tensor, image: int, geometry: Geometry) -> Any:
     return pin_to_region(goal, dense, image, geometry) if _speaks_of_classes(goal) else goal
-
-
-def _distribution(logits: Tensor) -> Tensor:
-    """Softmax over the classes; a single score is a yes or no."""
-    return logits.softmax(1) if logits.shape[1] > 1 else logits.sigmoid()
 
 
 def _flipped(goal: Goal) -> Goal:

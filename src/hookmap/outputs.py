@@ -103,6 +103,11 @@ def scores_in(output: Any) -> Any:
     return next((t for t in tensors_in(output).values() if t.ndim and t.is_floating_point()), output)
 
 
+def distribution(scores: Tensor, axis: int = 1) -> Tensor:
+    """Probabilities by softmax over an axis of classes; a single score is a yes or no, by sigmoid."""
+    return scores.softmax(axis) if scores.shape[axis] > 1 else scores.sigmoid()
+
+
 def class_scores(output: Any) -> Tensor:
     """The ``(B, K)`` class scores in a model's output, found by :func:`scores_in`; ``(B,)`` are those of one class.
 

@@ -9,7 +9,7 @@ from typing import Any
 from torch import Tensor
 
 from hookmap.geometry import Geometry
-from hookmap.outputs import Detections, class_scores, dense_scores
+from hookmap.outputs import Detections, class_scores, dense_scores, distribution
 from hookmap.targets.pinning import on_picture
 
 
@@ -55,7 +55,7 @@ def predictions(
         return [_regions(scores.float(), label)[:top] for scores in dense]
     scores = class_scores(output).float()
     best = scores.topk(min(5 if top is None else top, scores.shape[1]))
-    sure = (scores.softmax(1) if scores.shape[1] > 1 else scores.sigmoid()).gather(1, best.indices)
+    sure = distribution(scores).gather(1, best.indices)
     return [
         [Prediction(i, label(i), s, p) for i, s, p in zip(*row, strict=True)]
         for row in zip(best.indices.tolist(), best.values.tolist(), sure.tolist(), strict=True)
@@ -74,7 +74,7 @@ def _detections(found: Detections, image: int, geometry: Geometry, label: Callab
 def _regions(scores: Tensor, label: Callable[[int], str]) -> list[Prediction]:
     """The classes that some place is of, from dense scores ``(K, h, w)``; of a single score, where it is positive."""
     several = len(scores) > 1
-    sure = scores.softmax(0) if several else scores.sigmoid()
+    sure = distribution(scores, 0)
     winner = scores.argmax(0) if several else (scores[0] <= 0).long()
     result = []
     for index in range(len(scores)):

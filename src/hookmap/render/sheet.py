@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+from hookmap.capture import INPUT
 from hookmap.render.figure import INK, MARGIN, QUIET, contact_sheet, cut, fit
 from hookmap.render.overlay import Mark, font, marked
 
@@ -18,7 +19,6 @@ if TYPE_CHECKING:
 _GAP = 8
 _LANDSCAPE = 1.5
 _AXES = ("image", "target", "layer", "method")
-_NO_LAYER = "input"
 _PHOTO = ("photo",)
 _ROW_TILE = 300
 # A tile shows at least so much around a box, so much of the picture and of the map; all, if that is a large part.
@@ -55,7 +55,7 @@ def explanation_sheet(heatmaps: Sequence[Heatmap], **look: Any) -> Image.Image:
 
 def _varies(axis: str, axes: dict[str, list[Any]], heatmaps: Sequence[Heatmap]) -> bool:
     if axis == "layer":  # methods that look at no layer aren't another layer
-        return len(set(axes[axis]) - {_NO_LAYER}) > 1
+        return len(set(axes[axis]) - {INPUT}) > 1
     if axis == "target":  # the predicted class of each image is one question
         return len({(id(h.picture), _key(h, axis)) for h in heatmaps}) > len(axes["image"])
     return len(axes[axis]) > 1
@@ -63,11 +63,11 @@ def _varies(axis: str, axes: dict[str, list[Any]], heatmaps: Sequence[Heatmap]) 
 
 def _without_input(cells: dict[Any, Heatmap], place: int) -> dict[Any, Heatmap]:
     """A method that looks at no layer has its tile in the first column of the same image and target."""
-    columns = list(dict.fromkeys(column for _, column in cells if column[place] != _NO_LAYER))
+    columns = list(dict.fromkeys(column for _, column in cells if column[place] != INPUT))
     result = {}
     for (row, column), heatmap in cells.items():
         alike = (c for c in columns if _rest(c, place) == _rest(column, place))
-        result[row, next(alike, column) if column[place] == _NO_LAYER else column] = heatmap
+        result[row, next(alike, column) if column[place] == INPUT else column] = heatmap
     return result
 
 

@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from hookmap.errors import TargetError
-from hookmap.outputs import class_scores
+from hookmap.outputs import class_scores, distribution
 
 PREDICTED = "predicted"
 """The word for each image's own top-1 class."""
@@ -62,7 +62,7 @@ class Class:
 
     def probability(self, logits: Tensor) -> Tensor:
         """How probable each class is, ``(B, K)``, 0..1: by softmax, of a single score by sigmoid."""
-        return logits.softmax(1) if logits.shape[1] > 1 else logits.sigmoid()
+        return distribution(logits)
 
     def __str__(self) -> str:
         return self.label or (self.index if isinstance(self.index, str) else f"class {self.index}")

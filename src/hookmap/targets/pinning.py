@@ -10,7 +10,7 @@ from torch import Tensor
 
 from hookmap.errors import TargetError
 from hookmap.geometry import Geometry
-from hookmap.outputs import Detections, dense_scores
+from hookmap.outputs import Detections, dense_scores, distribution
 from hookmap.targets.classes import PREDICTED, Class, Contrast, Goal, Regression, name_of
 from hookmap.targets.places import Box, Detection, Mask, Place, Point
 
@@ -73,7 +73,7 @@ class RegionScore(Pinned):
             return self(output).float()
         dense = dense_scores(output)
         assert dense is not None
-        sure = dense.float().softmax(1) if dense.shape[1] > 1 else dense.float().sigmoid()
+        sure = distribution(dense.float())
         return torch.einsum("bhw,hw->b", sure[:, self.index], self.weights.to(sure))
 
 
@@ -269,8 +269,7 @@ def _most_common(scores: Tensor) -> int:
 
 
 def _probability(scores: Tensor, index: int, weights: Tensor) -> float:
-    p = scores.softmax(0)[index] if len(scores) > 1 else scores[0].sigmoid()
-    return float((p * weights).sum())
+    return float((distribution(scores, 0)[index] * weights).sum())
 
 
 def pin_to_detections(goal: Goal, found: Detections, geometry: Geometry, labels: Any) -> list[Pinned | Contrast]:
