@@ -10,7 +10,9 @@
 from hookmap.adapter import Adapter
 from hookmap.capture import capture
 from hookmap.concepts import Concepts
+from hookmap.dataset import Run, open_run, run
 from hookmap.errors import (
+    DataError,
     DisconnectedError,
     HookmapError,
     HookmapWarning,
@@ -28,7 +30,7 @@ from hookmap.lens import Lens
 from hookmap.methods import method
 from hookmap.models.embedding import Embedder
 from hookmap.models.image_text import ImageText
-from hookmap.outputs import Detections, Embeddings, Kept, keep_best
+from hookmap.outputs import Detections, Embeddings, Kept, Values, keep_best
 from hookmap.predictions import Prediction
 from hookmap.preprocessing import Preprocessing
 from hookmap.targets import (
@@ -58,6 +60,7 @@ __all__ = [
     "Class",
     "Concepts",
     "Contrast",
+    "DataError",
     "Detection",
     "Detections",
     "DisconnectedError",
@@ -87,10 +90,14 @@ __all__ = [
     "Probability",
     "ReST",
     "Regression",
+    "Run",
     "Similarity",
     "TargetError",
     "Text",
+    "Values",
     "capture",
     "keep_best",
     "method",
+    "open_run",
+    "run",
 ]

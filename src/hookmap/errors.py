@@ -19,8 +19,16 @@ class LayerError(HookmapError):
     """A layer that isn't there, didn't run, or can't be read as a grid."""
 
 
+class DataError(HookmapError):
+    """A data set or a run over one that can't be read or written."""
+
+
 class TargetError(HookmapError):
     """A target that doesn't exist or doesn't depend on the layer."""
+
+
+class NothingDetectedError(TargetError):
+    """A detector that was asked about objects, and a picture in which it finds none."""
 
 
 class DisconnectedError(TargetError):

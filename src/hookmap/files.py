@@ -1,9 +1,11 @@
-"""Write a picture whole or not at all."""
+"""Write files whole or not at all."""
 
 from __future__ import annotations
 
 import os
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -30,23 +32,47 @@ def save_image(image: Image.Image, path: str | Path) -> Path:
     kind = formats.get(path.suffix.lower())
     if kind is None or kind not in PILImage.SAVE:
         raise HookmapError(f"{path.name!r} doesn't end in an image format; use .png, .jpg, .webp, .tiff or .pdf")
-    temporary = None
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.stem[:40]}-", suffix=path.suffix)
-        with os.fdopen(handle, "wb") as file:
+        with written_whole(path) as place, place.open("wb") as file:
             image.save(file, format=kind, **_OPTIONS.get(kind, {}))
-        # mkstemp makes files that only their owner can read.
-        os.chmod(temporary, 0o666 & ~_umask())
-        os.replace(temporary, path)
     except OSError as error:
         raise HookmapError(
             f"{path} can't be written ({error.strerror or error}); choose another place with -o or save(path)"
         ) from None
-    finally:
-        if temporary is not None and os.path.exists(temporary):
-            os.unlink(temporary)
     return path
+
+
+@contextmanager
+def written_whole(path: Path) -> Iterator[Path]:
+    """A place beside the path to write to; the file takes the path's name once the disk has all of it.
+
+    Whatever goes wrong on the way, and whenever the process is killed, the path holds what it held before.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.stem[:40]}-", suffix=path.suffix)
+    os.close(handle)
+    try:
+        yield Path(temporary)
+        # mkstemp makes files that only their owner can read.
+        os.chmod(temporary, 0o666 & ~_umask())
+        _flush(temporary)
+        os.replace(temporary, path)
+        _flush(path.parent)
+    finally:
+        if os.path.exists(temporary):
+            os.unlink(temporary)
+
+
+def _flush(path: str | Path) -> None:
+    """Wait until the disk has what was written to a file or a folder."""
+    try:
+        handle = os.open(path, os.O_RDONLY)
+    except PermissionError:  # Windows doesn't open folders
+        return
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
 
 
 def _umask() -> int:

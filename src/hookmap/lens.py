@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
@@ -42,7 +43,7 @@ from hookmap.layouts import Layout
 from hookmap.matching import LayerSpec, match_layers
 from hookmap.methods import METHODS, Method, default_method, find_method
 from hookmap.modifiers import Fusion
-from hookmap.outputs import vectors_in
+from hookmap.outputs import Form, vectors_in
 from hookmap.patches import similar_places
 from hookmap.predictions import Prediction, predictions
 from hookmap.preprocessing import Preprocessing
@@ -50,7 +51,7 @@ from hookmap.preserve import preserved
 from hookmap.progress import tracking
 from hookmap.targets import PREDICTED, Goal, TargetSpec, resolve, with_references
 from hookmap.tiles import explain_in_tiles
-from hookmap.views import View, input_rank, is_input, tensor_views
+from hookmap.views import View, input_rank, is_input, is_view, tensor_views
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -63,8 +64,9 @@ class Lens:
     """A model and what hookmap knows of it: preprocessing, labels, layers and how to read their outputs.
 
     Args:
-        model: an ``nn.Module``, or a name: ``"efficientnet_lite0"`` (the embedded default),
-            a torchvision or timm model, ``"package.module:factory"`` or ``"file.py:factory"``.
+        model: an ``nn.Module`` (or a library's object that holds one: ``RFDETRNano()``), or a name:
+            ``"efficientnet_lite0"`` (the embedded default), a torchvision or timm model,
+            ``"package.module:factory"`` or ``"file.py:factory"``.
         weights: a checkpoint (safetensors, or a state dict) to load into a model given by name.
         pretrained: with False, a model given by name keeps its random weights.
         labels: class names, if the model doesn't bring its own.
@@ -99,7 +101,7 @@ class Lens:
         if isinstance(model, str):
             known = models.load(model, pretrained=pretrained, weights=weights)
             device = device or best_device()
-        elif isinstance(model, nn.Module):
+        elif models.holds_one(model):
             if weights is not None or not pretrained:
                 raise ModelError("weights= and pretrained= go with a model's name; load them into your module yourself")
             known = models.describe(unwrapped(model))
@@ -125,6 +127,11 @@ class Lens:
     def __repr__(self) -> str:
         return f"Lens({self.name!r} on {self.device})"
 
+    def __getstate__(self) -> dict[str, Any]:
+        """For copies and other processes: what was found by looking is found again there."""
+        execution = Execution(self._called, self._execution.precision, compile=self._execution.compile)
+        return {**self.__dict__, "_traces": {}, "_defaults": {}, "_execution": execution}
+
     @property
     def device(self) -> torch.device:
         """Where the model's parameters are."""
@@ -139,12 +146,10 @@ class Lens:
         That is classes (the five most probable), a detector's detections, or a segmenter's regions, the largest first;
         ``top`` says how many.
         """
-        if isinstance(images, Mapping):
-            return [lens.predict(x, top=top)[0] for lens, x in with_others(self, images)]
         results = []
-        for batch, x in self._batches(images, batch_size):
+        for lens, batch, x in self._inputs(images, batch_size):
             with preserved(self.model), torch.no_grad(), self._execution.casting(x):
-                output = self._execution.module(())(x)
+                output = lens._execution.module(())(x)
             results += predictions(output, [view.geometry for view in batch], top, self._label)
         return results
 
@@ -199,11 +204,6 @@ class Lens:
             One heatmap per image, target, layer and method, in that order. Index it by name:
             ``explanation["layercam", "layer4"]``.
         """
-        if isinstance(images, Mapping):
-            how = dict(locals())
-            del how["self"], how["images"]
-            alone = [lens.explain(x, **how) for lens, x in with_others(self, images)]
-            return Explanation([heatmap for some in alone for heatmap in some])
         targets = self._goals(target)
         specs = [method] if isinstance(method, str) or callable(method) else list(method or [])
         methods = _methods(specs)
@@ -216,21 +216,21 @@ class Lens:
                 targets, methods, Settings(seed, budget, track), aug_smooth, samples, fuse, part, "all" in specs
             )
             done = 0
-            for batch, x in self._batches(images, batch_size):
-                traced = self._trace(x)
+            for lens, batch, x in self._inputs(images, batch_size):
+                traced = lens._trace(x)
                 asked = plan.for_images(done, len(batch))
                 asked = asked if methods else replace(asked, methods=[default_method(traced.form)])
                 done += len(batch)
                 asked = asked.with_eigen_smooth() if eigen_smooth else asked
                 names: list[str] = []
                 if any(one.per_layer for one in asked.methods):
-                    names = self._default_layers(x) if layer is None else list(match_layers(self._called, layer))
+                    names = lens._default_layers(x) if layer is None else list(match_layers(self._called, layer))
                 layouts = {name: traced.layout(name) for name in names}
                 if layer is None and plan.fuse is None and len(names) > 1 and isinstance(self._called, Adapter):
                     asked = replace(asked, fuse=self._called.fuse)
                 with preserved(self.model):
                     found, remarks = explain_batch(
-                        self._execution,
+                        lens._execution,
                         batch,
                         x,
                         layouts,
@@ -403,6 +403,24 @@ class Lens:
                 self._defaults[key] = choose_layer(self._called, x[:1], traced)
         return self._defaults[key]
 
+    def form(self, inputs: Tensor) -> Form:
+        """What the model gives for inputs of this size ``(B, C, *size)``: classes, regions, detections, ..."""
+        return self._trace(inputs).form
+
+    def grids(self, layers: LayerSpec | None, inputs: Tensor) -> dict[str, tuple[nn.Module, Layout]]:
+        """Layers that are read as channels over a grid, and how; by default those that :meth:`explain` looks at.
+
+        Args:
+            layers: as in :meth:`features`; what a pattern brings along that can't be read is left out.
+            inputs: of the size that is meant, ``(B, C, *size)``.
+        """
+        traced = self._trace(inputs)
+        names = self._default_layers(inputs) if layers is None else match_layers(self._called, layers)
+        modules = dict(self._called.named_modules())
+        named = [layers] if isinstance(layers, str) else [*layers] if isinstance(layers, Sequence) else []
+        readable = [n for n in names if n in named or (n in traced.layers and traced.layers[n].layout is not None)]
+        return {name: (modules[name], traced.layout(name)) for name in readable}
+
     # ---------------------------------------------------------------- how it is done
 
     def _goals(self, target: Any) -> list[Goal]:
@@ -430,7 +448,7 @@ class Lens:
         """A warning that is said once per lens."""
         if sentence not in self._said:
             self._said.add(sentence)
-            warnings.warn(sentence, HookmapWarning, stacklevel=4)
+            _warn(sentence)
 
     def _label(self, index: int) -> str:
         return self.labels[index] if self.labels and index < len(self.labels) else f"class {index}"
@@ -472,6 +490,14 @@ class Lens:
         parameter = next(self.model.parameters(), None)
         return x.to(self.device, parameter.dtype if parameter is not None else x.dtype)
 
+    def _inputs(self, images: Any, batch_size: int) -> Iterator[tuple[Lens, list[View], Tensor]]:
+        """Batches, and the lens that each is seen through: one that knows a sample's other inputs."""
+        if not isinstance(images, Mapping):
+            yield from ((self, *one) for one in self._batches(images, batch_size))
+            return
+        for lens, x in with_others(self, images):
+            yield from ((lens, *one) for one in lens._batches(x, 1))
+
     def _batches(self, images: Any, batch_size: int) -> Iterator[tuple[list[View], Tensor]]:
         """Images as batches of one input size each, in order."""
         if batch_size < 1:
@@ -479,7 +505,10 @@ class Lens:
         if isinstance(images, Mapping):
             raise ImageError("inputs by name are for explain and predict; pass the preprocessed image alone")
         rank = input_rank(self.model)
-        views = tensor_views(images, self.preprocessing, rank) if is_input(images) else self._image_views(images)
+        if is_view(images):
+            views = iter(images)
+        else:
+            views = tensor_views(images, self.preprocessing, rank) if is_input(images) else self._image_views(images)
         for _, group in groupby(views, key=lambda view: view.tensor.shape):
             while batch := list(islice(group, batch_size)):
                 x = self._to_model(torch.stack([view.tensor for view in batch]))
@@ -492,7 +521,7 @@ class Lens:
                 "hookmap.Preprocessing or your torchvision transforms), or a tensor that is already preprocessed"
             )
         if self._note:
-            warnings.warn(self._note, HookmapWarning, stacklevel=4)
+            _warn(self._note)
             self._note = None
         for picture in load_all(images):
             tensor, geometry = self.preprocessing(picture)
@@ -502,15 +531,26 @@ class Lens:
 def _explanation(heatmaps: Sequence[Heatmap]) -> Explanation:
     """The result for the user, with a warning for each map that shows nothing."""
     for heatmap in heatmaps:
-        if not heatmap.values.any():
-            warnings.warn(
-                f"the heatmap of {heatmap.target!r} on {heatmap.picture.name!r} by {heatmap.method.name} is zero "
-                f"everywhere: nothing in layer {heatmap.layer!r} speaks for it; look at .raw (what speaks "
-                "against), or pass another layer",
-                HookmapWarning,
-                stacklevel=3,
+        which = f"the heatmap of {heatmap.target!r} on {heatmap.picture.name!r} by {heatmap.method.name}"
+        if not heatmap.raw.isfinite().all():
+            _warn(
+                f"{which} isn't finite: the weights, or what layer {heatmap.layer!r} gives, hold NaN or infinity; "
+                "look for them, or take precision='fp32'"
+            )
+        elif not heatmap.values.any():
+            _warn(
+                f"{which} is zero everywhere: nothing in layer {heatmap.layer!r} speaks for it; look at .raw (what "
+                "speaks against), or pass another layer"
             )
     return Explanation(heatmaps)
+
+
+def _warn(sentence: str) -> None:
+    """A warning that points at the user's line: the first that isn't hookmap's."""
+    frame, level = inspect.currentframe(), 0
+    while frame is not None and frame.f_globals.get("__name__", "").partition(".")[0] == "hookmap":
+        frame, level = frame.f_back, level + 1
+    warnings.warn(sentence, HookmapWarning, stacklevel=level + 1)
 
 
 def _methods(specs: Sequence[MethodSpec]) -> list[Method]:

@@ -32,6 +32,11 @@ def is_input(images: Any) -> bool:
     return isinstance(first, Tensor) and first.is_floating_point()
 
 
+def is_view(images: Any) -> bool:
+    """Whether these are images as the model will see them already, prepared elsewhere."""
+    return isinstance(images, list) and bool(images) and isinstance(images[0], View)
+
+
 def input_rank(model: nn.Module) -> int | None:
     """How many axes of space and time the model's inputs have, by its first convolution; None if it has none."""
     convolutions = (m for m in model.modules() if isinstance(m, nn.modules.conv._ConvNd))

@@ -1,43 +1,34 @@
-"""The command line: thin, no logic of its own."""
+"""Commands about some photos: explain, features, concepts."""
 
 from __future__ import annotations
 
-import os
-import sys
-import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.console import Console
 from rich.markup import escape
+
+from hookmap.cli.common import (
+    DEFAULT_MODEL,
+    BatchSize,
+    Device,
+    Images,
+    Labels,
+    Model,
+    Pretrained,
+    Weights,
+    app,
+    complain,
+    err,
+    lens_of,
+    out,
+)
 
 if TYPE_CHECKING:
     from hookmap.lens import Lens
 
-app = typer.Typer(
-    no_args_is_help=True,
-    rich_markup_mode="rich",
-    pretty_exceptions_enable=False,
-    add_completion=False,
-    help="[bold]Hooks in, maps out[/]: see what a PyTorch vision model sees.\n\n"
-    "Start with [cyan]hookmap explain photo.jpg[/], then [cyan]hookmap features photo.jpg[/].",
-)
-
-Images = Annotated[list[Path], typer.Argument(help="Image files.", show_default=False)]
-Model = Annotated[
-    str,
-    typer.Option("--model", "-m", help="A torchvision or timm name, package.module:factory or file.py:factory."),
-]
-Weights = Annotated[Path | None, typer.Option(help="Checkpoint to load: safetensors, or a saved state dict.")]
-Pretrained = Annotated[bool, typer.Option("--pretrained/--no-pretrained", help="Trained or random weights.")]
-Labels = Annotated[Path | None, typer.Option(help="Text file with one class name per line.")]
-Device = Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1, mps; by default the best there is.")]
-BatchSize = Annotated[int, typer.Option(min=1, help="Images per forward pass.")]
-DEFAULT_MODEL = "efficientnet_lite0"
 DEFAULT_METHOD = "{method}"
 PICTURES = {".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff", ".gif"}
 
@@ -117,7 +108,7 @@ def explain(
     look: dict[str, Any] = {"opacity": opacity if opacity == "ramp" else _number(opacity)}
     if colormap is not None:
         look["colormap"] = colormap
-    lens = _lens(model, weights, pretrained, labels, device, precision=precision, compile=compile)
+    lens = lens_of(model, weights, pretrained, labels, device, precision=precision, compile=compile)
     asked: list[Any] = list(target or [PREDICTED])
     if versus:
         asked = [Contrast(this, that) for this in asked for that in versus]
@@ -135,7 +126,7 @@ def explain(
                 good.append((load(path), place))
             except ImageError as error:
                 failed += 1
-                _complain(str(error))
+                complain(str(error))
         if not good:
             continue
         found = _explained(lens, [picture for picture, _ in good], asked, layer, method, tile, how)
@@ -151,7 +142,7 @@ def explain(
                     heatmap.save(place.with_stem(f"{place.stem}_{number}"), **look)
             named = ", ".join(dict.fromkeys(h.title for h in mine))
             where = ", ".join(dict.fromkeys(h.layer for h in mine))
-            _out.print(
+            out.print(
                 f"[bold]{escape(picture.name)}[/]  {escape(named)}  [dim]at {escape(where)}[/] -> {escape(str(place))}"
             )
     if failed:
@@ -183,18 +174,18 @@ def features(
 
       hookmap features dog.jpg -l "blocks.*" -o maps/
     """
-    lens = _lens(model, weights, pretrained, labels, device)
+    lens = lens_of(model, weights, pretrained, labels, device)
     places = _places(images, output, "features", folders=True)
-    for path, place in _progress(list(zip(images, places, strict=True))):
+    for path, place in with_progress(list(zip(images, places, strict=True))):
         maps = lens.features(path, layers or "conv")
         maps.save(place)
-        _out.print(maps)
-        _out.print(f"[bold]{escape(path.stem)}[/]  {len(maps)} layers -> {escape(str(place / 'overview.png'))}")
+        out.print(maps)
+        out.print(f"[bold]{escape(path.stem)}[/]  {len(maps)} layers -> {escape(str(place / 'overview.png'))}")
         if logdir is not None:
             run = logdir if len(images) == 1 else logdir / place.name
             maps.to_tensorboard(run)
     if logdir is not None:
-        _out.print(f"tensorboard --logdir {escape(str(logdir))}")
+        out.print(f"tensorboard --logdir {escape(str(logdir))}")
 
 
 @app.command()
@@ -224,145 +215,14 @@ def concepts(
 
       hookmap concepts dog.jpg --method pca --layer blocks.5
     """
-    lens = _lens(model, weights, pretrained, labels, device)
+    lens = lens_of(model, weights, pretrained, labels, device)
     how: dict[str, Any] = {"method": method, "seed": seed, "batch_size": batch_size}
     found = lens.concepts(list(images), layer, count, **how)
     place = found.save(output or Path(f"{images[0].stem}_concepts.png" if len(images) == 1 else "concepts.png"))
     for number, concept in enumerate(found, 1):
-        _out.print(f"{number:2}  {concept.share:4.0%}  {escape(concept.title)}", highlight=False)
+        out.print(f"{number:2}  {concept.share:4.0%}  {escape(concept.title)}", highlight=False)
     names = ", ".join(picture.name for picture in found.pictures[:4]) + (", ..." if len(images) > 4 else "")
-    _out.print(f"[bold]{escape(names)}[/]  [dim]at {escape(found.layer)}[/] -> {escape(str(place))}")
-
-
-@app.command()
-def layers(
-    model: Annotated[str, typer.Argument(help="As --model of the other commands.")] = DEFAULT_MODEL,
-    image: Annotated[Path | None, typer.Option(help="An example to run on, for models of unknown input size.")] = None,
-    weights: Weights = None,
-    pretrained: Pretrained = True,
-    device: Device = None,
-) -> None:
-    """Print a model's layers as a tree: name, type, output shape and layout.
-
-    [dim]Examples[/]
-
-      hookmap layers
-
-      hookmap layers vit_base_patch16_224 --no-pretrained
-    """
-    _out.print(_lens(model, weights, pretrained, None, device).layers(image))
-
-
-@app.command()
-def models(
-    pattern: Annotated[str | None, typer.Argument(help="Only names that hold this.", show_default=False)] = None,
-) -> None:
-    """List models that load by name, what each can be asked, and whether its weights are on this disk.
-
-    [dim]Example[/]
-
-      hookmap models resnet
-    """
-    from rich.table import Table
-
-    from hookmap.models import available
-
-    table = Table("name", "library", "weights", "gives", box=None, header_style="bold", pad_edge=False)
-    for entry in available(pattern):
-        table.add_row(entry.name, entry.library, entry.weights, entry.gives)
-    if not table.row_count:
-        _complain(f"no model's name holds {pattern!r}; `hookmap models` without a word lists all")
-        raise typer.Exit(1)
-    _out.print(table)
-
-
-@app.command()
-def methods() -> None:
-    """List the heatmap methods and their papers."""
-    from rich.table import Table
-
-    from hookmap.methods import METHODS
-
-    table = Table("method", "family", "what it does", "paper", box=None, header_style="bold", pad_edge=False)
-    for method in METHODS.values():
-        table.add_row(method.name, method.family, method.summary, method.paper)
-    _out.print(table)
-
-
-@app.callback(invoke_without_command=True)
-def _root(
-    version: Annotated[bool, typer.Option("--version", help="Print the version and stop.")] = False,
-) -> None:
-    if version:
-        from hookmap import __version__
-
-        print(__version__)
-        raise typer.Exit
-
-
-# Without a terminal there is no width to fit: tables go to files and pipes unbroken.
-_out = Console(soft_wrap=True, width=None if sys.stdout.isatty() else 140)
-_err = Console(stderr=True, soft_wrap=True)
-
-
-def main() -> None:
-    """Run the command line; every error is one sentence on stderr."""
-    try:
-        with _plain_warnings():
-            app()
-    except KeyboardInterrupt:
-        _complain("interrupted")
-        sys.exit(130)
-    except Exception as error:  # the last line of defence: no traceback reaches the user
-        if os.environ.get("HOOKMAP_DEBUG"):
-            raise
-        _complain(_sentence(error))
-        sys.exit(1)
-
-
-def _sentence(error: Exception) -> str:
-    import torch
-
-    from hookmap.errors import HookmapError
-
-    if isinstance(error, HookmapError):
-        return str(error)
-    if isinstance(error, (MemoryError, torch.OutOfMemoryError)):
-        return "out of memory; try a smaller --batch-size"
-    first = (str(error).strip().splitlines() or [""])[0]
-    return f"{type(error).__name__}: {first} (set HOOKMAP_DEBUG=1 for the traceback)"
-
-
-def _complain(sentence: str) -> None:
-    _err.print(f"[red]hookmap:[/] {escape(sentence)}", highlight=False)
-
-
-@contextmanager
-def _plain_warnings() -> Iterator[None]:
-    """hookmap's own warnings as one line each; those of the libraries beneath aren't the user's business."""
-
-    def show(message: Warning | str, category: type[Warning], *_: Any, **__: Any) -> None:
-        if category.__name__ == "HookmapWarning":
-            _err.print(f"[yellow]note:[/] {escape(str(message))}", highlight=False)
-
-    with warnings.catch_warnings():
-        warnings.simplefilter("always")
-        warnings.showwarning = show
-        yield
-
-
-def _lens(
-    model: str, weights: Path | None, pretrained: bool, labels: Path | None, device: str | None, **how: Any
-) -> Lens:
-    import hookmap as hm
-
-    names = None
-    if labels is not None:
-        try:
-            names = [line.strip() for line in labels.read_text(encoding="utf-8").splitlines() if line.strip()]
-        except (OSError, UnicodeDecodeError) as error:
-            raise hm.HookmapError(f"{labels} can't be read as a list of labels ({error})") from None
-    return hm.Lens(model, weights=weights, pretrained=pretrained, labels=names, device=device, **how)
+    out.print(f"[bold]{escape(names)}[/]  [dim]at {escape(found.layer)}[/] -> {escape(str(place))}")
 
 
 def _explained(
@@ -382,7 +242,7 @@ def _explained(
         return list(ask(pictures, asked, layer=layer, method=methods, **how))
     except TargetError as error:
         if len(pictures) == 1:
-            _complain(f"{pictures[0].name}: {error}")
+            complain(f"{pictures[0].name}: {error}")
             return []
     return [heatmap for one in pictures for heatmap in _explained(lens, [one], asked, layer, methods, tile, how)]
 
@@ -415,11 +275,11 @@ def _places(images: list[Path], output: Path | None, suffix: str, *, folders: bo
 
 def _chunks(items: list[Any], size: int) -> Iterator[list[Any]]:
     chunks = [items[i : i + size] for i in range(0, len(items), size)]
-    yield from _progress(chunks)
+    yield from with_progress(chunks)
 
 
-def _progress(items: list[Any]) -> Iterator[Any]:
+def with_progress(items: list[Any]) -> Iterator[Any]:
     """The items, with a bar on stderr where there are several."""
     from rich.progress import track
 
-    yield from track(items, console=_err, transient=True, disable=len(items) < 2, description="images")
+    yield from track(items, console=err, transient=True, disable=len(items) < 2, description="images")

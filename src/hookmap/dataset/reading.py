@@ -1,0 +1,194 @@
+"""Images of a data set, decoded and preprocessed in the workers of a DataLoader."""
+
+from __future__ import annotations
+
+import io
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, IterableDataset
+from torch.utils.data import Dataset as TorchDataset
+
+from hookmap.dataset.sources import Item, LabelledBox, Source, Stream
+from hookmap.dataset.sources.names import printable
+from hookmap.errors import HookmapError
+from hookmap.geometry import Geometry
+from hookmap.images import Picture, load
+from hookmap.preprocessing import Preprocessing
+from hookmap.views import View, is_input, tensor_views
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+
+@dataclass(eq=False)
+class Sample:
+    """One image as a worker hands it on, without its pixels.
+
+    Attributes:
+        id: of the image in its data set.
+        path: of its file, if it is one.
+        label: as the data set has it.
+        boxes: of objects, in pixels of the picture.
+        mask: of the object, ``(H, W)``.
+        geometry: from the picture to the input; None if it couldn't be read.
+        thumbnail: a small JPEG, or nothing.
+        error: why it couldn't be read, or nothing.
+    """
+
+    id: str
+    path: str | None = None
+    label: str | int | None = None
+    boxes: Sequence[LabelledBox] = ()
+    mask: np.ndarray[Any, Any] | None = None
+    geometry: Geometry | None = None
+    thumbnail: bytes = b""
+    error: str = ""
+
+
+@dataclass(eq=False)
+class Batch:
+    """Some images, and the inputs of those that could be read, grouped by size.
+
+    Attributes:
+        samples: in the order of the data set.
+        inputs: ``(B, C, *size)`` each, with the positions of their images in ``samples``.
+    """
+
+    samples: list[Sample]
+    inputs: list[tuple[Tensor, list[int]]] = field(default_factory=list)
+
+    @classmethod
+    def of(cls, read: Sequence[tuple[Sample, Tensor | None]]) -> Batch:
+        """The batch of what was read."""
+        sizes: dict[tuple[int, ...], list[int]] = {}
+        for i, (_, x) in enumerate(read):
+            if x is not None:
+                sizes.setdefault(tuple(x.shape), []).append(i)
+        inputs = [(torch.stack([x for i in some if (x := read[i][1]) is not None]), some) for some in sizes.values()]
+        return cls([sample for sample, _ in read], inputs)
+
+    def pin_memory(self) -> Batch:
+        """This batch where a GPU fetches from; DataLoader calls it."""
+        return Batch(self.samples, [(x.pin_memory(), some) for x, some in self.inputs])
+
+
+@dataclass(frozen=True)
+class Reader:
+    """Reads images of a source by their number; goes to workers.
+
+    Attributes:
+        source: the data set.
+        preprocessing: from picture to input; None if the data set gives inputs.
+        thumbnail: the longer side of the small copy, in pixels; 0 makes none.
+    """
+
+    source: Source
+    preprocessing: Preprocessing | None
+    thumbnail: int = 160
+
+    def read(self, number: int) -> tuple[Sample, Tensor | None]:
+        """An image and its input, or a sample that says why there's none."""
+        assert self.source.ids is not None
+        name = self.source.ids[number]
+        try:
+            item = self.source.item(number)
+        except Exception as error:  # whatever the user's data set raises is this image's fault alone
+            return Sample(name, error=reason(error)), None
+        return self.prepared(item)
+
+    def prepared(self, item: Item) -> tuple[Sample, Tensor | None]:
+        """An item's input."""
+        sample = Sample(item.id, item.path, item.label, item.boxes, item.mask)
+        try:
+            view = self._view(item.image)
+            sample.geometry = view.geometry
+            if sample.mask is not None and sample.mask.shape != view.geometry.original:
+                sample.mask = None  # drawn on another picture: one that wasn't turned upright
+            if self.thumbnail:
+                sample.thumbnail = _thumbnail(view.picture, self.thumbnail)
+        except Exception as error:
+            sample.error = reason(error)
+            return sample, None
+        return sample, view.tensor
+
+    def _view(self, image: Any) -> View:
+        if is_input(image):
+            return next(tensor_views(image, self.preprocessing))
+        if self.preprocessing is None:
+            raise ValueError("how this model's images are preprocessed isn't known; pass preprocessing= to Lens")
+        picture = load(image)
+        tensor, geometry = self.preprocessing(picture)
+        return View(tensor, picture, geometry)
+
+
+def batches(
+    reader: Reader, todo: Sequence[Sequence[int]] | set[str], batch_size: int, workers: int, *, pinned: bool = False
+) -> Iterator[Batch]:
+    """Batches of a data set, read ahead by workers.
+
+    Args:
+        reader: of the data set.
+        todo: the numbers of the images of each batch; of a stream, the ids that are left out.
+        batch_size: images per batch of a stream.
+        workers: processes that read; 0 reads here. A stream is always read here.
+        pinned: into memory that a GPU fetches from.
+    """
+    if isinstance(todo, set):
+        return iter(DataLoader(_Streamed(reader, todo), batch_size=batch_size, collate_fn=Batch.of, pin_memory=pinned))
+    how: dict[str, Any] = {"prefetch_factor": 4} if workers else {}
+    loader = DataLoader(
+        _Numbered(reader),
+        batch_sampler=[[*batch] for batch in todo],
+        num_workers=workers,
+        collate_fn=Batch.of,
+        pin_memory=pinned,
+        **how,
+    )
+    return iter(loader)
+
+
+def usual_workers(device: torch.device) -> int:
+    """How many processes read ahead: beside a GPU as many as there are cores, up to 8; beside a CPU a few."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return min(8, cores) if device.type != "cpu" else max(1, cores // 4)
+
+
+class _Numbered(TorchDataset[Any]):
+    def __init__(self, reader: Reader) -> None:
+        self._reader = reader
+
+    def __getitem__(self, number: int) -> tuple[Sample, Tensor | None]:
+        return self._reader.read(number)
+
+
+class _Streamed(IterableDataset[Any]):
+    def __init__(self, reader: Reader, without: set[str]) -> None:
+        self._reader, self._without = reader, without
+
+    def __iter__(self) -> Iterator[tuple[Sample, Tensor | None]]:
+        assert isinstance(self._reader.source, Stream)
+        for item in self._reader.source:
+            if item.id not in self._without:
+                yield self._reader.prepared(item)
+
+
+def reason(error: Exception) -> str:
+    """An error in one sentence."""
+    first = printable((str(error).strip().splitlines() or [""])[0])
+    return first if isinstance(error, HookmapError) else f"{type(error).__name__}: {first}"
+
+
+def _thumbnail(picture: Picture, side: int) -> bytes:
+    from PIL import Image as PILImage
+
+    image: Image.Image = PILImage.fromarray(picture.pixels)
+    image.thumbnail((side, side), PILImage.Resampling.BILINEAR, reducing_gap=2)
+    buffer = io.BytesIO()
+    image.save(buffer, "JPEG", quality=82)
+    return buffer.getvalue()
