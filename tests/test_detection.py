@@ -244,7 +244,11 @@ def test_places_classes_and_numbers_mean_the_detections_that_they_say() -> None:
         (hm.Contrast("box:0", 5), "class 5 doesn't exist"),
         (hm.Point(90, 60), r"'point \(90, 60\)' wasn't detected"),
         ("everywhere", "can't be read from detections"),
-        (hm.Probability(0), "probability of .* can't be read from detections"),
+        (hm.Probability(0), "hm.Probability is defined for whole images and places.*of a detection its own score"),
+        (hm.Regression(), "hm.Regression is defined for whole images"),
+        (hm.Point(16, 16, of=hm.Binary(0)), "hm.Binary is defined for whole images"),
+        (hm.Contrast("box:0", hm.ReST(1)), "hm.ReST is defined for whole images"),
+        (hm.Mask(np.ones((4, 4))), "the mask is 4x4, and the picture 64x96"),
         ("box:0:mask", "this detector gives no masks"),
     ],
 )
@@ -278,10 +282,13 @@ def test_images_of_a_batch_are_explained_as_each_alone() -> None:
     assert [len(found) for found in lens.predict(scenes)] == [1, 2, 1]
 
 
-def test_mirrored_copies_are_for_others_and_noisy_ones_are_fine() -> None:
+def test_sidu_says_what_it_needs() -> None:
+    with pytest.raises(hm.TargetError, match="sidu compares the probabilities of all classes of whole images"):
+        squares().explain(scene((0, 8, 8)), method="sidu")
+
+
+def test_noisy_copies_of_a_detectors_input() -> None:
     lens, x = squares(), scene((0, 8, 8))
-    with pytest.raises(hm.TargetError, match="aug_smooth mirrors the picture.*take noise_smooth for detectors"):
-        lens.explain(x, aug_smooth=True)
     assert lens.explain(x, noise_smooth=3)[0].raw.any()
     assert lens_of("faster").explain(picture().numpy(), target="box:0", noise_smooth=2)[0].raw.any()
 

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from PIL import Image
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -54,9 +56,9 @@ def clip() -> Any:
     return lively(transformers.CLIPModel(config))
 
 
-def siglip() -> Any:
+def siglip(**text: Any) -> Any:
     transformers = pytest.importorskip("transformers")
-    config = transformers.SiglipConfig(text_config={**TEXT, "projection_size": 32}, vision_config=VISION)
+    config = transformers.SiglipConfig(text_config={**TEXT, "projection_size": 32, **text}, vision_config=VISION)
     return lively(transformers.SiglipModel(config))
 
 
@@ -111,10 +113,35 @@ def test_zero_shot_scores_are_the_librarys_own(build: Callable[[], Any]) -> None
         assert [one.label for one in found] == [LABELS[i] for i in wanted[b].argsort(descending=True)]
         for one in found:
             assert one.score == pytest.approx(float(wanted[b, one.index]), rel=1e-4)
-            assert one.probability == pytest.approx(float(wanted[b].softmax(0)[one.index]), abs=1e-5)
+            # As the library's pipeline has it: SigLIP says yes or no to each text by itself.
+            sure = wanted[b].softmax(0) if build is clip else wanted[b].sigmoid()
+            assert one.probability == pytest.approx(float(sure[one.index]), abs=1e-5)
     heatmap = lens.explain(x, "a dog")[1]
     assert (heatmap.index, heatmap.target) == (1, "a dog")
+    sure = wanted[1].softmax(0) if build is clip else wanted[1].sigmoid()
+    assert heatmap.probability == pytest.approx(float(sure[1]), abs=1e-5)
+    shared, alone = lens.explain(x, [hm.Probability("a dog"), hm.Binary("a dog")])[2:]
+    assert shared.score == pytest.approx(float(wanted[1].softmax(0)[1]), abs=1e-5)
+    assert alone.probability == pytest.approx(float(wanted[1, 1].sigmoid()), abs=1e-5)
     assert heatmap.score == pytest.approx(float(wanted[1, 1]), rel=1e-4)
+
+
+@pytest.mark.parametrize("build", [clip, siglip])
+def test_what_is_predicted_is_what_the_librarys_pipeline_gives(build: Callable[[], Any], cat: Path) -> None:
+    transformers, words = pytest.importorskip("transformers"), tokenizer()
+    model = clip() if build is clip else siglip(max_position_embeddings=64)  # which the pipeline takes for granted
+    kind = transformers.CLIPImageProcessor if build is clip else transformers.SiglipImageProcessor
+    sizes = {"size": {"shortest_edge": 48}, "crop_size": {"height": 48, "width": 48}}
+    processor = kind(**sizes) if build is clip else kind(size={"height": 48, "width": 48})
+    pipeline = transformers.pipeline(
+        "zero-shot-image-classification", model=model, tokenizer=words, image_processor=processor, device="cpu"
+    )
+    theirs = pipeline(Image.open(cat), candidate_labels=LABELS, hypothesis_template="{}")
+    words.image_processor = processor
+    mine = hm.Lens(hm.ImageText.of(model, tokenizer=words), labels=LABELS).predict(cat)[0]
+    assert [one.label for one in mine] == [one["label"] for one in theirs]
+    assert [one.probability for one in mine] == pytest.approx([one["score"] for one in theirs], abs=1e-3)
+    assert (sum(one.probability for one in mine) == pytest.approx(1)) == (build is clip)
 
 
 def test_zero_shot_scores_of_open_clip() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import threading
 import warnings
 from pathlib import Path
@@ -263,3 +264,21 @@ def test_what_data_sets_and_other_libraries_write_is_understood(lens: hm.Lens, c
     assert lens.explain(cat, method="GradCAMElementWise")[0].method.name == "elementwise"
     with pytest.raises(hm.LayerError, match="a layer was given as int -1; expected a name"):
         lens.explain(cat, layer=-1)
+
+
+def test_warnings_point_at_the_users_line() -> None:
+    """Whether a map is dead, isn't finite, or something was assumed."""
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 1))
+    x, broken = torch.randn(1, 3, 16, 16), copy.deepcopy(model)
+    nn.init.constant_(broken[0].bias[:1].detach(), torch.nan)
+    asked = {
+        "is zero everywhere": lambda: hm.Lens(model).explain(x, 0, "1", lambda activation: activation[:, 0] * 0),
+        "is read as the logit of yes or no": lambda: hm.Lens(model).explain({"input": x}),
+        "isn't finite: the weights, or what layer '1' gives, hold NaN": lambda: hm.Lens(broken).explain(x, 0, "1"),
+    }
+    for sentence, ask in asked.items():
+        with pytest.warns(hm.HookmapWarning) as caught:
+            ask()
+        assert any(sentence in str(one.message) for one in caught), [str(one.message) for one in caught]
+        assert {one.filename for one in caught} == {__file__}

@@ -246,6 +246,19 @@ def test_several_inputs_by_name(method: str) -> None:
     assert [p[0].index for p in predicted] == model(x, age).argmax(1).tolist()
 
 
+@pytest.mark.filterwarnings("ignore:the heatmap of")
+def test_a_target_per_sample_of_several_inputs() -> None:
+    lens, inputs = hm.Lens(WithAge()), {"pixel_values": photos(3), "age": torch.tensor([[0.5], [-2.0], [3.0]])}
+    each = lens.explain(inputs, target=hm.PerImage([2, "predicted", 0]))
+    every = lens.explain(inputs, target=[2, "predicted", 0])
+    assert [h.score for h in each] == [every[0].score, every[4].score, every[8].score]
+    assert all(torch.equal(a.raw, b.raw) for a, b in zip(each, [every[0], every[4], every[8]], strict=True))
+    with pytest.raises(hm.TargetError, match="PerImage of 2 targets came"):
+        lens.explain(inputs, target=hm.PerImage([2, 1]))
+    with pytest.raises(hm.TargetError, match="PerImage of 4 targets came for 3 images"):
+        lens.explain(inputs, target=hm.PerImage([2, 1, 0, 1]))
+
+
 def test_several_inputs_in_one_dict() -> None:
     x, age = photos(2), torch.tensor([[0.5], [-2.0]])
     by_name = hm.Lens(WithAge()).explain({"pixel_values": x, "age": age}, target=1)

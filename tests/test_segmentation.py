@@ -115,13 +115,13 @@ def test_mirrored_copies_ask_about_the_mirrored_region() -> None:
     conv = nn.Conv2d(3, 4, 1)
     net = nn.Sequential(conv, nn.ReLU(), nn.Conv2d(4, 3, 1)).double()
     x = noise(1, 3, 16, 24).double()
-    goals = Goals([hm.Box(2, 3, 9, 8, of=1)], net(x), [hm.Geometry.identity((16, 24))])
+    goals = Goals([hm.Box(2, 3, 9, 8, of=hm.Class(1))], net(x), [hm.Geometry.identity((16, 24))])
     for variation in augmented(x):
-        there = goals.mirrored() if variation.mirrored else goals
+        there = goals.mirrored(24) if variation.mirrored else goals
         box = net(variation.x)[0, 1]
         own = box[3:8, 15:22] if variation.mirrored else box[3:8, 2:9]
         assert torch.allclose(there.scores(net(variation.x))[0, 0], own.mean().double(), rtol=1e-5)
-    assert torch.allclose(goals.mirrored().scores(net(x.flip(-1))), goals.scores(net(x)), rtol=1e-5)
+    assert torch.allclose(goals.mirrored(24).scores(net(x.flip(-1))), goals.scores(net(x)), rtol=1e-5)
 
 
 @pytest.mark.parametrize(
@@ -131,7 +131,13 @@ def test_mirrored_copies_ask_about_the_mirrored_region() -> None:
         (hm.Point(5, 5, of=9), "class 9 doesn't exist"),
         (hm.Contrast("predicted", hm.Point(3, 3)), "contrast two classes"),
         (hm.Contrast("predicted", 9), "class 9 doesn't exist"),
-        (hm.Probability(1), "is defined for whole images; from a segmenter"),
+        (
+            hm.Point(5, 5, of=hm.Contrast(0, 1)),
+            "'class 0 rather than class 1' has no score at a place; pass of= a class",
+        ),
+        (-5, "class -5 doesn't exist; the model's output has 4 classes"),
+        (hm.Contrast(1, -5), "class -5 doesn't exist"),
+        (hm.Regression(4), "value 4 doesn't exist; the model's output has 4 values"),
         ("point:500,500", r"point \(500, 500\) lies outside of what the model sees of the picture"),
         ("box:2", "box 2 is a detected object, and this model gives scores of places"),
     ],

@@ -125,3 +125,15 @@ def test_a_contrast_is_the_difference_of_two_maps(lens: hm.Lens, cat) -> None:
     assert torch.allclose(difference, this - that, atol=1e-5)
     assert both[0].target == "tiger cat rather than tabby"
     assert both[0].score == pytest.approx(both[1].score - both[2].score, rel=1e-4)
+
+
+def test_a_negative_index_counts_from_the_end_for_every_method(lens: hm.Lens, coffee) -> None:
+    """Espresso is class 967 of 1000."""
+    asked = {"method": ["gradcam", "finercam"]}
+    for one, other in zip(*(lens.explain(coffee, index, **asked) for index in (-33, 967)), strict=True):
+        assert torch.equal(one.raw, other.raw)
+        assert (one.target, one.index, one.probability) == (other.target, 967, other.probability)
+    for wrong in (-1001, 1000):
+        for target in (wrong, Contrast(0, wrong), Contrast(wrong, "predicted"), Probability(wrong)):
+            with pytest.raises(TargetError, match=rf"class {wrong} doesn't exist; the model's output has 1000 classes"):
+                lens.explain(coffee, target)

@@ -21,6 +21,7 @@ from hookmap.images import load
 from hookmap.models.transformers.adapters import DepthEstimator, MaskSegmenter
 from hookmap.models.transformers.detectors import PhraseDetector, QueryDetector, TextDetector
 from hookmap.models.transformers.processing import read
+from hookmap.outputs import dense_scores
 from tiny_transformers import DETR, VIT, model, resnet
 
 SMALL = hm.Preprocessing(size=(96, 128), resize=(96, 128))
@@ -349,7 +350,7 @@ def test_dense_scores(name: str, cat: Path) -> None:
         expected = slope(to_grid(lens, x, layer, wanted[layer]))[0]
         assert torch.allclose(found.raw, expected, atol=1e-4 * float(expected.abs().max()))
     with torch.no_grad():
-        assert lens._called(x).shape[:2] == (1, 1 if index == 0 else 5)
+        assert dense_scores(lens._called(x)).shape[:2] == (1, 1 if index == 0 else 5)
     assert unchanged(net, before)
 
 
@@ -381,9 +382,13 @@ def test_depth(cat: Path) -> None:
     net = model("dpt depth")
     x = SQUARE(load(cat))[0][None]
     with torch.no_grad():
-        assert torch.equal(DepthEstimator(net)(x)[:, 0], net(pixel_values=x).predicted_depth)
+        depth = net(pixel_values=x).predicted_depth
+        assert torch.equal(DepthEstimator(net)(x).dense[:, 0], depth)
     lens = hm.Lens(net, preprocessing=SQUARE)
-    assert lens.explain(cat, hm.Point(100, 100))[0].target == "depth"
+    point, mean = lens.explain(cat, [hm.Point(100, 100), "predicted"])
+    assert point.title == f"depth {point.score:.3g}, point (100, 100)"
+    assert point.probability is None
+    assert mean.score == pytest.approx(float(depth.mean()), rel=1e-5)
 
 
 # -------------------------------------------------------------------------------------------------- preprocessing

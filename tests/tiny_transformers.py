@@ -80,6 +80,39 @@ SWIN: dict[str, Any] = {
     "image_size": 128,
     "out_features": ["stage1", "stage2", "stage3", "stage4"],
 }
+LW: dict[str, Any] = {
+    "d_model": 32,
+    "decoder_ffn_dim": 32,
+    "decoder_layers": 2,
+    "decoder_self_attention_heads": 2,
+    "decoder_cross_attention_heads": 2,
+    "decoder_n_points": 2,
+    "num_queries": 12,
+    "group_detr": 2,
+    "num_labels": 4,
+}
+WINDOWED: dict[str, Any] = {
+    "hidden_size": 32,
+    "num_hidden_layers": 4,
+    "num_attention_heads": 2,
+    "mlp_ratio": 2,
+    "image_size": 64,
+    "patch_size": 8,
+    "out_indices": [2, 4],
+}
+VIDEO: dict[str, Any] = {
+    "hidden_size": 24,
+    "num_hidden_layers": 3,
+    "num_attention_heads": 2,
+    "intermediate_size": 32,
+    "image_size": 32,
+    "num_frames": 8,
+    "num_labels": 5,
+}
+
+
+def rf_detr() -> hf.RfDetrConfig:
+    return hf.RfDetrConfig(backbone_config=hf.RfDetrDinov2Config(**WINDOWED, num_windows=2), **LW)
 
 
 def hybrid(config: type[Any], **more: Any) -> Any:
@@ -235,6 +268,57 @@ MODELS: dict[str, Callable[[], nn.Module]] = {
             depths=[1, 1, 1, 1],
             num_attention_heads=[1, 1, 2, 2],
             decoder_hidden_size=16,
+        )
+    ),
+    "rf-detr": lambda: hf.RfDetrForObjectDetection(rf_detr()),
+    "rf-detr segmenter": lambda: hf.RfDetrForInstanceSegmentation(rf_detr()),
+    "lw-detr": lambda: hf.LwDetrForObjectDetection(
+        hf.LwDetrConfig(
+            backbone_config=hf.LwDetrViTConfig(**WINDOWED, num_windows=4, window_block_indices=[0, 2]),
+            projector_scale_factors=[2.0, 0.5],
+            **LW,
+        )
+    ),
+    "omdet-turbo": lambda: hf.OmDetTurboForObjectDetection(
+        hf.OmDetTurboConfig(
+            backbone_config=hf.SwinConfig(**{**SWIN, "out_features": ["stage2", "stage3", "stage4"]}),
+            text_config=hf.CLIPTextConfig(**{**OWL["text_config"], "vocab_size": 58, "max_position_embeddings": 77}),
+            apply_layernorm_after_vision_backbone=False,
+            text_projection_in_dim=32,
+            text_projection_out_dim=32,
+            class_embed_dim=32,
+            task_encoder_hidden_dim=32,
+            vision_features_channels=[16] * 3,
+            encoder_in_channels=[24, 48, 96],
+            encoder_hidden_dim=16,
+            encoder_dim_feedforward=32,
+            encoder_attention_heads=2,
+            decoder_hidden_dim=16,
+            decoder_num_heads=2,
+            decoder_num_layers=2,
+            decoder_dim_feedforward=32,
+            decoder_num_points=2,
+            num_queries=12,
+            cache_size=3,
+        )
+    ),
+    "videomae": lambda: hf.VideoMAEForVideoClassification(hf.VideoMAEConfig(**VIDEO, patch_size=8, tubelet_size=2)),
+    "vivit": lambda: hf.VivitForVideoClassification(hf.VivitConfig(**VIDEO, tubelet_size=[2, 8, 8])),
+    "timesformer": lambda: hf.TimesformerForVideoClassification(hf.TimesformerConfig(**VIDEO, patch_size=8)),
+    "v-jepa 2": lambda: hf.VJEPA2ForVideoClassification(
+        hf.VJEPA2Config(
+            hidden_size=24,
+            num_hidden_layers=2,
+            num_attention_heads=2,
+            mlp_ratio=2,
+            crop_size=32,
+            patch_size=8,
+            frames_per_clip=8,
+            num_labels=5,
+            num_pooler_layers=1,
+            pred_hidden_size=24,
+            pred_num_attention_heads=2,
+            pred_num_hidden_layers=1,
         )
     ),
 }

@@ -97,21 +97,13 @@ def explain_batch(
         plan: what is asked.
         label: names a class.
 
-    Raises:
-        TargetError: for mirrored copies of a detector's input.
     """
-    if traced.form == "detections":
-        if plan.aug_smooth:
-            raise TargetError(
-                "aug_smooth mirrors the picture, and in a mirrored picture other candidates are detected; take "
-                "noise_smooth for detectors"
-            )
-        if len(batch) > 1:  # each has detections of its own
-            alone = [
-                explain_batch(execution, batch[b : b + 1], x[b : b + 1], layouts, traced, plan.for_images(b, 1), label)
-                for b in range(len(batch))
-            ]
-            return [h for found, _ in alone for h in found], [r for _, remarks in alone for r in remarks]
+    if traced.form == "detections" and len(batch) > 1:  # each has detections of its own
+        alone = [
+            explain_batch(execution, batch[b : b + 1], x[b : b + 1], layouts, traced, plan.for_images(b, 1), label)
+            for b in range(len(batch))
+        ]
+        return [h for found, _ in alone for h in found], [r for _, remarks in alone for r in remarks]
     geometries = [view.geometry for view in batch]
     evidence = Evidence(
         execution,
@@ -126,20 +118,24 @@ def explain_batch(
     asked = [(m, name) for name in [*layouts, None] for m in plan.methods if m.per_layer == (name is not None)]
     asked, remarks = _defined(evidence, asked) if plan.lenient else (asked, [])
     maps = [evidence.map(method, name) for method, name in asked]
+
+    def on_pixels(raw: Tensor) -> bool:
+        return raw.shape[2:] == x.shape[2:]
+
+    def undone(variation: Variation, raw: Tensor) -> Tensor:
+        return variation.undo(raw, 1.0 if on_pixels(raw) else x.shape[-1] / traced.field[-1])
+
     variations = _variations(x, plan)
     for variation in variations:
-        there = goals.mirrored() if variation.mirrored else goals
+        there = goals.mirrored(x.shape[-1]) if variation.mirrored else goals
         other = Evidence(execution, variation.x, layouts, plan.methods, traced, plan.settings, pin=_as(there))
-        maps = [total + variation.undo(other.map(*one)) for total, one in zip(maps, asked, strict=True)]
+        maps = [total + undone(variation, other.map(*one)) for total, one in zip(maps, asked, strict=True)]
     if variations:
         maps = [total / (1 + len(variations)) for total in maps]
     found = [(method, name or INPUT, raw) for (method, name), raw in zip(asked, maps, strict=True)]
     if plan.fuse is not None and len(layouts) > 1:
         found = _fused(found, plan.fuse)
     scores = evidence.scores.tolist()
-
-    def on_pixels(raw: Tensor) -> bool:
-        return raw.shape[2:] == x.shape[2:]
 
     heatmaps = []
     for b, view in enumerate(batch):

@@ -12,9 +12,11 @@ from torch import Tensor
 
 from hookmap.errors import TargetError
 from hookmap.geometry import Geometry
-from hookmap.outputs import Detections, class_scores, dense_scores, distribution
+from hookmap.outputs import Detections, Values, are_independent, class_scores, dense_scores, probabilities_in
 from hookmap.targets import PREDICTED, Binary, Class, Contrast, Goal, PerImage, Place, Regression, name_of
-from hookmap.targets.pinning import CandidateScore, Pinned, RegionScore, pin_to_detections, pin_to_region
+from hookmap.targets.objects import CandidateScore, pin_to_detections
+from hookmap.targets.pinning import Pinned
+from hookmap.targets.regions import RegionScore, about_values, pin_to_region
 
 
 @dataclass(frozen=True)
@@ -65,10 +67,10 @@ class Goals:
     ) -> None:
         self._label = label
         self.predicted: Tensor | None = None
-        self.probabilities: Tensor | None = None
         self.assumed = ""
         self._logits: Tensor | None = None
         self._sides: Tensor | None = None
+        self._independent = are_independent(output)
         self.goals: list[Goal | _Each] = list(goals)
         for goal in goals:
             if isinstance(goal, PerImage) and geometries and len(goal.targets) != len(geometries):
@@ -85,6 +87,7 @@ class Goals:
                 )
             ]
         elif dense is not None:
+            goals = [about_values(goal, label) for goal in goals] if isinstance(output, Values) else goals
             self.goals = [
                 _Each([_in_region(one, dense, b, geometries[b]) for b, one in enumerate(_each(goal, len(geometries)))])
                 if _speaks_of_classes(goal) or isinstance(goal, PerImage)
@@ -105,8 +108,7 @@ class Goals:
             if any(_asks_for_predicted(goal) for goal in self.goals):
                 raise
             return
-        self.predicted, self.probabilities = logits.argmax(1), distribution(logits)
-        self._logits = logits
+        self.predicted, self._logits = logits.argmax(1), logits
         if logits.shape[1] == 1 and any(_asks_for_predicted(goal) for goal in self.goals):
             self._sides = torch.where(logits[:, 0] < 0, -1.0, 1.0)
             self.assumed = (
@@ -114,10 +116,13 @@ class Goals:
                 "target=hm.Regression() if it is a value, hm.Binary() if it is what you mean"
             )
 
-    def mirrored(self) -> Goals:
-        """The same targets for the mirrored batch: regions change sides."""
+    def mirrored(self, width: int) -> Goals:
+        """The same targets for the mirrored batch, whose input is ``width`` pixels wide: places change sides."""
         other = copy.copy(self)
-        other.goals = [_Each([_flipped(one) for one in g.goals]) if isinstance(g, _Each) else g for g in self.goals]
+        other.goals = [
+            _Each([_mirrored(one, width) for one in goal.goals]) if isinstance(goal, _Each) else _mirrored(goal, width)
+            for goal in self.goals
+        ]
         return other
 
     def __len__(self) -> int:
@@ -144,7 +149,8 @@ class Goals:
             each = goal.goals if isinstance(goal, _Each) else [goal]
             for one in each:
                 if self.predicted is None or type(one) is not Class or self._turned(one) is not None:
-                    name = "a place" if isinstance(one, Pinned) else repr(name_of(one))
+                    place = "a region" if isinstance(one, RegionScore) else "a detected object"
+                    name = place if isinstance(one, Pinned) else repr(name_of(one))
                     raise TargetError(f"{what} is defined for classes of whole images, and the target {name} isn't one")
             columns = [self._classes(one) for one in each if isinstance(one, Class)]
             own = isinstance(goal, _Each)
@@ -173,10 +179,18 @@ class Goals:
                 rows.append(self._row(output, goal, sample).float())
         return torch.stack(rows)
 
-    @staticmethod
-    def distribution(output: Any) -> Tensor:
-        """Probabilities of all classes, ``(K, classes)``."""
-        return distribution(class_scores(output).float())
+    def distribution(self, output: Any) -> Tensor:
+        """Probabilities of all classes, ``(K, classes)``.
+
+        Raises:
+            TargetError: if the output isn't one score per class and image.
+        """
+        if self.predicted is None:
+            raise TargetError(
+                "sidu compares the probabilities of all classes of whole images, and this model gives none; take "
+                "scorecam or rise"
+            )
+        return probabilities_in(output)
 
     def subject(self, target: int, image: int) -> Subject:
         """What a target turned out to be on an image."""
@@ -184,11 +198,12 @@ class Goals:
         if isinstance(goal, _Each):
             goal = goal.goals[image]
         if isinstance(goal, Contrast) and isinstance(goal.this, Pinned):
-            this, that = (self._named(part, image) for part in (goal.this, goal.that))
-            words = f"{this.split(',')[0]} rather than {that.split(',')[0]}"
+            this, that = (self._named(part, image).split(",")[0] for part in (goal.this, goal.that))
+            other = getattr(goal.that, "where", "") if this == that else that
+            words = f"{this} rather than {other or that}"
             return Subject(words, where=goal.this.where, box=goal.this.box)
         if isinstance(goal, Pinned):
-            return Subject(goal.name or self._label(goal.index), goal.index, goal.probability, goal.where, goal.box)
+            return Subject(goal.name(self._label), goal.index, goal.probability, goal.where, goal.box)
         index = self._index(goal, image)
         sure = None
         if index is not None and self._logits is not None:
@@ -204,7 +219,7 @@ class Goals:
             this, that = (self._labelled(part, image) for part in (goal.this, goal.that))
             return replace(goal, this=this, that=that)
         if isinstance(goal, Pinned):
-            return Class(goal.index, self._label(goal.index))
+            return Class(goal.index, goal.name(self._label))
         index = self._index(goal, image)
         if index is None:
             return goal
@@ -217,7 +232,10 @@ class Goals:
 
     def _classes(self, goal: Class) -> Tensor:
         assert self.predicted is not None
-        return self.predicted if isinstance(goal.index, str) else torch.full_like(self.predicted, goal.index)
+        assert self._logits is not None
+        if isinstance(goal.index, str):
+            return self.predicted
+        return torch.full_like(self.predicted, goal.index % self._logits.shape[1])
 
     def _turned(self, goal: Any) -> Tensor | None:
         """1 where the prediction is yes, -1 where it is no, ``(B,)``; None where the target isn't about that."""
@@ -232,8 +250,9 @@ class Goals:
 
     def _column(self, goal: Any, logits: Tensor, sample: int | None, *, sure: bool = False) -> Tensor:
         """What is read of a target's class, or how probable it is: ``(B,)``, of copies of an image ``(K,)``."""
-        classes = self._classes(goal).to(logits.device) % logits.shape[1]
-        scores: Tensor = goal.probability(logits) if sure else goal.scale(logits)
+        classes = self._classes(goal).to(logits.device)
+        alone = sure and self._independent and type(goal) is Class
+        scores: Tensor = logits.sigmoid() if alone else goal.probability(logits) if sure else goal.scale(logits)
         return scores.gather(1, classes[:, None])[:, 0] if sample is None else scores[:, classes[sample]]
 
     def _row(self, output: Any, goal: Any, sample: int | None) -> Tensor:
@@ -262,10 +281,10 @@ def _in_region(goal: Any, dense: Tensor, image: int, geometry: Geometry) -> Any:
     return pin_to_region(goal, dense, image, geometry) if _speaks_of_classes(goal) else goal
 
 
-def _flipped(goal: Goal) -> Goal:
+def _mirrored(goal: Any, width: int) -> Any:
     if isinstance(goal, Contrast):
-        return replace(goal, this=_flipped(goal.this), that=_flipped(goal.that))  # type: ignore[arg-type]
-    return replace(goal, weights=goal.weights.flip(-1)) if isinstance(goal, RegionScore) else goal
+        return replace(goal, this=_mirrored(goal.this, width), that=_mirrored(goal.that, width))
+    return goal.mirrored(width) if isinstance(goal, Pinned) else goal
 
 
 def _speaks_of_classes(goal: Any) -> bool:

@@ -113,7 +113,8 @@ def trace(model: nn.Module, inputs: Any, *, prefix: int | None = None, field: Se
         inputs: one input with a batch axis of 1: a tensor, or a tuple or dict of arguments whose first
             floating-point tensor of rank 3 or more is the image.
         prefix: number of prefix tokens; by default the model's ``num_prefix_tokens``, or what fits. Those after the
-            grid's are its ``num_suffix_tokens``.
+            grid's are its ``num_suffix_tokens``. A model whose tokens come in another order says how by a method
+            ``token_layouts(size)``.
         field: the size that grids span; by default the image's own.
     """
     args, kwargs = as_arguments(inputs)
@@ -125,6 +126,8 @@ def trace(model: nn.Module, inputs: Any, *, prefix: int | None = None, field: Se
     if prefix is None:
         prefix = getattr(model, "num_prefix_tokens", None)
     suffix = getattr(model, "num_suffix_tokens", 0)
+    told = getattr(model, "token_layouts", None)
+    tokens = told(area) if callable(told) else ()
     modules = dict(model.named_modules())
     parameters = {name: sum(p.numel() for p in m.parameters()) for name, m in modules.items()}
     result = Trace({n: LayerInfo(n, type(m).__name__, parameters[n]) for n, m in modules.items()}, span)
@@ -146,9 +149,12 @@ def trace(model: nn.Module, inputs: Any, *, prefix: int | None = None, field: Se
             for owner in _owners(name):
                 evidence[owner].setdefault(shape, side)
         info.shape = shape
+        former = info.layout
         info.layout = read_layout(
-            shape, area, channels=evidence[name].get(shape), grids=grids, prefix=prefix, suffix=suffix
+            shape, area, channels=evidence[name].get(shape), grids=grids, prefix=prefix, suffix=suffix, tokens=tokens
         )
+        if info.calls > 1 and info.layout and info.layout.order == "tokens" and info.layout != former:
+            info.layout = None  # one module on sequences of several kinds
         if info.layout and info.layout.order != "tokens" and (not grids or grids[-1] != info.layout.grid):
             grids.append(info.layout.grid)
         before, version = made.get(id(tensor)), 0 if tensor.is_inference() else tensor._version

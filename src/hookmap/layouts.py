@@ -27,6 +27,8 @@ class Layout:
         prefix: tokens before the patches (class, distillation, registers).
         suffix: tokens after them (a detector's queries).
         sequence_first: tokens are (N, B, C).
+        frames: where a grid (t, h, w) of tokens has its frames: ``"first"``, one after the other; ``"last"``, those of
+            one place together; ``"batch"``, each frame is a sample of its own, (B * t, prefix + h * w + suffix, C).
     """
 
     order: Order
@@ -34,11 +36,14 @@ class Layout:
     prefix: int = 0
     sequence_first: bool = False
     suffix: int = 0
+    frames: Literal["first", "last", "batch"] = "first"
 
     def __str__(self) -> str:
-        grid = "x".join(map(str, self.grid))
+        grid = "x".join(map(str, self.grid[1:] if self.frames == "batch" else self.grid))
         if self.order == "tokens":
             tokens = "+".join(str(part) for part in (self.prefix, grid, self.suffix) if part)
+            if self.frames == "batch":
+                return f"{self.grid[0]} frames of tokens {tokens}"
             return f"{'N B C' if self.sequence_first else 'tokens'} {tokens}"
         axes = {1: "L", 2: "HW", 3: "THW"}[len(self.grid)]
         return f"{f'NC{axes}' if self.order == 'channels first' else f'N{axes}C'} {grid}"
@@ -58,8 +63,14 @@ class Layout:
             if self.order == "channels last":
                 return activation.movedim(-1, -1 - rank)
             tokens = activation.transpose(-3, -2) if self.sequence_first else activation
-            patches = tokens[..., self.prefix : tokens.shape[-2] - self.suffix, :].transpose(-2, -1)
-            return patches.reshape(*patches.shape[:-1], *self.grid)
+            patches = tokens[..., self.prefix : tokens.shape[-2] - self.suffix, :]
+            if self.frames == "batch":
+                time, space = self.grid[0], self.grid[1:]
+                maps = patches.reshape(*patches.shape[:-3], -1, time, *space, patches.shape[-1])
+                return maps.movedim(-1, -4)
+            grid = (*self.grid[1:], self.grid[0]) if self.frames == "last" else self.grid
+            maps = patches.transpose(-2, -1).reshape(*patches.shape[:-2], patches.shape[-1], *grid)
+            return maps.movedim(-1, -3) if self.frames == "last" else maps
         raise LayerError(f"an activation of shape {tuple(activation.shape)} doesn't fit the layout {self}")
 
     def of_call(self, activation: Tensor) -> Layout:
@@ -74,18 +85,18 @@ class Layout:
         """Maps ``(K, C, *grid)`` as K activations in this layout; other tokens come from ``like``, one activation.
 
         Raises:
-            LayerError: for layers that hold the sequence before the batch.
+            LayerError: for layers that hold the sequence before the batch, or frames as a batch.
         """
-        if self.sequence_first:
-            raise LayerError(
-                f"a layer with the layout {self} can't be replayed; pass a layer that holds the batch first"
-            )
+        if self.sequence_first or self.frames == "batch":
+            whole = "the batch first" if self.sequence_first else "a clip's frames together"
+            raise LayerError(f"a layer with the layout {self} can't be replayed; pass a layer that holds {whole}")
         if self.order == "channels first":
             return grid
         if self.order == "channels last":
             return grid.movedim(1, -1)
         others = like.expand(len(grid), -1, -1).to(grid.dtype)
         end = like.shape[1] - self.suffix
+        grid = grid.movedim(-3, -1) if self.frames == "last" else grid
         return torch.cat([others[:, : self.prefix], grid.flatten(2).mT, others[:, end:]], 1)
 
     def _fits(self, shape: Sequence[int]) -> bool:
@@ -94,7 +105,9 @@ class Layout:
             return tuple(shape[-rank:]) == self.grid
         if self.order == "channels last":
             return tuple(shape[-rank - 1 : -1]) == self.grid
-        return shape[0 if self.sequence_first else 1] == self.prefix + math.prod(self.grid) + self.suffix
+        cells = math.prod(self.grid[1:] if self.frames == "batch" else self.grid)
+        whole = self.frames != "batch" or shape[0] % self.grid[0] == 0
+        return whole and shape[0 if self.sequence_first else 1] == self.prefix + cells + self.suffix
 
     def channels(self, activation: Tensor) -> int:
         """How many feature maps the activation holds."""
@@ -109,6 +122,7 @@ def read_layout(
     grids: Sequence[tuple[int, ...]] = (),
     prefix: int | None = None,
     suffix: int = 0,
+    tokens: Sequence[Layout] = (),
 ) -> Layout | None:
     """Read a layout from the shape that a layer gives for a batch of ONE input.
 
@@ -123,6 +137,7 @@ def read_layout(
         grids: grids of layers that ran before, the newest last: tokens come from one of them.
         prefix: number of prefix tokens, where the model says it.
         suffix: number of tokens after the grid's, in layers that have them.
+        tokens: how sequences of tokens may be laid out, where the model says it.
 
     Returns:
         The layout, or None where the shape can't be read as a grid.
@@ -138,11 +153,14 @@ def read_layout(
             return last if _plausible(last.grid, field) else None
         fits = [layout for layout in (first, last) if layout.grid in grids or _plausible(layout.grid, field)]
         return fits[0] if fits else None
+    for told in tokens:
+        if len(shape) == 3 and shape[0] == (told.grid[0] if told.frames == "batch" else 1) and told._fits(shape):
+            return told
     if len(shape) == 3 and 1 in shape[:2]:
         sequence_first = shape[0] != 1
-        tokens = shape[0] if sequence_first else shape[1]
+        length = shape[0] if sequence_first else shape[1]
         for after in dict.fromkeys((suffix, 0)):
-            found = _token_grid(tokens - after, field, grids, prefix)
+            found = _token_grid(length - after, field, grids, prefix)
             if found:
                 return Layout("tokens", *found, sequence_first=sequence_first, suffix=after)
     return None

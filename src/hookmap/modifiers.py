@@ -27,9 +27,23 @@ class Variation:
     x: Tensor
     mirrored: bool = False
 
-    def undo(self, maps: Tensor) -> Tensor:
-        """Its maps ``(T, B, *grid)`` on the plain input's grid."""
-        return maps.flip(-1) if self.mirrored else maps
+    def undo(self, maps: Tensor, filled: float = 1.0) -> Tensor:
+        """Its maps ``(T, B, *grid)`` on the plain input's grid.
+
+        Args:
+            maps: of the changed input.
+            filled: the share of the grid's columns that the input fills, from the left: less where the model pads it.
+        """
+        if not self.mirrored:
+            return maps
+        if filled == 1:
+            return maps.flip(-1)
+        columns = maps.shape[-1]
+        # A column's middle, as far from the right edge of the picture as it was from the left.
+        at = (filled * columns - 1 - torch.arange(columns)).clamp(min=0)
+        low = at.floor().long()
+        share = (at - low).to(maps)
+        return maps[..., low] * (1 - share) + maps[..., (low + 1).clamp(max=columns - 1)] * share
 
 
 def augmented(x: Tensor) -> list[Variation]:

@@ -1,4 +1,4 @@
-"""What models give, in four forms that targets read: class scores, dense scores, detections, embeddings."""
+"""What models give, in forms that targets read: class scores, dense scores and values, detections, embeddings."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from hookmap.errors import TargetError
 from hookmap.nests import tensors_in
 
 Form: TypeAlias = Literal["classes", "regions", "detections", "embeddings", "other"]
-"""What a model gives: class scores ``(B, K)``, dense scores ``(B, K, h, w)``, :class:`Detections`,
+"""What a model gives: class scores ``(B, K)``, dense scores ``(B, K, h, w)`` or :class:`Values`, :class:`Detections`,
 :class:`Embeddings`, or another thing."""
 
 
@@ -38,6 +38,9 @@ class Detections:
         least: the probability below which candidates aren't kept, if it is known; only messages need it.
         masks: per image, of the detections that are kept, in their order and for their own class, before the sigmoid,
             ``(D, h, w)`` across their box; or None.
+        keypoints: per image, of the detections that are kept, in their order, what each keypoint scores where it is
+            found, before sigmoid or softmax, ``(D, J)``; or None.
+        joints: the names of the J keypoints, if they are known.
     """
 
     scores: Tensor
@@ -47,10 +50,23 @@ class Detections:
     fixed: bool = True
     least: float | None = None
     masks: Sequence[Tensor] | None = None
+    keypoints: Sequence[Tensor] | None = None
+    joints: Sequence[str] = ()
 
     def boxes_of(self, index: int) -> Tensor:
         """All candidates' boxes for a class, ``(B, N, 4)``."""
         return self.boxes[:, :, index] if self.boxes.ndim == 4 else self.boxes
+
+
+@dataclass
+class Values:
+    """What a model measures at each place of a batch, where that is no score of a class: depth, height, flow.
+
+    Attributes:
+        dense: ``(B, R, h, w)``, in the model's own units; labels name the R values.
+    """
+
+    dense: Tensor
 
 
 @dataclass
@@ -60,10 +76,12 @@ class Embeddings:
     Attributes:
         vectors: ``(B, D)``, of any length.
         logits: of the classes that have names, ``(B, K)``, where the model reads texts and knows the names.
+        independent: whether each name is a yes or no by itself, by sigmoid, as SigLIP is trained, and not one of all.
     """
 
     vectors: Tensor
     logits: Tensor | None = None
+    independent: bool = False
 
 
 def keep_best(
@@ -122,11 +140,31 @@ def class_scores(output: Any) -> Tensor:
             "this model gives an embedding of each image and no classes; pass target=hm.Text('a red car') or, to Lens, "
             "labels=[...] if it reads texts, else target=hm.Likeness(image)"
         )
+    if isinstance(output, Values):
+        raise TargetError(
+            "this model measures values at places and no classes; ask for one with explain(image, hm.Point(x, y)), "
+            "hm.Box or hm.Everywhere()"
+        )
     got = f"shape {tuple(scores.shape)}" if isinstance(scores, Tensor) else f"a {type(output).__name__}"
     raise TargetError(
         f"the model's output is {got}, expected class scores (B, classes); pass target= a function of the "
         "output that gives one score per image, (B,)"
     )
+
+
+def probabilities_in(output: Any) -> Tensor:
+    """Probabilities ``(B, K)`` of the classes, 0..1: by softmax, of a yes or no by sigmoid.
+
+    Raises:
+        TargetError: if there are no class scores.
+    """
+    scores = class_scores(output).float()
+    return scores.sigmoid() if are_independent(output) else distribution(scores)
+
+
+def are_independent(output: Any) -> bool:
+    """Whether each class of an output is a yes or no by itself."""
+    return isinstance(output, Embeddings) and output.independent
 
 
 def form_of(output: Any) -> Form:
@@ -142,7 +180,7 @@ def form_of(output: Any) -> Form:
 
 
 def dense_scores(output: Any) -> Tensor | None:
-    """The ``(B, K, h, w)`` scores of a segmenter's output, or None if it isn't one."""
+    """The ``(B, K, h, w)`` scores or values of a dense output, or None if it isn't one."""
     scores = scores_in(output)
     return scores if isinstance(scores, Tensor) and scores.ndim == 4 else None
 

@@ -9,8 +9,8 @@ from typing import Any
 from torch import Tensor
 
 from hookmap.geometry import Geometry
-from hookmap.outputs import Detections, class_scores, dense_scores, distribution
-from hookmap.targets.pinning import on_picture
+from hookmap.outputs import Detections, Values, class_scores, dense_scores, distribution, probabilities_in
+from hookmap.targets.objects import on_picture
 
 
 @dataclass(frozen=True)
@@ -51,11 +51,11 @@ def predictions(
     if isinstance(output, Detections):
         return [_detections(output, b, geometry, label)[:top] for b, geometry in enumerate(geometries)]
     dense = dense_scores(output)
-    if dense is not None:
+    if dense is not None and not isinstance(output, Values):
         return [_regions(scores.float(), label)[:top] for scores in dense]
     scores = class_scores(output).float()
     best = scores.topk(min(5 if top is None else top, scores.shape[1]))
-    sure = distribution(scores).gather(1, best.indices)
+    sure = probabilities_in(output).gather(1, best.indices)
     return [
         [Prediction(i, label(i), s, p) for i, s, p in zip(*row, strict=True)]
         for row in zip(best.indices.tolist(), best.values.tolist(), sure.tolist(), strict=True)

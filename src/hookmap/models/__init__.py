@@ -6,15 +6,27 @@ import difflib
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from torch import nn
 
 from hookmap.adapter import Adapter
 from hookmap.errors import ModelError
-from hookmap.models import checkpoint, custom, embedded, image_text, smp, timm, torchvision, transformers
+from hookmap.models import (
+    checkpoint,
+    custom,
+    embedded,
+    image_text,
+    rfdetr,
+    smp,
+    timm,
+    torchvision,
+    transformers,
+    ultralytics,
+)
 from hookmap.models.loaded import Entry, Loaded
 
-__all__ = ["DEFAULT", "Entry", "Loaded", "available", "describe", "load"]
+__all__ = ["DEFAULT", "Entry", "Loaded", "available", "describe", "holds_one", "load"]
 
 DEFAULT = embedded.NAME
 
@@ -25,7 +37,8 @@ def load(name: str, *, pretrained: bool = True, weights: str | Path | None = Non
     Args:
         name: ``"efficientnet_lite0"`` (weights packaged), ``"resnet50"`` (torchvision if it has it, else timm),
             ``"torchvision/resnet50"``, ``"timm/resnet50.a1_in1k"``, ``"hf/facebook/detr-resnet-50"`` or a folder that
-            transformers wrote, ``"package.module:factory"`` or ``"file.py:factory"``.
+            transformers wrote, ``"yolo11n"`` (Ultralytics, without its own weights), ``"package.module:factory"`` or
+            ``"file.py:factory"``.
         pretrained: load the library's own weights, downloading them if need be.
         weights: a checkpoint to load instead; where only the number of classes differs, the head is built
             to fit.
@@ -43,7 +56,8 @@ def load(name: str, *, pretrained: bool = True, weights: str | Path | None = Non
         loaded = build(pretrained=False)
         if transformers.knows(loaded.model):
             state = transformers.renamed(loaded.model, state)
-        classes = checkpoint.other_number_of_classes(loaded.model, state)
+        counted = ultralytics.number_of_classes if ultralytics.knows(loaded.model) else None
+        classes = (counted or checkpoint.other_number_of_classes)(loaded.model, state)
         if classes is not None:
             loaded = build(pretrained=False, num_classes=classes)
             loaded.labels = None
@@ -62,6 +76,8 @@ def _builder(name: str) -> Callable[..., Loaded]:
         return partial(torchvision.build, plain)
     if library in ("", "timm") and timm.has(plain):
         return partial(timm.build, plain)
+    if ultralytics.has(name):
+        return partial(ultralytics.build, name)
     if library not in ("torchvision", "timm") and transformers.has(name):
         return partial(transformers.build, name)
     every = {DEFAULT, *torchvision.names(), *timm.names()}
@@ -70,12 +86,25 @@ def _builder(name: str) -> Callable[..., Loaded]:
     raise ModelError(f"no model is called {name!r}; {hint} (your own: file.py:factory or package.module:factory)")
 
 
-def describe(model: nn.Module) -> Loaded:
-    """What is known of a module that the user built: preprocessing and labels, from its library's metadata."""
+def holds_one(model: object) -> bool:
+    """Whether this is a module, or an object of a library that holds its module, such as ``rfdetr.RFDETRNano()``."""
+    return isinstance(model, nn.Module) or rfdetr.knows(model)
+
+
+def describe(model: Any) -> Loaded:
+    """What is known of a model that the user built: preprocessing and labels, from its library's metadata.
+
+    Args:
+        model: for which :func:`holds_one` is true.
+    """
+    if rfdetr.knows(model):
+        return rfdetr.describe(model)
     if (found := image_text.describe(model)) is not None:
         return found
     if transformers.knows(model):
         return transformers.describe(model)
+    if ultralytics.knows(model):
+        return ultralytics.describe(model)
     if isinstance(model, Adapter):
         return Loaded(model, type(model).__name__, model.preprocessing, model.labels)
     library = type(model).__module__.partition(".")[0]

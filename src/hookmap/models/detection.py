@@ -66,6 +66,15 @@ class TorchvisionDetector(Adapter):
 class TwoStageDetector(TorchvisionDetector):
     """Faster, Mask and Keypoint R-CNN: a candidate is a proposal."""
 
+    @property
+    def joints(self) -> Sequence[str]:
+        """The names of a person's keypoints, if there are as many as COCO's."""
+        from torchvision.models.detection import KeypointRCNN_ResNet50_FPN_Weights as weights
+
+        names: Sequence[str] = weights.DEFAULT.meta["keypoint_names"]
+        predictor = self.plain.roi_heads.keypoint_predictor
+        return names if getattr(predictor, "out_channels", None) == len(names) else ()
+
     def forward(self, x: Tensor) -> Detections:
         """Candidates and detections of a batch ``(B, 3, H, W)``, 0..1; boxes are class by class."""
         heads = self.plain.roi_heads
@@ -83,7 +92,18 @@ class TwoStageDetector(TorchvisionDetector):
             labels = torch.cat([one["labels"] for one in found])
             own = drawn[0][torch.arange(len(labels), device=labels.device), labels]
             masks = own.split([len(one["labels"]) for one in found])
-        return Detections(scores, every, sure, _kept(found, every, sure, x.shape), False, heads.score_thresh, masks)
+        return Detections(
+            scores,
+            every,
+            sure,
+            _kept(found, every, sure, x.shape),
+            fixed=False,
+            least=heads.score_thresh,
+            masks=masks,
+            # The logit of each heatmap at its largest place; its gradient leads through them.
+            keypoints=[one["keypoints_scores"] for one in found] if heads.has_keypoint() else None,
+            joints=self.joints,
+        )
 
 
 class OneStageDetector(TorchvisionDetector):

@@ -36,7 +36,9 @@ class ImageText(Embedder):
     .. math:: y_k = e^s \cos(v, t_k) + b
 
     with the embedding :math:`v` of the image and :math:`t_k` of the name, and the model's ``logit_scale`` :math:`s` and
-    ``logit_bias`` :math:`b`, 0 where it has none.
+    ``logit_bias`` :math:`b`, 0 where it has none. Probabilities are shares of all names, by softmax; a model with a
+    bias was trained to say yes or no to each text by itself, by sigmoid (Zhai et al., *Sigmoid Loss for Language Image
+    Pre-Training*, ICCV 2023, arXiv:2303.15343).
 
     :meth:`of` makes one for models of transformers and open_clip. Your own needs two functions::
 
@@ -98,7 +100,8 @@ class ImageText(Embedder):
     def forward(self, x: Tensor) -> Embeddings:
         """Embeddings of a batch ``(B, C, H, W)``, and zero-shot scores ``(B, K)`` where classes have names."""
         vectors = self.embed_images(x)
-        return Embeddings(vectors, self._scores(vectors, self.labels) if self.labels else None)
+        scores = self._scores(vectors, self.labels) if self.labels else None
+        return Embeddings(vectors, scores, independent=getattr(self.plain, "logit_bias", None) is not None)
 
     def _scores(self, vectors: Tensor, labels: Sequence[str]) -> Tensor:
         scale, bias = (getattr(self.plain, name, None) for name in ("logit_scale", "logit_bias"))

@@ -10,21 +10,21 @@ from typing import Any, cast
 from hookmap.errors import TargetError
 from hookmap.targets.classes import PREDICTED, Class, Contrast, Goal, PerImage, Regression, TargetSpec, find_class
 from hookmap.targets.likeness import Likeness, Text
-from hookmap.targets.places import Attribute, Box, Detection, Everywhere, Point
+from hookmap.targets.places import Box, Detection, Everywhere, Point
 
 _PLACE = re.compile(r"\s*(box|point|everywhere)\s*(?::\s*(.*))?", re.IGNORECASE)
 
 _ALIKE = re.compile(r"\s*(text|like)\s*:(.*)", re.IGNORECASE | re.DOTALL)
 
-_DETECTION = re.compile(r"\s*box\s*:\s*(\d+)\s*(?::\s*(\w+)\s*)?", re.IGNORECASE)
+_DETECTION = re.compile(r"\s*box\s*:\s*(\d+)\s*(?::\s*(\w[\w -]*?)\s*)?", re.IGNORECASE)
 
 
 def resolve(spec: TargetSpec, labels: Sequence[str] | None) -> Goal:
     """A target from an index, a label, ``"predicted"``, a place in words, or a target whose words are looked up.
 
     Places in words are ``"box:2"`` (a detection by its number), ``"box:2:left"`` (how far it reaches; also ``top``,
-    ``right``, ``bottom``, ``box`` and ``mask``), ``"box:10,20,200,180"``, ``"point:120,80"`` and
-    ``"everywhere"``; likenesses are ``"text:a red car"`` and ``"like:car.jpg"``.
+    ``right``, ``bottom``, ``box`` and ``mask``), ``"box:2:left_shoulder"`` (a keypoint), ``"box:10,20,200,180"``,
+    ``"point:120,80"`` and ``"everywhere"``; likenesses are ``"text:a red car"`` and ``"like:car.jpg"``.
 
     Raises:
         TargetError: for other types and words that no class is called.
@@ -61,7 +61,7 @@ def _place(words: str) -> Goal | None:
         return Everywhere()
     detection = _DETECTION.fullmatch(words)
     if detection is not None:
-        return Detection(int(detection[1]), cast(Attribute, (detection[2] or "class").casefold()))
+        return Detection(int(detection[1]), (detection[2] or "class").casefold())
     try:
         numbers = [float(part) for part in match[2].split(",")]
     except ValueError:

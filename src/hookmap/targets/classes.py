@@ -239,13 +239,13 @@ def find_class(word: str, labels: Sequence[str] | None) -> Class:
         return Class(index, labels[index] if labels and -len(labels) <= index < len(labels) else None)
     if not labels:
         raise TargetError(f"the labels of this model aren't known, so {word!r} can't be found; pass the class's index")
-    wanted = _plain(word)
-    synonyms = [[_plain(s) for s in label.split(",")] for label in labels]
+    wanted = simplified(word)
+    synonyms = [[simplified(s) for s in label.split(",")] for label in labels]
     ways: list[Callable[[int], bool]] = [
-        lambda i: wanted == _plain(labels[i]),
+        lambda i: wanted == simplified(labels[i]),
         lambda i: wanted == synonyms[i][0],
         lambda i: wanted in synonyms[i],
-        lambda i: f" {wanted} " in f" {_plain(labels[i])} ",
+        lambda i: f" {wanted} " in f" {simplified(labels[i])} ",
     ]
     for matches in ways:
         found = [i for i in range(len(labels)) if matches(i)]
@@ -262,5 +262,6 @@ def find_class(word: str, labels: Sequence[str] | None) -> Class:
     raise TargetError(f"no class is called {word!r}; {hint}")
 
 
-def _plain(text: str) -> str:
+def simplified(text: str) -> str:
+    """A name without what people write differently: capitals, and how its words are joined."""
     return re.sub(r"[\s_\-]+", " ", text).strip().casefold()

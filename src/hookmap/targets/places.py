@@ -7,16 +7,17 @@ score is read, in detections which of them is meant.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Literal, TypeAlias, get_args
+from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from hookmap.errors import TargetError
 from hookmap.targets.classes import TargetSpec
 
-Attribute: TypeAlias = Literal["class", "left", "top", "right", "bottom", "box", "mask"]
-"""What of a detection is explained."""
+PARTS = ("class", "left", "top", "right", "bottom", "box", "mask")
+"""What of a detection can be explained beside its keypoints."""
 
 
 @dataclass(frozen=True)
@@ -30,6 +31,9 @@ class Place:
     def covers(self, points: Tensor) -> Tensor:
         """Which of the points ``(..., 2)``, as (x, y) on the picture, belong to it."""
         raise NotImplementedError
+
+    def check(self, size: tuple[int, int]) -> None:
+        """Raise a :class:`TargetError` if it can't be of a picture of this size, (H, W)."""
 
     @property
     def centre(self) -> tuple[float, float]:
@@ -105,7 +109,7 @@ class Mask(Place):
     """Any area: the dense score of a class in it, or the detection that overlaps its bounds most.
 
     Attributes:
-        area: ``(H, W)`` of the picture, true where it is meant; an array or a tensor.
+        area: ``(H, W)`` of the picture, true where it is meant; an array, a tensor or a PIL image.
         of: the class; by default the one that scores highest there.
     """
 
@@ -113,7 +117,12 @@ class Mask(Place):
     of: TargetSpec | None = None
 
     def __post_init__(self) -> None:
-        mask = torch.as_tensor(self.area).bool()
+        given = self.area if isinstance(self.area, Tensor) else np.array(self.area)
+        if not isinstance(given, Tensor) and given.dtype.kind not in "biuf":
+            raise TargetError(
+                f"a mask was given as {type(self.area).__name__}; expected an array, a tensor or a PIL image (H, W)"
+            )
+        mask = torch.as_tensor(given).bool()
         if mask.ndim != 2 or not mask.any():
             raise TargetError(
                 f"a mask of shape {tuple(mask.shape)} came; expected (H, W) of the picture, true somewhere"
@@ -130,6 +139,12 @@ class Mask(Place):
         inside = (x >= 0) & (x < width) & (y >= 0) & (y < height)
         found: Tensor = self.area[y.clamp(0, height - 1), x.clamp(0, width - 1)] & inside
         return found.to(points.device)
+
+    def check(self, size: tuple[int, int]) -> None:
+        """Raise a :class:`TargetError` if the mask isn't of the picture's size."""
+        if self.area.shape != size:
+            given, wanted = ("x".join(map(str, shape)) for shape in (self.area.shape, size))
+            raise TargetError(f"the mask is {given}, and the picture {wanted} (height x width); pass one of that size")
 
     @property
     def bounds(self) -> Box:
@@ -168,16 +183,12 @@ class Detection(Place):
     Attributes:
         number: among the detections that are left after post-processing.
         attribute: what of it is explained: its ``"class"``; how far its box reaches to the ``"left"``, ``"top"``,
-            ``"right"`` or ``"bottom"`` of its middle, or all of them added up, ``"box"``; or its ``"mask"``, where the
-            detector gives one.
+            ``"right"`` or ``"bottom"`` of its middle, or all of them added up, ``"box"``; its ``"mask"``, where the
+            detector gives one; or one of its keypoints, by name (``"left_shoulder"``) or number (``"keypoint 5"``).
     """
 
     number: int
-    attribute: Attribute = "class"
-
-    def __post_init__(self) -> None:
-        if self.attribute not in get_args(Attribute):
-            raise TargetError(f"attribute is {self.attribute!r}; expected one of {', '.join(get_args(Attribute))}")
+    attribute: str = "class"
 
     def __str__(self) -> str:
         return f"box {self.number}" + ("" if self.attribute == "class" else f", its {self.attribute}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -15,12 +16,15 @@ from hookmap.models.loaded import Loaded, no_weights
 from hookmap.models.transformers.adapters import (
     Classifier,
     DepthEstimator,
+    DividedVideoClassifier,
     MaskSegmenter,
     SemanticSegmenter,
     TaskSegmenter,
+    TextFinder,
     TransformersAdapter,
+    VideoClassifier,
 )
-from hookmap.models.transformers.detectors import PhraseDetector, QueryDetector, TextDetector
+from hookmap.models.transformers.detectors import OpenDetector, PhraseDetector, QueryDetector, TextDetector
 from hookmap.models.transformers.processing import read
 
 PREFIX = "hf/"
@@ -150,6 +154,10 @@ def _adapter(model: nn.Module, kind: str) -> Adapter | None:
     """The adapter for a class of transformers; None for one that gives nothing that targets can read."""
     if "ForImageClassification" in kind:
         return Classifier(model)
+    if kind.startswith("TimesformerFor"):
+        return DividedVideoClassifier(model)
+    if kind.endswith("ForVideoClassification"):
+        return VideoClassifier(model)
     if kind.endswith("ForSemanticSegmentation"):
         return SemanticSegmenter(model)
     if kind.startswith(("MaskFormerFor", "Mask2FormerFor", "Eomt")):
@@ -162,10 +170,14 @@ def _adapter(model: nn.Module, kind: str) -> Adapter | None:
         return TextDetector(model)
     if kind.startswith(("GroundingDinoFor", "MMGroundingDinoFor")):
         return PhraseDetector(model)
+    if kind.startswith("OmDetTurboFor"):
+        return OpenDetector(model)
     boxes = ("ForObjectDetection", "DetrForSegmentation", "DetrForInstanceSegmentation")
-    if kind.endswith(boxes) and not kind.startswith(("OmDet", "PPOCR")):
+    if kind.startswith("PPOCR") and kind.endswith(boxes):
+        return TextFinder(model)
+    if kind.endswith(boxes):
         # What these keep by default.
-        most = 100 if kind.startswith(("ConditionalDetr", "DeformableDetr", "DabDetr")) else None
+        most = 100 if kind.startswith(("ConditionalDetr", "DeformableDetr", "DabDetr", "LwDetr")) else None
         return QueryDetector(model, most=most)
     return None
 
@@ -179,32 +191,53 @@ def _labels(config: Any) -> Sequence[str] | None:
 
 
 def _published(source: str | None, *, download: bool) -> Any:
-    """The image processor that lies beside the weights, or None."""
+    """The processor of images, or of videos, that lies beside the weights, or None."""
     if not source:
         return None
-    auto = _library().AutoImageProcessor
-    try:
-        return auto.from_pretrained(source, local_files_only=not download, trust_remote_code=False)
-    except Exception:  # none there, or nothing that can be reached: then the usual one serves
-        return None
+    library = _library()
+    for auto in (library.AutoImageProcessor, library.AutoVideoProcessor):
+        try:
+            return auto.from_pretrained(source, local_files_only=not download, trust_remote_code=False)
+        except Exception:  # none there, or nothing that can be reached: then the usual one serves
+            continue
+    return None
 
 
 def _usual(config: Any) -> Any:
-    """The image processor that a model of this type has if nothing else is said, at the size that it was built for."""
+    """The processor that a model of this type has if nothing else is said, at the size that it was built for."""
     library = _library()
     kind = _LIKE.get(config.model_type)
+    known = library.CONFIG_MAPPING[kind] if kind else type(config)
     try:
-        found = library.IMAGE_PROCESSOR_MAPPING[library.CONFIG_MAPPING[kind] if kind else type(config)]
+        mapping = library.IMAGE_PROCESSOR_MAPPING
+        if known not in mapping:
+            mapping = library.models.auto.video_processing_auto.VIDEO_PROCESSOR_MAPPING
+        found = mapping[known]
         ways = found.values() if isinstance(found, dict) else found
         processor: Any = next(way for way in ways if way is not None)()
     except (KeyError, StopIteration, ImportError):
         return None
-    side = getattr(getattr(config, "vision_config", config), "image_size", None)
+    seen = getattr(config, "vision_config", config)
+    side = getattr(seen, "image_size", getattr(seen, "crop_size", None))
     size = dict(getattr(processor, "size", None) or {})
-    if isinstance(side, int) and getattr(processor, "do_center_crop", None):
+    if square := _windowed(config):
+        processor.size = {"height": square, "width": square}
+    elif isinstance(side, int) and getattr(processor, "do_center_crop", None):
         factor = side / dict(processor.crop_size)["height"]
         processor.size = {key: round(length * factor) for key, length in size.items()}
         processor.crop_size = {"height": side, "width": side}
     elif isinstance(side, int) and set(size) == {"height", "width"}:
         processor.size = {"height": side, "width": side}
     return processor
+
+
+def _windowed(config: Any) -> int | None:
+    """The side of the square pictures of a detector whose backbone looks through windows; None for another model."""
+    if config.model_type in ("lw_detr", "omdet-turbo"):
+        return 640  # as published
+    if config.model_type != "rf_detr":
+        return None
+    backbone = config.backbone_config
+    window: int = backbone.patch_size * backbone.num_windows
+    side: int = backbone.image_size
+    return math.ceil(side / window) * window

@@ -1,4 +1,4 @@
-"""Classifiers, segmenters and depth estimators of transformers."""
+"""Classifiers of images and videos, segmenters, text finders and depth estimators of transformers."""
 
 from __future__ import annotations
 
@@ -10,6 +10,9 @@ import torch
 from torch import Tensor, nn
 
 from hookmap.adapter import Adapter
+from hookmap.errors import ImageError
+from hookmap.layouts import Layout
+from hookmap.outputs import Values
 
 
 class TransformersAdapter(Adapter):
@@ -35,6 +38,42 @@ class Classifier(TransformersAdapter):
         return scores
 
 
+class VideoClassifier(TransformersAdapter):
+    """Models for video classification: they take frames before channels, and hookmap channels before frames."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Scores ``(B, K)`` of a batch of clips ``(B, C, T, H, W)``.
+
+        Raises:
+            ImageError: for anything but clips, channels first.
+        """
+        channels = getattr(self.plain.config, "num_channels", x.shape[1])
+        if x.ndim != 5 or x.shape[1] != channels:
+            swapped = x.ndim == 5 and x.shape[2] == channels
+            raise ImageError(
+                f"{type(self.plain).__name__} sees clips (B, C, T, H, W), and an input of shape {tuple(x.shape)} came; "
+                + (
+                    "swap the axes: clip.transpose(1, 2)"
+                    if swapped
+                    else "pass frames of the video as one tensor: processor(frames, return_tensors='pt')"
+                    "['pixel_values'].transpose(1, 2)"
+                )
+            )
+        scores: Tensor = self.plain(**{self.plain.main_input_name: x.transpose(1, 2)}).logits
+        return scores
+
+
+class DividedVideoClassifier(VideoClassifier):
+    """TimeSformer: it attends in time and in space by turns; its sequences hold the frames of each place together."""
+
+    def token_layouts(self, size: Sequence[int]) -> Sequence[Layout]:
+        """How tokens of a clip of this size (T, H, W) are laid out: all, those of patches, and frame by frame."""
+        patch = self.plain.config.patch_size
+        grid = (size[0], size[1] // patch, size[2] // patch)
+        whole, patches = Layout("tokens", grid, prefix=1, frames="last"), Layout("tokens", grid, frames="last")
+        return whole, patches, Layout("tokens", grid, prefix=1, frames="batch")
+
+
 class Dense(TransformersAdapter):
     """What gives scores for places: explained where the encoder ends, because later layers hold little but those."""
 
@@ -52,6 +91,15 @@ class SemanticSegmenter(Dense):
         """Class scores of each place, ``(B, K, h, w)``, before softmax."""
         scores: Tensor = self.plain(pixel_values=x).logits
         return scores
+
+
+class TextFinder(Dense):
+    """PP-OCR's text detectors: how probable text is in each place, from which post-processing outlines boxes."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """The score of text before sigmoid in each place, ``(B, 1, h, w)``."""
+        probability: Tensor = self.plain(pixel_values=x).last_hidden_state
+        return probability.logit(eps=torch.finfo(probability.dtype).eps)
 
 
 class MaskSegmenter(Dense):
@@ -86,10 +134,10 @@ class TaskSegmenter(MaskSegmenter):
 class DepthEstimator(Dense):
     """Models for depth estimation: one number per place."""
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor) -> Values:
         """Depth, or its inverse where the model gives that, ``(B, 1, h, w)``."""
         depth: Tensor = self.plain(pixel_values=x).predicted_depth
-        return depth[:, None]
+        return Values(depth[:, None])
 
 
 def matching(model: nn.Module, pattern: str) -> list[str]:

@@ -33,9 +33,10 @@ class Detector(TransformersAdapter):
         Where several levels are flattened into one sequence, no later layer holds one grid. Of plain transformers it is
         where the last attention begins: what follows no longer moves between places.
         """
-        fused = matching(self, r"model\.encoder\.fpn_blocks\.\d+")[-1:]
-        fused += matching(self, r"model\.encoder\.pan_blocks\.\d+")
-        projected = matching(self, r"model\.input_proj(_vision)?\.\d+")
+        fused = matching(self, r"(model\.)?encoder\.fpn_blocks\.\d+")[-1:]
+        fused += matching(self, r"(model\.)?encoder\.pan_blocks\.\d+")
+        projected = matching(self, r"model\.input_proj(_vision)?\.\d+|(model\.)+backbone\.projector\.scale_layers\.\d+")
+        projected = projected or matching(self, r"(model\.)+backbone\.projector")
         blocks = matching(self, r"(vit|owlvit\.vision_model|owlv2\.vision_model)\..*\.(layernorm_before|layer_norm1)")
         return fused or projected or blocks[-1:] or matching(self, r"(\w+\.)?model\.encoder")
 
@@ -43,13 +44,15 @@ class Detector(TransformersAdapter):
         self, output: Any, scores: Tensor, probabilities: Tensor, kept: Sequence[Sequence[Kept]], x: Tensor
     ) -> Detections:
         # Where queries are chosen from the image, by what the encoder proposes, a row is another candidate elsewhere.
-        fixed = getattr(output, "enc_outputs_class", None) is None
+        proposed = ("enc_outputs_class", "enc_outputs_mask_logits")
+        fixed = all(getattr(output, name, None) is None for name in proposed)
         boxes = in_pixels(output.pred_boxes, x)
-        return Detections(scores, boxes, probabilities, kept, least=self.least, fixed=fixed)
+        masks = masks_of(kept, getattr(output, "pred_masks", None))
+        return Detections(scores, boxes, probabilities, kept, least=self.least, fixed=fixed, masks=masks)
 
 
 class QueryDetector(Detector):
-    """DETR, Conditional and Deformable DETR, RT-DETR, D-FINE, YOLOS: a candidate is what one query found.
+    """DETR and its descendants, YOLOS: a candidate is what one query found.
 
     Models with one output more than classes have learnt that as "no object", and a query has the class of the largest
     softmax; of the others a query may have several classes, by sigmoid. So says each one's own post-processing.
@@ -173,6 +176,63 @@ class PhraseDetector(AskedDetector):
         if len(columns) <= count or not all(columns[:count]):
             raise ModelError(f"{count} labels are more than the {len(ids)} tokens that this detector reads; pass fewer")
         return columns[:count]
+
+
+class OpenDetector(AskedDetector):
+    """OmDet-Turbo: a query is compared with every text, and may have the class of several."""
+
+    usual_least = 0.3
+
+    def forward(self, x: Tensor) -> Detections:
+        """Candidates and detections of a batch ``(B, 3, H, W)``."""
+        # As the library's processor writes and fills them.
+        how = {"padding": "max_length", "truncation": True, "max_length": 77}
+        classes, task = self._tokens(self.labels, **how), self._tokens([f"Detect {', '.join(self.labels)}."], **how)
+        words = ("input_ids", "attention_mask")
+        # The model keeps what it has read, and anchors: neither leaves anything here nor takes what was made without
+        # gradients.
+        alone = copy.copy(self.plain)
+        alone.decoder.generate_anchors.cache_clear()
+        for cache in ("language_cache_class", "language_cache_prompt"):
+            setattr(alone, cache, type(getattr(alone, cache))(len(self.labels)))
+        alone.get_cached_class_embeddings(*(classes[word] for word in words))
+        alone.get_cached_task_embeddings(*(task[word] for word in words))
+        output = alone(
+            pixel_values=x,
+            classes_structure=torch.full((len(x),), len(self.labels), device=x.device),
+            **{f"classes_{word}": classes[word].repeat(len(x), 1) for word in words},
+            **{f"tasks_{word}": task[word].repeat(len(x), 1) for word in words},
+        )
+        scores, boxes = output.decoder_class_logits, in_pixels(output.decoder_coord_logits, x)
+        probabilities = scores.sigmoid()
+        kept = best_of_all(probabilities, self.least, scores.shape[1])
+        kept = [
+            without_doubles(some, box, sure)
+            for some, box, sure in zip(kept, boxes.detach(), probabilities.detach(), strict=True)
+        ]
+        return Detections(scores, boxes, probabilities, kept, fixed=False, least=self.least)
+
+
+def without_doubles(kept: Sequence[Kept], boxes: Tensor, probabilities: Tensor, overlap: float = 0.5) -> list[Kept]:
+    """The detections of one image without those that overlap a better one of their class.
+
+    Args:
+        kept: of the image.
+        boxes: of all candidates, ``(N, 4)``.
+        probabilities: ``(N, K)``.
+        overlap: largest intersection over union of two detections of one class.
+    """
+    from torchvision.ops import batched_nms
+
+    rows, labels = torch.tensor(kept, dtype=torch.long, device=boxes.device).reshape(-1, 2).unbind(1)
+    return [kept[i] for i in batched_nms(boxes[rows].float(), probabilities[rows, labels].float(), labels, overlap)]
+
+
+def masks_of(kept: Sequence[Sequence[Kept]], masks: Tensor | None) -> list[Tensor] | None:
+    """The masks ``(B, N, h, w)`` of the detections that are kept, image by image, ``(D, h, w)``."""
+    if masks is None:
+        return None
+    return [mine[[one.row for one in some]] for mine, some in zip(masks, kept, strict=True)]
 
 
 def in_pixels(boxes: Tensor, x: Tensor) -> Tensor:

@@ -9,7 +9,8 @@ from functools import partial
 from typing import Any
 
 import numpy as np
-from torch import Tensor
+import torch
+from torch import Tensor, nn
 
 from hookmap.geometry import Geometry
 from hookmap.images import Picture
@@ -49,6 +50,19 @@ class ProcessorSteps(Preprocessing):
         return spare // 2
 
 
+@dataclass(frozen=True)
+class UnfilteredSteps(ProcessorSteps):
+    """RF-DETR's: resized as floats, each pixel from the four around its place, so that what shrinks isn't smoothed."""
+
+    def __call__(self, picture: Picture) -> tuple[Tensor, Geometry]:
+        """The input ``(C, h, w)``, float32, and where it lies on the picture."""
+        pixels = torch.tensor(picture.pixels).permute(2, 0, 1).float().div(255)
+        inner = self._inner_size(picture.height, picture.width)
+        resized = nn.functional.interpolate(pixels[None], inner, mode="bilinear", align_corners=False)[0]
+        mean, std = (torch.tensor(values).view(-1, 1, 1) for values in (self.mean, self.std))
+        return (resized - mean) / std, Geometry.identity((picture.height, picture.width)).resized(inner)
+
+
 def read(processor: Any) -> Preprocessing | None:
     """The preprocessing of an image processor, held against the processor itself on a small picture.
 
@@ -68,16 +82,20 @@ def _steps(processor: Any) -> ProcessorSteps:
         crop = sizing.crop
     elif getattr(processor, "do_center_crop", None) and processor.crop_size is not None:
         crop = _height_and_width(processor.crop_size)
+    ocr = type(processor).__name__.startswith("PPOCR")
     exact = crop or (resize if isinstance(resize, tuple) else None)
     mean, std = _scaling(processor)
-    return ProcessorSteps(
+    if ocr:  # it normalises before it turns the channels round
+        mean, std = mean[::-1], std[::-1]
+    kind = UnfilteredSteps if type(processor).__name__.startswith("RfDetr") else ProcessorSteps
+    return kind(
         size=exact or _example_size(processor),
         resize=resize,
         mean=mean,
         std=std,
         interpolation=_interpolation(processor),
         any_size=exact is None,
-        bgr=bool(getattr(processor, "do_flip_channel_order", False)),
+        bgr=ocr or bool(getattr(processor, "do_flip_channel_order", False)),
         squared=type(processor).__name__.startswith("Owlv2") and bool(processor.do_pad),
     )
 
@@ -98,6 +116,8 @@ def _sizing(processor: Any) -> int | tuple[int, int] | Sizing | _Cropped | None:
     divisor: Any = getattr(processor, "size_divisor", None)
     if kind.startswith("GLPN"):
         return partial(_divisible, sizing=_as_it_is, divisor=divisor, rounding=math.floor)
+    if kind.startswith("PPOCR"):
+        return partial(_limited, processor=processor)
     size: dict[str, int] = dict(processor.size)
     short, long = size.get("shortest_edge", 0), size.get("longest_edge", 0)
     if kind.startswith("ConvNext"):
@@ -156,6 +176,12 @@ def _divisible(
     return rounding(height / divisor) * divisor, rounding(width / divisor) * divisor
 
 
+def _limited(height: int, width: int, *, processor: Any) -> tuple[int, int]:
+    limits = (processor.limit_side_len, processor.limit_type, processor.max_side_limit)
+    size, _ = processor.get_image_size(torch.empty(3, height, width, device="meta"), *limits)
+    return size.height, size.width
+
+
 def _nearest_multiples(height: int, width: int, *, wanted: tuple[int, int], multiple: int) -> tuple[int, int]:
     """Both sides by the factor that changes less, then each to the nearest multiple."""
     down, across = wanted[0] / height, wanted[1] / width
@@ -185,7 +211,9 @@ def _scaling(processor: Any) -> tuple[tuple[float, ...], tuple[float, ...]]:
         scale = 255.0
     elif abs(255 * processor.rescale_factor - 1) > 1e-6:
         scale = 255 * processor.rescale_factor
-    offset = 1.0 if getattr(processor, "rescale_offset", False) else 0.0
+    below = ("rescale_offset", "offset")
+    video = type(processor).__name__ == "VivitVideoProcessor"
+    offset = 1.0 if video or any(getattr(processor, word, False) for word in below) else 0.0
     normalised = getattr(processor, "do_normalize", False) and processor.image_mean is not None
     means, deviations = (processor.image_mean, processor.image_std) if normalised else ((0.0,) * 3, (1.0,) * 3)
     again = processor.image_std if getattr(processor, "include_top", False) else (1.0,) * len(deviations)
@@ -207,7 +235,9 @@ def _gives_the_same(processor: Any, steps: Preprocessing) -> bool:
     y, x = np.mgrid[0:90, 0:150]
     waves = [np.sin(x / 9 + y / 23), np.cos(x / 31 - y / 7), np.sin((x * y) ** 0.5 / 11)]
     pixels = np.stack([(127 + 110 * wave).astype(np.uint8) for wave in waves], -1)
-    theirs = processor(images=pixels, return_tensors="pt")["pixel_values"]
+    given = processor(pixels, return_tensors="pt")
+    # To a video processor it is a video of one frame.
+    theirs = given["pixel_values" if "pixel_values" in given else "pixel_values_videos"].flatten(0, -4)
     mine, _ = steps(Picture(pixels, "waves", None))
     if tuple(theirs.shape) != (1, *mine.shape):
         return False
