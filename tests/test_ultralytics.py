@@ -281,7 +281,7 @@ def input_of(yolo: Any, pixels: Any) -> Tensor:
     return seen[0]
 
 
-@pytest.mark.parametrize("name", ["yolo11n", "yolo11n-obb", "yolo26n-sem", "yolo26n-depth", QUERIES])
+@pytest.mark.parametrize("name", ["yolo11n", "yolo26n-sem", "yolo26n-depth", QUERIES])
 @pytest.mark.parametrize("size", [(300, 451), (451, 300), (97, 31), (640, 640), (1000, 999)])
 def test_pictures_are_prepared_as_by_the_library(name: str, size: tuple[int, int], cat: Path) -> None:
     yolo = yolo_of(name)
