@@ -98,8 +98,15 @@ class Geometry:
         """
         if maps.dtype in (torch.float16, torch.bfloat16):
             maps = maps.float()
-        rows, columns = (self._weights(axis, maps, kernel) for axis in (0, 1))
+        rows, columns = self.weights(maps, kernel)
         return rows @ maps @ columns.T
+
+    def weights(self, maps: Tensor, kernel: Kernel = "linear") -> tuple[Tensor, Tensor]:
+        """How much of each row and column of the grid each one of the original's pixels gets, (H, gh) and (W, gw).
+
+        They sum to 1 over the grid where the model looked, else to 0. :meth:`lay_back` multiplies maps by both.
+        """
+        return self._weights(0, maps, kernel), self._weights(1, maps, kernel)
 
     def _weights(self, axis: int, maps: Tensor, kernel: Kernel) -> Tensor:
         """How much of each grid cell each pixel of the original gets along one axis, (pixels, cells)."""

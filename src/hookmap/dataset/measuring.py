@@ -5,13 +5,14 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from functools import lru_cache
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from hookmap.geometry import Geometry
+from hookmap.images import Pixels
 
 SIDE = 96
 """Maps are measured on the picture shown with this longer side."""
@@ -59,7 +60,7 @@ def measured(
     values: Tensor,
     geometry: Geometry,
     boxes: Sequence[Sequence[float]] = (),
-    mask: np.ndarray[Any, Any] | None = None,
+    mask: Pixels | None = None,
 ) -> Measures:
     """Measures of a map.
 
@@ -75,46 +76,47 @@ def measured(
     height, width = geometry.original
     scale = SIDE / max(height, width)
     size = max(1, round(height * scale)), max(1, round(width * scale))
-    shown = geometry.displayed(size)
-    energy = shown.lay_back(values.float().clamp(min=0)).double()
-    seen = shown.lay_back(torch.ones(1, 1)).double()
+    rows, columns = _weights(geometry.displayed(size), (values.shape[0], values.shape[1]))
+    energy = rows @ values.float().clamp(min=0).numpy() @ columns.T
+    seen = np.outer(rows.sum(1), columns.sum(1)) > 0.5
     inside = {
         "box": _covered(size, [_scaled(box, geometry.original, size) for box in boxes]) if boxes else None,
         "mask": _shrunk(mask, size) if mask is not None else None,
     }
-    shares = {
-        f"{name}_share": float((where * seen).sum() / seen.sum()) for name, where in inside.items() if where is not None
-    }
-    total = float(energy.sum())
+    shares = {f"{name}_share": float(where[seen].mean()) for name, where in inside.items() if where is not None}
+    total = float(energy.sum(dtype=np.float64))
     if not total > 0 or not math.isfinite(total):
         return Measures(**shares)
-    energy = energy / total
-    rows, columns = energy.sum(1), energy.sum(0)
-    y, x = (torch.arange(n, dtype=torch.float64) + 0.5 for n in size)
+    energy = energy.astype(np.float64) / total
+    down, across = energy.sum(1), energy.sum(0)
+    y, x = (np.arange(n) + 0.5 for n in size)
     strongest = int(energy.argmax())
-    ordered = energy[seen > 0].sort(descending=True).values
-    half = int((ordered.cumsum(0) < 0.5).sum()) + 1
-    left, top = (max(1, round(side * EDGE)) for side in (size[1], size[0]))
-    corner_w, corner_h = (max(1, round(side * 2 * EDGE)) for side in (size[1], size[0]))
-    corners = [
-        energy[rows_, columns_].sum()
-        for rows_ in (slice(None, corner_h), slice(-corner_h, None))
-        for columns_ in (slice(None, corner_w), slice(-corner_w, None))
-    ]
+    ordered = np.sort(energy[seen].astype(np.float32))[::-1]
+    half = int((ordered.cumsum(dtype=np.float64) < 0.5).sum()) + 1
+    top, left = (max(1, round(side * EDGE)) for side in size)
+    high, wide = (max(1, round(side * 2 * EDGE)) for side in size)
+    corners = [energy[i, j].sum() for i in (np.s_[:high], np.s_[-high:]) for j in (np.s_[:wide], np.s_[-wide:])]
     positive = energy[energy > 0]
     back_y, back_x = height / size[0], width / size[1]
     shares |= {f"in_{name}": float((where * energy).sum()) for name, where in inside.items() if where is not None}
     return Measures(
         peak_x=(strongest % size[1] + 0.5) * back_x,
         peak_y=(strongest // size[1] + 0.5) * back_y,
-        centre_x=float((columns * x).sum()) * back_x,
-        centre_y=float((rows * y).sum()) * back_y,
-        entropy=float(-(positive * positive.log()).sum() / math.log(max(2, len(ordered)))),
+        centre_x=float(across @ x) * back_x,
+        centre_y=float(down @ y) * back_y,
+        entropy=float(-(positive * np.log(positive)).sum() / math.log(max(2, len(ordered)))),
         half_area=half / len(ordered),
         border=1 - float(energy[top : size[0] - top, left : size[1] - left].sum()),
         corner=float(max(corners)),
         **shares,
     )
+
+
+@lru_cache(maxsize=256)
+def _weights(shown: Geometry, grid: tuple[int, int]) -> tuple[Pixels, Pixels]:
+    """What lays a map of this grid onto the picture; most pictures of a data set are of a few sizes."""
+    rows, columns = shown.weights(torch.ones(grid))
+    return rows.numpy(), columns.numpy()
 
 
 def overlap(one: Sequence[float], other: Sequence[float]) -> float:
@@ -129,24 +131,22 @@ def _scaled(box: Sequence[float], original: tuple[int, int], size: tuple[int, in
     return [box[0] * across, box[1] * down, box[2] * across, box[3] * down]
 
 
-def _covered(size: tuple[int, int], boxes: Sequence[Sequence[float]]) -> Tensor:
+def _covered(size: tuple[int, int], boxes: Sequence[Sequence[float]]) -> Pixels:
     """How much of each pixel the boxes cover together, ``(h, w)``, 0..1."""
-    covered = torch.zeros(size, dtype=torch.float64)
+    covered = np.zeros(size)
+    y, x = (np.arange(side) for side in size)
     for left, top, right, bottom in boxes:
         down, across = (
-            (torch.minimum(edge + 1, edge.new_tensor(end)) - torch.maximum(edge, edge.new_tensor(start))).clamp(0, 1)
-            for edge, start, end in (
-                (torch.arange(size[0], dtype=torch.float64), top, bottom),
-                (torch.arange(size[1], dtype=torch.float64), left, right),
-            )
+            (np.minimum(edge + 1, end) - np.maximum(edge, start)).clip(0, 1)
+            for edge, start, end in ((y, top, bottom), (x, left, right))
         )
-        covered = torch.maximum(covered, down[:, None] * across)
+        covered = np.maximum(covered, np.outer(down, across))
     return covered
 
 
-def _shrunk(mask: np.ndarray[Any, Any], size: tuple[int, int]) -> Tensor:
+def _shrunk(mask: Pixels, size: tuple[int, int]) -> Pixels:
     """A mask in another size, as the share of each pixel that it covers."""
     from torch.nn.functional import interpolate
 
     whole = torch.from_numpy(np.ascontiguousarray(mask, dtype=np.float32))[None, None]
-    return interpolate(whole, size=size, mode="area")[0, 0].double()
+    return interpolate(whole, size=size, mode="area")[0, 0].numpy()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -153,7 +152,7 @@ def _told(answer: Answer, heatmap: Heatmap) -> dict[str, Any]:
         names = ("box_left", "box_top", "box_right", "box_bottom")
         row |= {name: outermost(ends) for name, (outermost, ends) in zip(names, sides, strict=True)}
     flat = values.sum(0) if values.ndim == 3 else values[None] if values.ndim == 1 else values
-    row |= asdict(measured(flat, heatmap.geometry, boxes, sample.mask))
+    row |= vars(measured(flat, heatmap.geometry, boxes, sample.mask))
     return row | _spanned(heatmap.geometry)
 
 
