@@ -41,7 +41,7 @@ class Small(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         torch.manual_seed(0)
-        self.features = nn.Sequential(nn.Conv2d(3, 8, 3, 2, 1), nn.ReLU(), nn.Conv2d(8, 6, 3, 2, 1), nn.ReLU())
+        self.features = nn.Sequential(nn.Conv2d(3, 8, 3, 2, 1), nn.ReLU(True), nn.Conv2d(8, 6, 3, 2, 1), nn.ReLU())
         self.head = nn.Linear(6, 3)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
@@ -74,7 +74,12 @@ def ran(photos: Any, out: Path, lens: hm.Lens | None = None, **how: Any) -> hm.R
 
 @pytest.fixture(scope="module")
 def plain(photos: Path, tmp_path_factory: pytest.TempPathFactory) -> hm.Run:
-    return ran(photos, tmp_path_factory.mktemp("run") / "r", target=["predicted", "label"], channels=["features.1"])
+    return ran(
+        photos,
+        tmp_path_factory.mktemp("run") / "r",
+        target=["predicted", "label"],
+        channels=["features.0", "features.1"],
+    )
 
 
 # ---------------------------------------------------------------- what is written
@@ -120,12 +125,13 @@ def test_tables_are_readable_without_hookmap(plain: hm.Run) -> None:
     assert about["source"]["images"] == 42
 
 
-def test_channels_are_counted_over_the_whole_set(photos: Path, plain: hm.Run) -> None:
+@pytest.mark.parametrize("layer", ["features.0", "features.1"])  # the second works in place on the first
+def test_channels_are_counted_over_the_whole_set(layer: str, plain: hm.Run) -> None:
     lens = small_lens()
     paths = [*dict.fromkeys(plain.table["path"])]
-    maps = torch.cat([lens.features(path, "features.1")["features.1"].maps for path in paths])
+    maps = torch.cat([lens.features(path, layer)[layer].maps for path in paths])
     whole = ChannelStatistics.of(maps, [*dict.fromkeys(plain.table["id"])], 9)
-    found = plain.channels["features.1"]
+    found = plain.channels[layer]
     torch.testing.assert_close(found.mean, whole.mean, rtol=1e-5, atol=1e-7)
     torch.testing.assert_close(found.variance, whole.variance, rtol=1e-5, atol=1e-7)
     assert found.inactive.tolist() == whole.inactive.tolist()
@@ -407,7 +413,7 @@ def test_an_interrupt_keeps_what_is_done(photos: Path, tmp_path: Path, monkeypat
 
 
 def test_workers_and_streams_give_the_same(photos: Path, plain: hm.Run, tmp_path: Path) -> None:
-    how: dict[str, Any] = {"target": ["predicted", "label"], "channels": ["features.1"]}
+    how: dict[str, Any] = {"target": ["predicted", "label"], "channels": ["features.0", "features.1"]}
     same(ran(photos, tmp_path / "workers", workers=2, **how), plain)
 
 

@@ -27,6 +27,9 @@ from hookmap.heatmap import Explanation, Heatmap
 from hookmap.images import Picture
 from hookmap.layouts import Layout
 from hookmap.lens import Lens
+from hookmap.loggers.mlflow import MLflow
+from hookmap.loggers.tensorboard import TensorBoard
+from hookmap.loggers.wandb import WandB
 from hookmap.methods import method
 from hookmap.models.embedding import Embedder
 from hookmap.models.image_text import ImageText
@@ -50,6 +53,7 @@ from hookmap.targets import (
     Similarity,
     Text,
 )
+from hookmap.training import Probe
 
 __version__ = "0.1.0"
 
@@ -80,6 +84,7 @@ __all__ = [
     "Layout",
     "Lens",
     "Likeness",
+    "MLflow",
     "Mask",
     "ModelError",
     "PerImage",
@@ -88,13 +93,16 @@ __all__ = [
     "Prediction",
     "Preprocessing",
     "Probability",
+    "Probe",
     "ReST",
     "Regression",
     "Run",
     "Similarity",
     "TargetError",
+    "TensorBoard",
     "Text",
     "Values",
+    "WandB",
     "capture",
     "keep_best",
     "method",

@@ -44,7 +44,7 @@ class Watch:
             value = next((t for t in tensors_in(output).values() if t.ndim > 1), None)
             # Later passes are over changed copies.
             if module not in gave and value is not None and len(value) == len(ids):
-                gave[module] = value.detach()
+                gave[module] = value.detach().clone()  # an activation after it may work in place
 
         def count() -> None:
             for name, (module, layout) in layers.items():

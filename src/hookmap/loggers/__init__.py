@@ -1,1 +1,1 @@
-"""Results to experiment trackers."""
+"""Results to experiment trackers: a :class:`~hookmap.loggers.logger.Logger` for each."""

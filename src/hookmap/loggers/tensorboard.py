@@ -1,18 +1,83 @@
-"""Feature maps to TensorBoard."""
+"""To TensorBoard."""
 
 from __future__ import annotations
 
+import io
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
-
-import numpy as np
+from typing import TYPE_CHECKING, Any
 
 from hookmap.errors import HookmapError
 
 if TYPE_CHECKING:
+    from PIL import Image
     from torch.utils.tensorboard import SummaryWriter
 
     from hookmap.features import FeatureMaps
+    from hookmap.loggers.animation import Animation
+
+
+class TensorBoard:
+    """Writes to a folder of runs, or with a writer of yours, which stays open.
+
+    Args:
+        to: the folder, or a ``SummaryWriter``.
+
+    Films are in the images' tab and, with all their colours, as ``<tag>.webp`` in the folder.
+    """
+
+    def __init__(self, to: str | Path | SummaryWriter) -> None:
+        self._folder = to if isinstance(to, (str, Path)) else None
+        self._writer: Any = None if self._folder is not None else to
+
+    def image(self, tag: str, image: Image.Image, step: int) -> None:
+        """Add a picture.
+
+        Raises:
+            HookmapError: if the folder can't be written.
+        """
+        buffer = io.BytesIO()
+        image.save(buffer, "PNG")
+        self._add(tag, buffer.getvalue(), image.size, step)
+
+    def scalars(self, values: Mapping[str, float], step: int) -> None:
+        """Add numbers by their tags."""
+        writer = self._open()
+        for tag, value in values.items():
+            writer.add_scalar(tag, value, step)
+
+    def film(self, tag: str, film: Animation, step: int) -> None:
+        """Add an animation, which the images' tab plays, and write it as a file beside the events."""
+        self._add(tag, film.encoded("GIF"), film.frames[0].size, step)
+        film.save(Path(self._open().get_logdir()) / f"{tag}.webp")
+
+    def close(self) -> None:
+        """Write out what is left; a writer that was given stays open."""
+        if self._writer is not None:
+            self._writer.flush()
+            if self._folder is not None:
+                self._writer.close()
+                self._writer = None
+
+    def _add(self, tag: str, encoded: bytes, size: tuple[int, int], step: int) -> None:
+        """A file of an image as it is: the writer's own methods would make it a PNG, or ask for a video encoder."""
+        from tensorboard.compat.proto.summary_pb2 import Summary
+
+        shown = Summary.Image(width=size[0], height=size[1], colorspace=3, encoded_image_string=encoded)
+        writer = self._open()
+        writer._get_file_writer().add_summary(Summary(value=[Summary.Value(tag=tag, image=shown)]), step)
+
+    def _open(self) -> Any:
+        if self._writer is None:
+            from torch.utils.tensorboard import SummaryWriter
+
+            try:
+                self._writer = SummaryWriter(str(self._folder))
+            except OSError as error:
+                raise HookmapError(
+                    f"{self._folder} can't be written ({error.strerror or error}); choose another log folder"
+                ) from None
+        return self._writer
 
 
 def log_features(features: FeatureMaps, logdir: str | Path | SummaryWriter, step: int = 0) -> None:
@@ -25,30 +90,18 @@ def log_features(features: FeatureMaps, logdir: str | Path | SummaryWriter, step
     Raises:
         HookmapError: if the folder can't be written.
     """
-    if isinstance(logdir, (str, Path)):
-        from torch.utils.tensorboard import SummaryWriter
+    from PIL import Image
 
-        try:
-            writer = SummaryWriter(str(logdir))
-        except OSError as error:
-            raise HookmapError(
-                f"{logdir} can't be written ({error.strerror or error}); choose another log folder"
-            ) from None
-        with writer:
-            _write(features, writer, step)
-    else:
-        _write(features, logdir, step)
-        logdir.flush()
-
-
-def _write(features: FeatureMaps, writer: SummaryWriter, step: int) -> None:
-    for picture in features.pictures:
-        writer.add_image(f"photo/{picture.name}", picture.pixels, step, dataformats="HWC")
-    for title, overlay in features.overlays:
-        writer.add_image(f"heatmap/{title}", np.asarray(overlay), step, dataformats="HWC")
-    for name, layer in features.items():
-        writer.add_image(f"features/{name}", np.asarray(layer.grid()), step, dataformats="HWC")
-        s = layer.statistics()
-        figures = {"mean": s.mean, "std": s.std, "sparsity": s.sparsity, "dead channels": len(s.dead)}
-        for key, value in figures.items():
-            writer.add_scalar(f"statistics/{name}/{key}", value, step)
+    logger = TensorBoard(logdir)
+    try:
+        for picture in features.pictures:
+            logger.image(f"photo/{picture.name}", Image.fromarray(picture.pixels), step)
+        for title, overlay in features.overlays:
+            logger.image(f"heatmap/{title}", overlay, step)
+        for name, layer in features.items():
+            logger.image(f"features/{name}", layer.grid(), step)
+            s = layer.statistics()
+            figures = {"mean": s.mean, "std": s.std, "sparsity": s.sparsity, "dead channels": len(s.dead)}
+            logger.scalars({f"statistics/{name}/{key}": value for key, value in figures.items()}, step)
+    finally:
+        logger.close()
