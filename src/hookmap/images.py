@@ -131,7 +131,7 @@ def _decode(file: Any, what: str) -> Pixels:
             f"{what} has more than {limit / 1e6:.0f} million pixels, as decompression bombs do; shrink it, or raise "
             "PIL.Image.MAX_IMAGE_PIXELS if you trust it"
         ) from None
-    except UnidentifiedImageError:
+    except (UnidentifiedImageError, ImportError):  # some libraries have Pillow look for further plugins
         raise ImageError(f"{what} isn't an image in a format that Pillow reads; pass a PNG, JPEG, WebP, ...") from None
     except ImageError:
         raise

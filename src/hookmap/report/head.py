@@ -1,0 +1,101 @@
+"""The head of the page: what was run, and how much of it there is."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import datetime
+from html import escape
+from typing import Any
+
+from hookmap.dataset.results import Run
+from hookmap.report.packing import title_of
+
+
+def header(run: Run) -> tuple[str, str]:
+    """The page's title, and its head as HTML."""
+    about, shown = run.about, run.explained
+    model = str(about["model"]["name"])
+    methods = _listed([title_of(name) for name in shown["method"].unique()])
+    layers = _listed(shown["layer"].dropna().unique())
+    what = f"{methods} at {layers}" if methods else "no heatmaps"
+    kinds = shown[["asked", "method", "layer"]].drop_duplicates()
+    first = ""
+    if len(kinds) > 1:
+        asked, method, layer = (str(one) for one in kinds.iloc[0])
+        told = (
+            f"All parts but the gallery are about one of {len(kinds)} kinds of heatmaps: {title_of(method)} at {layer}"
+        )
+        first = f'<p class="what">{escape(told)}, target {escape(asked)}.</p>'
+    made = "".join(f"<dt>{escape(name)}</dt><dd>{escape(value)}</dd>" for name, value in _made(about).items() if value)
+    figures = "".join(
+        f"<div><dt>{escape(name)}</dt><dd>{value}</dd></div>" for name, value in _figures(run).items() if value
+    )
+    return (
+        f"{model}: {what}",
+        f'<header class="head"><h1>{escape(model)}</h1><p class="what">{escape(what)}. {escape(_source(about))}</p>'
+        f'{first}<dl class="figures">{figures}</dl>'
+        f'<details><summary>How it was made</summary><dl class="made">{made}</dl></details></header>',
+    )
+
+
+def _figures(run: Run) -> dict[str, str]:
+    """Numbers of the run, as HTML."""
+    table, shown = run.table, run.explained
+    images = table.drop_duplicates("id")
+    judged = images["correct"].dropna().astype(bool)
+    empty = int(shown["entropy"].isna().sum())
+    errors = int(table["error"].notna().sum())
+    labels = images["label"].nunique()
+    found = {"images": f"{len(images):,}"}
+    if len(shown) != len(images):
+        found["heatmaps"] = f"{len(shown):,}"
+    if labels:
+        found["labels"] = f"{labels:,}"
+    if images["prediction"].notna().any():
+        found["classes predicted"] = f"{images['prediction'].nunique():,}"
+    if len(judged):
+        of = "" if len(judged) == len(images) else f" <small>of {len(judged):,}</small>"
+        found["predicted as labelled"] = f"{judged.mean():.1%}{of}"
+    if images["probability"].notna().any():
+        found["median probability"] = f"{images['probability'].median():.0%}"
+    if shown["half_area"].notna().any():
+        found["of the picture hold half of the heat"] = f"{shown['half_area'].median():.0%}"
+    return found | {"heatmaps that are zero": f"{empty:,}", "errors": f"{errors:,}"}
+
+
+def _source(about: Mapping[str, Any]) -> str:
+    source = dict(about.get("source", {}))
+    where = next((str(source[key]) for key in ("from", "path") if source.get(key)), "")
+    kind = str(source.get("kind", "data"))
+    when = _day(about.get("finished") or about.get("begun"))
+    return " ".join(filter(None, (f"Data: {kind}", where))) + f". {when}"
+
+
+def _made(about: Mapping[str, Any]) -> dict[str, str]:
+    """How the run was made, line by line."""
+    model, source = about["model"], about.get("source", {})
+    return {
+        "Model": f"{model['name']}, {model.get('classes') or 'unnamed'} classes",
+        "Weights": f"SHA-256 {str(model.get('weights', ''))[:16]}",
+        "Preprocessing": str(about.get("preprocessing", "")),
+        "Target": _listed(map(str, about.get("target", ()))),
+        "Options": ", ".join(f"{name}={value}" for name, value in dict(about.get("how", {})).items()),
+        "Data": ", ".join(f"{name}: {value}" for name, value in dict(source).items()),
+        "Run": f"from {about.get('begun', '?')} to {about.get('finished', 'not finished')}",
+        "With": ", ".join(f"{name} {version}" for name, version in dict(about.get("versions", {})).items()),
+    }
+
+
+def _day(moment: Any) -> str:
+    """A day in words; nothing if it isn't known."""
+    try:
+        day = datetime.fromisoformat(str(moment))
+    except ValueError:
+        return ""
+    return f"{day.day} {day:%B %Y}."
+
+
+def _listed(names: Any, most: int = 4) -> str:
+    """Some names in a row."""
+    names = [str(name) for name in names]
+    return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")

@@ -1,0 +1,267 @@
+"""What reveals a model, section by section."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from hookmap.dataset.results import Run
+from hookmap.errors import HookmapError
+from hookmap.report.blocks import Block, Section, coded, framed, frames_block, groups_block, table_block
+from hookmap.reveal import (
+    channel_atlas,
+    class_means,
+    clusters,
+    confusions,
+    focus,
+    outcomes,
+    places,
+)
+from hookmap.reveal.frames import By, frames, short
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+
+def sections(run: Run) -> list[Section]:
+    """The sections that this run has something for."""
+    found = []
+    for make in (_places, _classes, _outcomes, _clusters, _channels, _focus):
+        try:
+            found.append(make(run))
+        except HookmapError:  # it doesn't apply: no labels, no heatmaps, no channels
+            continue
+    return found
+
+
+def errors(run: Run) -> Section | None:
+    """What couldn't be read or explained, or None."""
+    if not len(run.errors):
+        return None
+    columns = [("text", "image"), ("text", "path"), ("text", "error")]
+    rows = [[None if value != value else value for value in row] for row in run.errors.itertuples(index=False)]
+    return Section("errors", "Errors", "Images that couldn't be read or explained.", [table_block(columns, rows)])
+
+
+def _places(run: Run) -> Section:
+    found = places(run, _usual(run))
+    everything = found.table.iloc[0]
+    maps = [
+        framed(found.mean, "Mean of all heatmaps", f"{everything['count']:,} heatmaps"),
+        framed(
+            found.uniform, "If it looked nowhere in particular", "the same wherever it sees", 4 * found.uniform.mean()
+        ),
+    ]
+    rows = [
+        ["Border, the outer tenth", everything["border"], everything["border_uniform"]],
+        [f"Strongest corner, {everything['corner_name']}", everything["corner"], everything["corner_uniform"]],
+    ]
+    shares = table_block(
+        [("text", "Share of the heat in"), ("percent", "heatmaps"), ("percent", "spread evenly")],
+        rows,
+    )
+    blocks = [frames_block(maps), shares]
+    flagged = found.flagged[found.flagged["name"].notna()]
+    if len(flagged):
+        rows = [
+            [name, int(count), flag] for name, count, flag in flagged[["name", "count", "flag"]].itertuples(index=False)
+        ]
+        blocks.append(
+            table_block(
+                [("class", "Looks at an edge"), ("number", "heatmaps"), ("flag", "why it is flagged")],
+                rows,
+                column=found.by,
+            )
+        )
+    note = (
+        "All pictures squeezed into one square. A model that looks at borders or corners may have learned a watermark."
+    )
+    return Section("places", "Where it looks", note, blocks, {"places": found})
+
+
+def _classes(run: Run) -> Section:
+    blocks, pages = [], {}
+    for by in _kinds(run):
+        means, where = class_means(run, by), places(run, by)
+        edges = where.table.iloc[1:].set_index("name")
+        rows = []
+        measured = _measured(run, by)
+        for i, one in means.table.iterrows():
+            edge, its = edges.loc[one["name"]], measured.loc[one["name"]]
+            rows.append(
+                [
+                    *(coded(means.maps[i]), one["name"], int(one["count"])),
+                    *(its["correct"], its["probability"], its["half_area"], edge["border"], edge["corner"]),
+                    *(one["distance"], "more than by chance" if one["far"] else ""),
+                ]
+            )
+        columns = [
+            ("frame", "mean map"),
+            ("class", {"label": "Labelled", "prediction": "Predicted", "target": "Target"}[by]),
+            ("number", "heatmaps"),
+            ("percent", "correct"),
+            ("percent", "probability"),
+            ("percent", "half the heat in"),
+            ("percent", "border"),
+            ("percent", "corner"),
+            ("percent", "elsewhere"),
+            ("text", ""),
+        ]
+        empty = {k for k in range(3, 9) if all(not np.isfinite(row[k]) for row in rows)}
+        keep = [k for k in range(len(columns)) if k not in empty]
+        blocks.append(table_block([columns[k] for k in keep], [[row[k] for k in keep] for row in rows], column=by))
+        pages[f"classes-by-{by}"] = means
+    note = (
+        "Mean heatmap of each class. Half the heat in: the smallest share of what the model saw that holds half of the "
+        "heat. Elsewhere: the share of the heat that lies elsewhere than in the mean of all."
+    )
+    return Section("classes", "Classes", note, blocks, pages)
+
+
+def _outcomes(run: Run) -> Section:
+    means, found = outcomes(run), confusions(run)
+    maps = [
+        framed(one, title, "mean heatmap")
+        for one, title in ((means.right, "Recognised"), (means.wrong, "Not recognised"))
+        if one is not None
+    ]
+    columns = [("text", "Mean of"), ("percent", "recognised"), ("percent", "not recognised"), ("decimal", "effect")]
+    rows = [
+        [_MEASURES.get(one.measure, one.measure), one.right, one.wrong, one.effect] for one in means.table.itertuples()
+    ]
+    groups = [
+        {
+            "title": short(pair.label),
+            "notes": [f"taken for {short(pair.prediction)}", f"{pair.count:,} images, {pair.share:.0%} of the class"],
+            "frames": [
+                framed(one, title)
+                for one, title in (
+                    (pair.label_map, f"{short(pair.label)}, right"),
+                    (pair.map, "this pair"),
+                    (pair.prediction_map, f"{short(pair.prediction)}, right"),
+                )
+                if one is not None
+            ],
+            "rows": pair.rows,
+            "name": f"{short(pair.label)} taken for {short(pair.prediction)}",
+        }
+        for pair in found.pairs
+    ]
+    blocks: list[Block] = [frames_block(maps)]
+    if means.right is not None and means.wrong is not None:
+        blocks.append(table_block(columns, rows))
+    if groups:
+        title = "Pairs of classes that are confused"
+        blocks.append(groups_block(groups, title=title, strip=5, search="Find a class"))
+    note = (
+        f"{found.wrong:,} of {found.labelled:,} images aren't recognised. Effect: how often a recognised image has the "
+        "larger value, minus how often the smaller (Cliff's delta); 0 says that being right has nothing to do with it."
+    )
+    return Section("outcomes", "Right and wrong", note, blocks, {"right-and-wrong": means, "confusions": found})
+
+
+def _clusters(run: Run, most: int = 60) -> Section:
+    found = clusters(run, by=_usual(run))
+    if not len(found):  # no class is large enough
+        found = clusters(run, by=None)
+    groups = []
+    for one in found.clusters[:most]:
+        told = [f"{one.size:,} heatmaps" + ("" if one.name is None else f", {one.share:.0%} of the class")]
+        if one.label is not None:
+            told.append(f"{one.purity:.0%} labelled {short(one.label)}")
+        if not np.isnan(one.accuracy):
+            told.append(f"{one.accuracy:.0%} recognised")
+        told += [
+            f"suspicion {one.suspicion:.2f}",
+            f"{one.separation:.2f} apart, {one.outside:.2f} outside",
+            f"border {one.border:.0%}, {one.corner_name} corner {one.corner:.0%}",
+        ]
+        group = {"title": one.title, "notes": told, "flag": "worth a look" if one.flagged else "", "name": one.title}
+        groups.append(group | {"frames": [framed(one.map, "mean")], "rows": one.rows})
+    note = (
+        "Heatmaps of a class that are alike, the most suspicious first: a group of its own that looks past the inside "
+        "of the picture may follow a watermark, a frame or a caption (a Clever Hans). Suspicion is how far apart from "
+        "its class it is, times how far outside it looks, each 0 to 1."
+    )
+    blocks = [groups_block(groups, strip=7, search="Find a class")] if groups else []
+    return Section("clusters", "Clusters", note, blocks, {"clusters": found})
+
+
+def _channels(run: Run, most: int = 4000) -> Section:
+    """Of each layer the channels whose strongest images are most of one class; dead ones are only counted."""
+    rows = {name: row for row, name in reversed([*run.explained["id"].items()])}
+    blocks, pages = [], {}
+    for number, layer in enumerate(run.channels, 1):
+        found = channel_atlas(run, layer)
+        alive = found.table[~found.table["dead"]]
+        by = "label" if alive["label"].notna().any() else "prediction"
+        purest = alive.sort_values([f"{by}_share", "strongest"], ascending=False, kind="stable")
+        places = found.statistics.strongest_places
+        if places.shape[2] != 2:
+            continue
+        pages[f"channels-{number}"] = found
+        items = []
+        for one in purest.head(most // len(run.channels)).itertuples():
+            told = [f"strongest {one.strongest:.3g}, {one.sparsity:.0%} of values 0 or below"]
+            for kind, name, share in (
+                ("labelled", one.label, one.label_share),
+                ("predicted", one.prediction, one.prediction_share),
+            ):
+                if isinstance(name, str):
+                    told.append(f"{share:.0%} {kind} {short(name)}")
+            where = zip(found.statistics.strongest_images[one.channel], places[one.channel].tolist(), strict=True)
+            patches = [[rows[name], round(y, 3), round(x, 3)] for name, (y, x) in where if name in rows]
+            title = f"channel {one.channel}"
+            items.append({"title": title, "notes": told, "patches": patches, "field": [*found.field]})
+        dead = f", {len(found.dead):,} dead" if found.dead else ""
+        shown = "" if len(items) == len(alive) else f", the {len(items):,} purest shown"
+        title = f"{layer}: {len(found.table):,} channels{dead}{shown}"
+        blocks.append(groups_block(items, title=title, search="Find a class or channel"))
+    note = (
+        "The parts of pictures that excite a channel most, the strongest first; channels whose strongest pictures are "
+        "of one class come first. Search for a class to see what stands for it."
+    )
+    return Section("channels", "Channels", note, blocks, pages)
+
+
+def _focus(run: Run) -> Section:
+    found = focus(run)
+    groups = [
+        {"title": title, "notes": [note], "frames": [], "rows": [*map(int, part.index)], "name": title.lower()}
+        for title, note, part in (
+            ("Most focused", "half of the heat in the smallest area", found.most),
+            ("Least focused", "the heat is nearly the same everywhere", found.least),
+        )
+    ]
+    note = "Sort the gallery by focus to see all between them."
+    return Section("focus", "Focus", note, [groups_block(groups, strip=12)], {"focus": found})
+
+
+_MEASURES = {
+    "half_area": "area that holds half of the heat",
+    "entropy": "entropy",
+    "border": "share in the border",
+    "corner": "share in the strongest corner",
+    "in_box": "share in the boxes",
+    "in_mask": "share in the mask",
+}
+
+
+def _kinds(run: Run) -> list[By]:
+    """What the classes of a run may be: labels, predictions, or, where there are neither, targets."""
+    shown = run.explained
+    found: list[By] = [by for by in ("label", "prediction") if shown[by].nunique() > 1]
+    return found or ["target"]
+
+
+def _usual(run: Run) -> By:
+    return _kinds(run)[0]
+
+
+def _measured(run: Run, by: By) -> pd.DataFrame:
+    """Means of a class's columns."""
+    shown = frames(run).table
+    columns = ["correct", "probability", "half_area"]
+    means: pd.DataFrame = shown[columns].astype(float).groupby(shown[by]).mean()
+    return means

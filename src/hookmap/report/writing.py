@@ -1,0 +1,172 @@
+"""The page: put together and written whole."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+from collections.abc import Sequence
+from html import escape
+from importlib.resources import files
+from pathlib import Path
+from string import Template
+from typing import Any
+
+from hookmap.dataset.results import Run
+from hookmap.errors import HookmapError
+from hookmap.files import save_image, written_whole
+from hookmap.report.blocks import Section
+from hookmap.report.comparison import compared
+from hookmap.report.head import header
+from hookmap.report.packing import (
+    Part,
+    looks,
+    packed_limits,
+    packed_maps,
+    packed_pictures,
+    packed_table,
+    palettes,
+    title_of,
+)
+from hookmap.report.piles import stacked
+from hookmap.report.sections import errors, sections
+
+INLINE = 12_000_000
+"""So many characters of maps and pictures are held in the page itself; beyond that they lie beside it."""
+_SCRIPTS = ("core.js", "heat.js", "gallery.js", "viewer.js", "sections.js", "page.js")
+
+
+def write_report(
+    run: Run | str | Path, out: str | Path | None = None, *, versus: Run | str | Path | None = None
+) -> Path:
+    """Write a page that shows what a run found, and the same as figures.
+
+    The page needs no network and no server, and opens fast however long the run is: maps and small pictures lie in it,
+    or beside it in ``report_files/`` where they would make it larger than some 12 MB. ``figures/`` beside it holds the
+    sections as PNG.
+
+    Args:
+        run: what was run, or its folder.
+        out: the page; by default ``report.html`` in the run's folder.
+        versus: an earlier run over the same images, or its folder, to compare with.
+
+    Returns:
+        Where the page is.
+
+    Raises:
+        DataError: if a folder holds no run, or both have no heatmap in common.
+        HookmapError: if the place can't be written. What was there before stays whole.
+    """
+    run = run if isinstance(run, Run) else Run(run)
+    out = run.folder / "report.html" if out is None else Path(out).expanduser()
+    if out.suffix.lower() not in (".html", ".htm"):
+        raise HookmapError(f"{out.name!r} doesn't end in .html; pass the page's own path as -o (out=)")
+    parts: list[Part] = [(run, range(len(run.table)))]
+    shown = sections(run)
+    if versus is not None:
+        other = versus if isinstance(versus, Run) else Run(versus)
+        section, rows = compared(run, other)
+        shown.append(section)
+        parts.append((other, rows))
+    shown += filter(None, (Section("gallery", "Heatmaps"), errors(run)))
+    beside = out.with_name(f"{out.stem}_files")
+    try:
+        _draw(shown, out.parent / "figures")
+        text, scripts = _page(parts, shown, beside)
+        with written_whole(out) as place:
+            place.write_text(text, encoding="utf-8")
+        _tidy(beside, scripts)
+    except OSError as error:
+        raise HookmapError(
+            f"{out} can't be written ({error.strerror or error}); pass another place as -o (out=)"
+        ) from None
+    return out
+
+
+def _draw(shown: Sequence[Section], folder: Path) -> None:
+    """Write the figures of sections."""
+    for name, page in (one for section in shown for one in section.pages.items()):
+        try:
+            picture = page.figure()
+        except HookmapError:  # what can't be drawn is left out
+            continue
+        save_image(picture, folder / f"{name}.png")
+
+
+def _page(parts: Sequence[Part], shown: Sequence[Section], beside: Path) -> tuple[str, set[str]]:
+    """The page, and the names of the scripts that lie beside it."""
+    import pandas as pd
+
+    run = parts[0][0]
+    table = pd.concat([one.table.iloc[[*rows]] for one, rows in parts], ignore_index=True)
+    maps, grids, kinds = packed_maps(parts)
+    pictures, numbers = packed_pictures(run)
+    blocks, piles, scripts = stacked([maps, pictures], beside, INLINE)
+    data = {
+        "count": len(run.table),
+        "sections": [{"name": one.name, "blocks": one.blocks} for one in shown],
+        "table": packed_table(table),
+        "piles": piles,
+        "grids": grids,
+        "gridOf": kinds,
+        "pictureOf": [numbers.get(name, -1) for name in table["id"]],
+        "looks": {name: look for one, _ in reversed(parts) for name, look in looks(one).items()},
+        "limits": packed_limits(parts),
+        "titles": {name: title_of(name) for name in table["method"].dropna().unique()},
+        "palettes": palettes(),
+    }
+    style, script = _asset("style.css"), "\n".join(map(_asset, _SCRIPTS))
+    title, head = header(run)
+    page = Template(_asset("template.html")).substitute(
+        policy=_policy(style, script, beside=bool(scripts)),
+        title=escape(title),
+        style=style,
+        script=script,
+        links="".join(f'<a href="#{one.name}">{escape(one.title)}</a>' for one in shown),
+        header=head,
+        sections="".join(_section(one.name, one.title, one.note) for one in shown),
+        piles=blocks,
+        data=_json(data),
+    )
+    return page, scripts
+
+
+def _section(name: str, title: str, note: str) -> str:
+    told = f"<p>{escape(note)}</p>" if note else ""
+    return (
+        f'<section id="{name}" aria-labelledby="{name}-title">'
+        f'<div class="aside"><h2 id="{name}-title">{escape(title)}</h2>{told}</div>'
+        '<div class="content"></div></section>'
+    )
+
+
+def _asset(name: str) -> str:
+    return (files("hookmap.report") / "page" / name).read_text(encoding="utf-8")
+
+
+def _json(data: Any) -> str:
+    """JSON that can't end the element it stands in."""
+    text = json.dumps(data, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
+    return text.replace("<", "\\u003c")
+
+
+def _policy(style: str, script: str, *, beside: bool) -> str:
+    """What the page may do: run its own script, and load nothing but the scripts that lie beside it."""
+    of_style, of_script = (
+        f"'sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode('ascii')}'"
+        for text in (style, script)
+    )
+    others = " 'self' file:" if beside else ""
+    return (
+        f"default-src 'none'; img-src data:; style-src {of_style}; script-src {of_script}{others}; "
+        "base-uri 'none'; form-action 'none'"
+    )
+
+
+def _tidy(beside: Path, scripts: set[str]) -> None:
+    """Remove what an earlier page had beside it."""
+    for path in beside.glob("*-*.js"):
+        if path.name not in scripts:
+            path.unlink()
+    if beside.is_dir() and not any(beside.iterdir()):
+        beside.rmdir()
