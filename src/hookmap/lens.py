@@ -385,7 +385,7 @@ class Lens:
         Args:
             image: an example to run on, where the model's input size isn't known.
         """
-        x = next(self._batches(image, 1))[1] if image is not None else self._example()
+        x = next(self._batches(image, 1))[1] if image is not None else self.example()
         traced = self._trace(x)
         try:
             default: str | None = self.default_layer(x)
@@ -395,7 +395,7 @@ class Lens:
 
     def default_layer(self, inputs: Tensor | None = None) -> str:
         """The layer that :meth:`explain` uses for inputs of this size ``(B, C, H, W)``."""
-        x = self._example() if inputs is None else inputs
+        x = self.example() if inputs is None else inputs
         traced = self._trace(x)
         key = tuple(x.shape[1:])
         if key not in self._defaults:
@@ -476,7 +476,12 @@ class Lens:
             self._traces[key] = traced
         return self._traces[key]
 
-    def _example(self) -> Tensor:
+    def example(self) -> Tensor:
+        """Noise as the model takes it, ``(1, C, H, W)``, the same every time.
+
+        Raises:
+            ModelError: if its input size isn't known.
+        """
         if self.preprocessing is None:
             raise ModelError(
                 "this model's input size isn't known; pass an example image or tensor, or preprocessing= to Lens"

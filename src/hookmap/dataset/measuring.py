@@ -106,7 +106,7 @@ def measured(
         centre_y=float(down @ y) * back_y,
         entropy=float(-(positive * np.log(positive)).sum() / math.log(max(2, len(ordered)))),
         half_area=half / len(ordered),
-        border=1 - float(energy[top : size[0] - top, left : size[1] - left].sum()),
+        border=max(0.0, 1 - float(energy[top : size[0] - top, left : size[1] - left].sum())),
         corner=float(max(corners)),
         **shares,
     )

@@ -121,12 +121,12 @@ class Run:
             side: of the frame.
         """
         numbers = [*self.explained.index] if rows is None else [*rows]
-        table = self.table
+        places = self.table.loc[numbers].to_dict("records")
         framed = np.zeros((len(numbers), side, side), np.float32)
-        for place, (i, values) in zip(framed, zip(numbers, self.values(numbers), strict=True), strict=True):
+        for frame, row, values in zip(framed, places, self.values(numbers), strict=True):
             flat = values.sum(0) if values.ndim == 3 else values.reshape(-1, values.shape[-1])
-            shown = geometry_of(table.loc[i]).displayed((side, side))
-            place[:] = shown.lay_back(torch.from_numpy(flat.clip(0))).numpy()
+            shown = geometry_of(row).displayed((side, side))
+            frame[:] = shown.lay_back(torch.from_numpy(flat.clip(0))).numpy()
         total = framed.sum((1, 2), keepdims=True)
         framed /= np.where(total > 0, total, 1)
         return framed

@@ -6,6 +6,7 @@ import hashlib
 import platform
 import warnings
 from collections.abc import Sequence
+from contextlib import suppress
 from datetime import datetime, timezone
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -22,11 +23,12 @@ from hookmap.dataset.results import Run
 from hookmap.dataset.sources import Source, source
 from hookmap.dataset.sources.names import listed
 from hookmap.dataset.store import Store
-from hookmap.errors import DataError, HookmapWarning
+from hookmap.errors import DataError, HookmapError, HookmapWarning
 from hookmap.lens import Lens, MethodSpec
 from hookmap.matching import LayerSpec
 from hookmap.models import DEFAULT
 from hookmap.progress import tracking
+from hookmap.receptive import receptive_field
 from hookmap.targets import PREDICTED, TargetSpec, resolve
 
 Engine: TypeAlias = Literal["local", "ray"]
@@ -106,7 +108,7 @@ def run(
         )
     job = Job(lens, targets, classes, layer, method, how, channels, strict)
     store = Store(out)
-    asked = _asked(job, part_size=part_size, batch_size=batch_size)
+    asked = _asked(job, part_size=part_size, batch_size=batch_size) | {"channels": _fields(job)}
     with store.locked():
         _begin(store, asked, given, resume=resume)
         for sentence in [*given.notes, *_unjudged(unknown)]:
@@ -192,6 +194,19 @@ def _asked(job: Job, **sizes: int) -> dict[str, Any]:
         "how": {name: _named(value) for name, value in sorted(job.how.items())},
         **sizes,
     }
+
+
+def _fields(job: Job) -> dict[str, list[float]]:
+    """The layers whose channels are watched, and which share of the input's height and width a cell of each sees."""
+    lens = job.lens
+    if job.channels is None or lens.preprocessing is None:
+        return {}
+    x, fields = lens.example(), {}
+    for layer in lens.grids(None if job.channels is True else job.channels, x):
+        with suppress(HookmapError):  # not all can be asked, and pictures are found without it
+            seen = receptive_field(lens, layer, x)
+            fields[layer] = [round(side / whole, 4) for side, whole in zip(seen, x.shape[2:], strict=True)]
+    return fields
 
 
 def _named(value: Any) -> Any:

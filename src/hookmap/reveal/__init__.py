@@ -1,0 +1,34 @@
+"""What a run over a data set reveals: means, places, confusions, clusters, channels, and two runs side by side.
+
+Every function takes a :class:`hookmap.dataset.results.Run` and gives a result that holds tables and arrays, draws
+itself as a page (``figure()``) and saves it (``save("page.png")``). No network is needed.
+"""
+
+from hookmap.reveal.channel_atlas import ChannelAtlas, channel_atlas
+from hookmap.reveal.clusters import Cluster, Clusters, clusters
+from hookmap.reveal.comparing import Comparison, compare
+from hookmap.reveal.confusion import Confusion, Confusions, confusions
+from hookmap.reveal.focus import Focus, Outcomes, focus, outcomes
+from hookmap.reveal.means import ClassMeans, class_means
+from hookmap.reveal.places import Places, places
+
+__all__ = [
+    "ChannelAtlas",
+    "ClassMeans",
+    "Cluster",
+    "Clusters",
+    "Comparison",
+    "Confusion",
+    "Confusions",
+    "Focus",
+    "Outcomes",
+    "Places",
+    "channel_atlas",
+    "class_means",
+    "clusters",
+    "compare",
+    "confusions",
+    "focus",
+    "outcomes",
+    "places",
+]
