@@ -89,6 +89,7 @@ def test_every_heatmap_is_that_of_the_lens(photos: Path, plain: hm.Run) -> None:
     lens, table = small_lens(), plain.table
     assert len(table) == 84
     assert table["id"].tolist()[:2] == ["blue/p 02.png"] * 2
+    assert table["id"].nunique() == 42
     for row, raw, values in zip(table.to_dict("records"), plain.maps(), plain.values(), strict=True):
         target = "predicted" if row["asked"] == "predicted" else Path(row["path"]).parent.name
         alone = lens.explain(row["path"], target)[0]
@@ -154,11 +155,43 @@ def test_measures_of_a_uniform_map() -> None:
     found = measured(torch.ones(4, 4), hm.Geometry((96, 96), (4, 4), (1 / 24, 1 / 24)), boxes=[(0, 0, 48, 96)])
     assert found.entropy == pytest.approx(1)
     assert found.half_area == pytest.approx(0.5, abs=1e-3)
-    assert found.border == pytest.approx(1 - (76 / 96) ** 2)
-    assert found.corner == pytest.approx((19 / 96) ** 2)
+    assert found.border == pytest.approx(0.36)
+    assert found.corner == pytest.approx(0.04)
     assert (found.centre_x, found.centre_y) == (pytest.approx(48), pytest.approx(48))
     assert found.in_box == pytest.approx(0.5)
     assert found.box_share == pytest.approx(0.5)
+
+
+@pytest.mark.parametrize(("height", "width"), [(224, 224), (500, 90), (100, 1000)])
+def test_measures_do_not_depend_on_the_shape_of_the_picture(height: int, width: int) -> None:
+    values = torch.zeros(7, 7)
+    values[2, 4] = 1.0
+    found = measured(values, hm.Geometry((height, width), (7, 7), (7 / height, 7 / width)))
+    square = measured(values, hm.Geometry((224, 224), (7, 7), (1 / 32, 1 / 32)))
+    even = measured(torch.ones(7, 7), hm.Geometry((height, width), (7, 7), (7 / height, 7 / width)))
+    assert found.entropy == pytest.approx(square.entropy, abs=0.01)
+    assert found.half_area == pytest.approx(square.half_area, abs=0.003)
+    assert (even.border, even.corner, even.entropy) == (
+        pytest.approx(0.36),
+        pytest.approx(0.04),
+        pytest.approx(1, abs=1e-6),
+    )
+
+
+def test_measures_of_a_small_crop_of_a_large_picture() -> None:
+    # The shorter side to 256, then the middle 64 x 64: what lies in the box is the right half of what was seen.
+    geometry = hm.Geometry((300, 1000), (64, 64), (256 / 300, 256 / 300), (-96.0, -394.7))
+    values = torch.rand(8, 8, generator=torch.Generator().manual_seed(0))
+    box = (500.0, 0.0, 1000.0, 300.0)
+    found = measured(values, geometry, boxes=[box])
+    whole = geometry.lay_back(values)
+    assert found.in_box == pytest.approx(float(whole[:, 500:].sum() / whole.sum()), abs=0.015)
+    assert found.box_share == pytest.approx(0.5, abs=0.01)
+    energy = (whole / whole.sum()).double()
+    entropy = -(energy[energy > 0] * energy[energy > 0].log()).sum() / np.log(
+        int((geometry.lay_back(torch.ones(1, 1)) > 0).sum())
+    )
+    assert found.entropy == pytest.approx(float(entropy), abs=0.01)
 
 
 def test_measures_of_one_bright_cell_on_a_cropped_picture() -> None:
@@ -189,23 +222,27 @@ def test_a_map_without_evidence_has_no_measures() -> None:
 
 
 @pytest.mark.parametrize(
-    ("names", "folders", "label", "index"),
+    ("names", "folders", "count", "label", "index"),
     [
-        (["goldfish, Carassius", "tabby, tabby cat", "tiger cat"], None, "Tabby_Cat", 1),
-        (["crane", "crane"], None, "crane", None),
-        (["a", "b"], ["x", "y"], "y", 1),
-        (["a", "b", "c"], ["x", "y"], "y", None),
-        (None, ["x", "y"], "y", 1),
-        (["food, meal", "plant food"], None, "food", 0),
-        (None, None, 7, 7),
+        (["goldfish, Carassius", "tabby, tabby cat", "tiger cat"], None, 3, "Tabby_Cat", 1),
+        (["crane", "crane"], None, 2, "crane", None),
+        (["a", "b"], ["x", "y"], 2, "y", 1),
+        (["a", "b", "c"], ["x", "y"], 3, "y", None),
+        (None, ["x", "y"], 2, "y", 1),
+        (None, ["x", "y"], 10, "y", None),
+        (["food, meal", "plant food"], None, 2, "food", 0),
+        (None, None, None, 7, 7),
+        (None, None, 3, 7, None),
+        (None, None, 3, -1, None),
+        (None, None, None, 10**12, None),
     ],
 )
-def test_labels_become_classes(names: Any, folders: Any, label: Any, index: int | None) -> None:
-    assert TrueClasses(names, folders).index(label) == index
+def test_labels_become_classes(names: Any, folders: Any, count: int | None, label: Any, index: int | None) -> None:
+    assert TrueClasses(names, folders, count).index(label) == index
 
 
 def test_folders_of_imagenet_are_known() -> None:
-    classes = TrueClasses(hm.Lens().labels, ["n01443537", "n02123045"])
+    classes = TrueClasses(hm.Lens().labels, ["n01443537", "n02123045"], 1000)
     assert [hm.Lens().labels[classes.index(name)] for name in classes.folders] == [
         "goldfish, Carassius auratus",
         "tabby, tabby cat",
@@ -213,7 +250,9 @@ def test_folders_of_imagenet_are_known() -> None:
 
 
 def test_labels_that_are_no_classes_are_said(photos: Path, tmp_path: Path) -> None:
-    lens = hm.Lens(Small(), preprocessing=small_lens().preprocessing, labels=["one", "two", "three", "four"])
+    net = Small()
+    net.head = nn.Linear(6, 4)
+    lens = hm.Lens(net, preprocessing=small_lens().preprocessing, labels=["one", "two", "three", "four"])
     with pytest.raises(hm.DataError, match="blue, green, red"):
         ran(photos, tmp_path / "a", lens, target="label")
     with pytest.warns(hm.HookmapWarning, match="isn't judged"):
@@ -276,6 +315,52 @@ def test_a_bad_image_is_a_row_with_its_error(photos: Path, tmp_path: Path) -> No
     assert len(found.maps()) == 44
 
 
+def test_a_folder_that_is_no_class_is_rows_with_errors(photos: Path, tmp_path: Path) -> None:
+    shutil.copytree(photos, tmp_path / "p")
+    shutil.copytree(photos / "red", tmp_path / "p" / "zebra")
+    with pytest.warns(hm.HookmapWarning, match="zebra"):
+        found = ran(tmp_path / "p", tmp_path / "label", target="label")
+    assert len(found.explained) == 42
+    assert found.errors["error"].str.contains("no class is called 'zebra'").all()
+    with pytest.warns(hm.HookmapWarning, match="zebra"):
+        found = ran(tmp_path / "p", tmp_path / "both", target=["predicted", "label"])
+    assert found.explained["id"].nunique() == 56
+    assert not len(found.errors)
+
+
+class Choosy(Small):
+    """Refuses dark pictures."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        if (x.flatten(1).mean(1) < 0.3).any():
+            raise KeyError("too dark")
+        return super().forward(x)
+
+
+def test_a_model_that_refuses_an_image_leaves_a_row(photos: Path, tmp_path: Path) -> None:
+    plain = small_lens()
+    found = ran(photos, tmp_path / "run", hm.Lens(Choosy(), preprocessing=plain.preprocessing, labels=plain.labels))
+    assert 0 < len(found.errors) < 42
+    assert len(found.table) == 42
+    assert found.errors["error"].str.contains("too dark").all()
+
+
+def test_weights_that_are_not_finite_are_no_result(photos: Path, tmp_path: Path) -> None:
+    lens = small_lens()
+    with torch.no_grad():
+        lens.model.features[0].weight[0] = torch.nan
+    with pytest.raises(hm.DataError, match="NaN"):
+        ran(photos, tmp_path / "run", lens)
+
+
+def test_a_half_model_is_given_what_it_takes(photos: Path, tmp_path: Path) -> None:
+    plain = small_lens()
+    lens = hm.Lens(Small().double(), preprocessing=plain.preprocessing, labels=plain.labels)
+    found, wanted = ran(photos, tmp_path / "a", lens), ran(photos, tmp_path / "b", plain)
+    assert found.table["prediction"].tolist() == wanted.table["prediction"].tolist()
+    np.testing.assert_allclose(found.table["target_score"], wanted.table["target_score"], rtol=1e-4)
+
+
 def test_strict_ends_at_a_bad_image(photos: Path, tmp_path: Path) -> None:
     with pytest.raises(hm.DataError, match=r"gone\.png can't be explained: .*strict"):
         ran(broken(photos, tmp_path / "p"), tmp_path / "run", strict=True)
@@ -302,11 +387,28 @@ def test_a_folder_belongs_to_one_question(photos: Path, tmp_path: Path) -> None:
         other.model.head.bias += 1
     with pytest.raises(hm.DataError, match="model"):
         ran(photos / "red", tmp_path / "run", other, resume=True)
-    (tmp_path / "mine").mkdir()
-    (tmp_path / "mine" / "thesis.txt").write_text("do not touch")
+    with pytest.raises(hm.DataError, match="other weights"):
+        ran(
+            photos / "red",
+            tmp_path / "run",
+            hm.Lens(Small(), preprocessing=other.preprocessing, precision="bf16", labels=other.labels),
+            resume=True,
+        )
+    with pytest.raises(hm.DataError, match="other data"):
+        ran(photos / "blue", tmp_path / "run", resume=True)
+    with pytest.raises(hm.DataError, match="other labels"):
+        ran(
+            photos / "red",
+            tmp_path / "run",
+            hm.Lens(Small(), preprocessing=other.preprocessing, labels=["a", "b", "c"]),
+            resume=True,
+        )
+    mine = tmp_path / "mine" / "maps.parquet" / "part-thesis.parquet"
+    mine.parent.mkdir(parents=True)
+    mine.write_text("do not touch")
     with pytest.raises(hm.DataError, match="other files"):
         ran(photos / "red", tmp_path / "mine")
-    assert os.listdir(tmp_path / "mine") in (["thesis.txt"], [".lock", "thesis.txt"], ["thesis.txt", ".lock"])
+    assert [*(tmp_path / "mine").rglob("*")] == [mine.parent, mine]
     with pytest.raises(hm.DataError, match=r"no run\.json"):
         hm.open_run(tmp_path / "nothing")
 
@@ -319,6 +421,36 @@ def test_a_grown_folder_is_continued(photos: Path, tmp_path: Path) -> None:
     found = ran(folder, tmp_path / "run", resume=True)
     assert len(found) == 15
     assert found.table["id"].is_unique
+
+
+def test_a_run_inside_of_its_data_is_not_read_as_data(photos: Path, tmp_path: Path) -> None:
+    shutil.copytree(photos, tmp_path / "p")
+    ran(tmp_path / "p", tmp_path / "p" / "run")
+    (tmp_path / "p" / "run" / "figures").mkdir()
+    shutil.copy(photos / "red" / "p 00.png", tmp_path / "p" / "run" / "figures")
+    assert len(ran(tmp_path / "p", tmp_path / "p" / "run", resume=True)) == 42
+
+
+def test_a_run_is_read_as_it_was_when_it_was_opened(photos: Path, tmp_path: Path) -> None:
+    lens, folder = small_lens(), tmp_path / "p"
+    shutil.copytree(photos / "red", folder)
+    early = ran(folder, tmp_path / "run", lens)
+    shutil.copy(photos / "blue" / "p 02.png", folder / "x.png")
+    late = ran(folder, tmp_path / "run", lens, resume=True)
+    assert (len(early.maps()), len(late.maps())) == (14, 15)
+
+
+def test_a_part_that_lost_its_maps_is_run_again(photos: Path, tmp_path: Path) -> None:
+    before = ran(photos, tmp_path / "before")
+    ran(photos, tmp_path / "run")
+    (tmp_path / "run" / "maps.parquet" / "part-000001.parquet").unlink()
+    same(ran(photos, tmp_path / "run", resume=True), before)
+    (tmp_path / "run" / "index.parquet" / "part-000000.parquet").write_text("damaged")
+    with pytest.raises(hm.DataError, match="is damaged"):
+        len(hm.open_run(tmp_path / "run"))
+    (tmp_path / "run" / "run.json").write_text("[1]")
+    with pytest.raises(hm.DataError, match="can't be read"):
+        hm.open_run(tmp_path / "run")
 
 
 def same(one: hm.Run, other: hm.Run) -> None:

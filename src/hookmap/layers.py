@@ -18,7 +18,7 @@ from hookmap.errors import HookmapError, LayerError
 from hookmap.hooks import hooked
 from hookmap.layouts import Layout, read_layout
 from hookmap.nests import tensors_in
-from hookmap.outputs import Form, form_of
+from hookmap.outputs import Form, classes_in, form_of
 
 if TYPE_CHECKING:
     from rich.tree import Tree
@@ -80,12 +80,14 @@ class Trace:
         field: the size that grids span.
         outputs: every tensor that layers gave, in order.
         form: what the model gives.
+        classes: how many of them it tells apart, if any.
     """
 
     layers: dict[str, LayerInfo]
     field: tuple[float, ...]
     outputs: list[_Output] = default(default_factory=list)
     form: Form = "other"
+    classes: int | None = None
 
     def layout(self, name: str) -> Layout:
         """The layout of a layer.
@@ -169,7 +171,8 @@ def trace(model: nn.Module, inputs: Any, *, prefix: int | None = None, field: Se
             result.outputs.append(made[id(tensor)])
 
     with hooked(modules.values(), note), torch.no_grad():
-        result.form = form_of(model(*args, **kwargs))
+        output = model(*args, **kwargs)
+    result.form, result.classes = form_of(output), classes_in(output)
     return result
 
 

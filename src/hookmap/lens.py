@@ -133,6 +133,11 @@ class Lens:
         return {**self.__dict__, "_traces": {}, "_defaults": {}, "_execution": execution}
 
     @property
+    def precision(self) -> Precision:
+        """What the model runs in."""
+        return self._execution.precision
+
+    @property
     def device(self) -> torch.device:
         """Where the model's parameters are."""
         parameter = next(self.model.parameters(), None)
@@ -205,8 +210,8 @@ class Lens:
             ``explanation["layercam", "layer4"]``.
         """
         targets = self._goals(target)
-        specs = [method] if isinstance(method, str) or callable(method) else list(method or [])
-        methods = _methods(specs)
+        specs = _listed(method)
+        methods = methods_of(method)
         if not targets or (method is not None and not methods):
             raise TargetError("an empty list of targets or methods was given; pass at least one")
         heatmaps: list[Heatmap] = []
@@ -338,7 +343,7 @@ class Lens:
             with preserved(self.model):
                 seen += look(self._called, batch, x, name, layout)
         with preserved(self.model):
-            asked = Asked(name, concepts, method, top, seed, self._label, self._to_model)
+            asked = Asked(name, concepts, method, top, seed, self._label, self.to_model)
             found, remarks = find_concepts(self._called, seen, asked)
         for sentence in remarks:
             self._remark(sentence)
@@ -407,6 +412,10 @@ class Lens:
         """What the model gives for inputs of this size ``(B, C, *size)``: classes, regions, detections, ..."""
         return self._trace(inputs).form
 
+    def classes(self, inputs: Tensor) -> int | None:
+        """How many classes the model tells apart for inputs of this size; None if it gives none."""
+        return self._trace(inputs).classes
+
     def grids(self, layers: LayerSpec | None, inputs: Tensor) -> dict[str, tuple[nn.Module, Layout]]:
         """Layers that are read as channels over a grid, and how; by default those that :meth:`explain` looks at.
 
@@ -462,8 +471,8 @@ class Lens:
                     field = self._called.field(x.shape[2:]) if isinstance(self._called, Adapter) else None
                     prefix = prefix if isinstance(prefix, int) else None
                     traced = trace(self._called, x[:1], prefix=prefix, field=field)
-            except (RuntimeError, ValueError, TypeError, AssertionError, IndexError) as error:
-                if isinstance(error, HookmapError):
+            except Exception as error:
+                if isinstance(error, (HookmapError, torch.OutOfMemoryError)):
                     raise
                 reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
                 raise ModelError(
@@ -475,6 +484,12 @@ class Lens:
                 traced.layers[name].layout = layout
             self._traces[key] = traced
         return self._traces[key]
+
+    def say_what_is_assumed(self) -> None:
+        """Warn, once, of what was assumed about the model without knowing, such as its preprocessing."""
+        if self._note:
+            _warn(self._note)
+            self._note = None
 
     def example(self) -> Tensor:
         """Noise as the model takes it, ``(1, C, H, W)``, the same every time.
@@ -489,9 +504,10 @@ class Lens:
         channels = len(self.preprocessing.mean)
         generator = torch.Generator().manual_seed(0)
         noise = torch.randn(1, channels, *self.preprocessing.size, generator=generator)
-        return self._to_model(noise)
+        return self.to_model(noise)
 
-    def _to_model(self, x: Tensor) -> Tensor:
+    def to_model(self, x: Tensor) -> Tensor:
+        """A tensor where the model is, in the type of its parameters."""
         parameter = next(self.model.parameters(), None)
         return x.to(self.device, parameter.dtype if parameter is not None else x.dtype)
 
@@ -516,7 +532,7 @@ class Lens:
             views = tensor_views(images, self.preprocessing, rank) if is_input(images) else self._image_views(images)
         for _, group in groupby(views, key=lambda view: view.tensor.shape):
             while batch := list(islice(group, batch_size)):
-                x = self._to_model(torch.stack([view.tensor for view in batch]))
+                x = self.to_model(torch.stack([view.tensor for view in batch]))
                 yield batch, x
 
     def _image_views(self, images: Any) -> Iterator[View]:
@@ -525,9 +541,7 @@ class Lens:
                 "how this model's images are preprocessed isn't known; pass preprocessing= to Lens (a "
                 "hookmap.Preprocessing or your torchvision transforms), or a tensor that is already preprocessed"
             )
-        if self._note:
-            _warn(self._note)
-            self._note = None
+        self.say_what_is_assumed()
         for picture in load_all(images):
             tensor, geometry = self.preprocessing(picture)
             yield View(tensor, picture, geometry)
@@ -558,7 +572,17 @@ def _warn(sentence: str) -> None:
     warnings.warn(sentence, HookmapWarning, stacklevel=level + 1)
 
 
-def _methods(specs: Sequence[MethodSpec]) -> list[Method]:
+def _listed(method: MethodSpec | Sequence[MethodSpec] | None) -> list[MethodSpec]:
+    return [method] if isinstance(method, str) or callable(method) else list(method or [])
+
+
+def methods_of(method: MethodSpec | Sequence[MethodSpec] | None) -> list[Method]:
+    """The methods that are meant, in the order of the table if all are; none of None.
+
+    Raises:
+        HookmapError: for names that no method has, and different methods of one name.
+    """
+    specs = _listed(method)
     chosen = [one for spec in specs for one in (METHODS.values() if spec == "all" else [find_method(spec)])]
     named = {one.name: one for one in chosen}
     for one in chosen:

@@ -179,6 +179,17 @@ def form_of(output: Any) -> Form:
     return "regions" if scores.ndim == 4 else "classes"
 
 
+def classes_in(output: Any) -> int | None:
+    """How many classes a model's output tells apart, or None if it gives none."""
+    if isinstance(output, Detections):
+        return output.scores.shape[-1]
+    form = form_of(output)
+    if form == "classes":
+        return class_scores(output).shape[1]
+    dense = dense_scores(output) if form == "regions" else None
+    return None if dense is None else dense.shape[1]
+
+
 def dense_scores(output: Any) -> Tensor | None:
     """The ``(B, K, h, w)`` scores or values of a dense output, or None if it isn't one."""
     scores = scores_in(output)

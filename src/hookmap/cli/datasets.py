@@ -96,6 +96,7 @@ def run(
     """
     from hookmap.dataset import run as run_over
     from hookmap.dataset.results import Run
+    from hookmap.dataset.sources.names import counted
 
     lens = lens_of(model, weights, pretrained, labels, device, precision=precision, compile=compile)
     watched: Any = True if channels == ["explained"] else channels
@@ -129,7 +130,9 @@ def run(
         out.print(escape(sentence), highlight=False)
     if len(found.errors):
         first = found.errors.iloc[0]
-        complain(f"{len(found.errors)} images have no heatmap, e.g. {first['id']}: {first['error']}")
+        complain(f"{counted(len(found.errors), 'image')} without a heatmap, e.g. {first['id']}: {first['error']}")
+    if not len(found.explained):
+        raise typer.Exit(1)
 
 
 @app.command()

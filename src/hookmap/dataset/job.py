@@ -17,7 +17,6 @@ from hookmap.errors import (
     DataError,
     HookmapWarning,
     LayerError,
-    ModelError,
     NothingDetectedError,
 )
 from hookmap.heatmap import Heatmap
@@ -88,19 +87,25 @@ class Job:
         Raises:
             HookmapError: if the model, layers or methods can't be asked this of any image, and when strict of one.
         """
-        answers = [
-            Answer(s, self.classes.name(s.label), self.classes.index(s.label), error=s.error) for s in batch.samples
-        ]
+        answers = [self._begun(sample) for sample in batch.samples]
         for x, positions in batch.inputs:
-            x = x.to(self.lens.device, non_blocking=True)
-            some = [answers[i] for i in positions]
-            if self.lens.form(x) == "detections":  # each image has its own
-                for b, answer in enumerate(some):
-                    self._answer(x[b : b + 1], [answer], watch)
-            else:
-                self._answer(x, some, watch)
+            x = self.lens.to_model(x)
+            for labelled in (True, False):
+                some = [(b, answers[i]) for b, i in enumerate(positions) if (answers[i].truth is not None) == labelled]
+                targets = [one for one in self.targets if labelled or one != LABEL]
+                if some and targets:
+                    self._answer(x[[b for b, _ in some]], [answer for _, answer in some], targets, watch)
+                for _, answer in some:
+                    if not targets:
+                        known = "it has no label" if answer.label is None else f"no class is called {answer.label!r}"
+                        answer.error = f"the target is each image's label, and {known}"
         self._check(answers)
         return answers
+
+    def _begun(self, sample: Sample) -> Answer:
+        """What is known of an image before it is explained."""
+        sample.boxes = [box._replace(label=self.classes.name(box.label)) for box in sample.boxes]
+        return Answer(sample, self.classes.name(sample.label), self.classes.index(sample.label), error=sample.error)
 
     def _check(self, answers: Sequence[Answer]) -> None:
         wrong = [answer for answer in answers if answer.error]
@@ -110,42 +115,38 @@ class Job:
                 "instead by leaving out --strict (strict=False)"
             )
         # What is wrong with every image of a batch in the same way is no fault of theirs.
-        explained = [answer for answer in answers if not answer.sample.error]
-        if len(explained) > 1 and len({answer.error for answer in explained}) == 1 and explained[0].error:
-            raise DataError(f"no image of a batch of {len(explained)} can be explained: {explained[0].error}")
+        judged = [answer for answer in answers if self.targets != [LABEL] or answer.truth is not None]
+        if len(judged) > 1 and len({answer.error for answer in judged}) == 1 and judged[0].error:
+            raise DataError(f"no image of a batch of {len(judged)} can be explained: {judged[0].error}")
 
-    def _answer(self, x: torch.Tensor, answers: list[Answer], watch: Watch) -> None:
-        if LABEL in self.targets:
-            for answer in answers:
-                if answer.truth is None:
-                    known = "it has no label" if answer.label is None else f"no class is called {answer.label!r}"
-                    answer.error = f"the target is each image's label, and {known}"
-            kept = [b for b, answer in enumerate(answers) if not answer.error]
-            x, answers = x[kept], [answers[b] for b in kept]
-        if not answers:
-            return
+    def _answer(self, x: torch.Tensor, answers: list[Answer], targets: Sequence[TargetSpec], watch: Watch) -> None:
         try:
-            self._explain(x, answers, watch)
-        except (ModelError, LayerError, torch.OutOfMemoryError):
+            if len(answers) == 1 or self.lens.form(x) != "detections":
+                self._explain(x, answers, targets, watch)
+                return
+        except (LayerError, torch.OutOfMemoryError):
             raise
+        except NothingDetectedError:
+            return
         except Exception as error:
-            if len(answers) > 1:  # whose fault is it?
-                for b, answer in enumerate(answers):
-                    self._answer(x[b : b + 1], [answer], watch)
-            elif not isinstance(error, NothingDetectedError):
+            if len(answers) == 1:
                 answers[0].error = reason(error)
+                return
+        # One by one: to see whose fault it is, or because each image has detections of its own.
+        for b, answer in enumerate(answers):
+            self._answer(x[b : b + 1], [answer], targets, watch)
 
-    def _explain(self, x: torch.Tensor, answers: Sequence[Answer], watch: Watch) -> None:
+    def _explain(self, x: torch.Tensor, answers: Sequence[Answer], targets: Sequence[TargetSpec], watch: Watch) -> None:
         """Every target on every image; also the predicted class, where the model gives classes."""
         form = self.lens.form(x)
-        asked = [PREDICTED, *(t for t in self.targets if t != PREDICTED)] if form == "classes" else [*self.targets]
+        asked = [PREDICTED, *(t for t in targets if t != PREDICTED)] if form == "classes" else [*targets]
         views = [_view(tensor, answer.sample) for tensor, answer in zip(x, answers, strict=True)]
         # Of one target each where it may become several heatmaps.
         rounds = [[one] for one in asked] if form == "detections" else [asked]
         layers = None if self.channels is True else self.channels
         watched = {} if self.channels is None else self.lens.grids(layers, x)
-        for number, targets in enumerate(rounds):
-            own = [PerImage([a.truth for a in answers]) if t == LABEL else t for t in targets]  # type: ignore[misc]
+        for number, some in enumerate(rounds):
+            own = [PerImage([a.truth for a in answers]) if t == LABEL else t for t in some]  # type: ignore[misc]
             with warnings.catch_warnings(), watch.over(watched if number == 0 else {}, [a.sample.id for a in answers]):
                 warnings.simplefilter("ignore", HookmapWarning)  # a map of zeros can be told from its row
                 found = self.lens.explain(
@@ -153,11 +154,14 @@ class Job:
                 )
             for answer, view in zip(answers, views, strict=True):
                 mine = [heatmap for heatmap in found if heatmap.picture is view.picture]
-                each = len(mine) // len(targets)
-                named = [(_words(targets[i // each]), heatmap) for i, heatmap in enumerate(mine)]
+                each = len(mine) // len(some)
+                named = [(some[i // each], heatmap) for i, heatmap in enumerate(mine)]
                 if form == "classes":
-                    answer.predicted = next(heatmap for words, heatmap in named if words == PREDICTED)
-                answer.heatmaps += [one for one in named if one[0] in [_words(t) for t in self.targets]]
+                    answer.predicted = next(heatmap for target, heatmap in named if target == PREDICTED)
+                answer.heatmaps += [(_words(target), heatmap) for target, heatmap in named if target in targets]
+                if not all(heatmap.raw.isfinite().all() for heatmap in mine):
+                    answer.heatmaps.clear()
+                    answer.error = "a heatmap holds NaN or infinite values; check the model's weights and the input"
 
 
 def _view(tensor: torch.Tensor, sample: Sample) -> View:

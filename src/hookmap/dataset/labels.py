@@ -7,7 +7,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
+from hookmap.dataset.sources.names import printable
 from hookmap.targets.classes import simplified
+
+_MOST = 2**31
+"""The index holds numbers of 32 bits."""
 
 
 @dataclass(frozen=True)
@@ -17,23 +21,27 @@ class TrueClasses:
     Attributes:
         names: of the model's classes, if known.
         folders: of the data set's classes by index, if known.
+        count: of the model's classes, if known.
     """
 
     names: Sequence[str] | None
     folders: Sequence[str] | None
+    count: int | None = None
 
     def index(self, label: str | int | None) -> int | None:
         """The class of a label, or None.
 
-        A number is the class itself. A word is the only class that is called so, itself or a synonym. Else the data
-        set's order counts, as ``ImageFolder`` numbers its folders, if the model's classes have no names or are as many.
-        ImageNet's folders (``n01440764``) are known.
+        A number is the class itself, if there is such a class. A word is the only class that is called so, itself or a
+        synonym. Else the data set's order counts, as ``ImageFolder`` numbers its folders, if the model has as many
+        classes. ImageNet's folders (``n01440764``) are known.
         """
-        if label is None or isinstance(label, int):
-            return label
+        if label is None:
+            return None
+        if isinstance(label, int):
+            return label if 0 <= label < (self.count or _MOST) else None
         if (found := self._by_name.get(simplified(label))) is not None:
             return found
-        if self.folders and label in self.folders and (not self.names or len(self.names) == len(self.folders)):
+        if self.folders and label in self.folders and self.count in (None, len(self.folders)):
             return list(self.folders).index(label)
         return self._imagenet.get(label)
 
@@ -42,7 +50,7 @@ class TrueClasses:
         if isinstance(label, int):
             known = self.folders or self.names
             return known[label] if known and 0 <= label < len(known) else str(label)
-        return label
+        return None if label is None else printable(label)
 
     def unknown(self) -> list[str]:
         """The data set's classes that are none of the model's."""
@@ -64,7 +72,7 @@ class TrueClasses:
     @cached_property
     def _imagenet(self) -> dict[str, int]:
         """ImageNet's folder names, where the model has its thousand classes and the data set uses them."""
-        if len(self.names or ()) != 1000 or not any(re.fullmatch(r"n\d{8}", name) for name in self.folders or ()):
+        if self.count != 1000 or not any(re.fullmatch(r"n\d{8}", name) for name in self.folders or ()):
             return {}
         from timm.data import ImageNetInfo
 

@@ -14,8 +14,8 @@ from torch import Tensor
 from hookmap.geometry import Geometry
 from hookmap.images import Pixels
 
-SIDE = 96
-"""Maps are measured on the picture shown with this longer side."""
+AREA = 7000
+"""Maps are measured where so many pixels show what the model saw, whatever the picture's shape and size."""
 EDGE = 0.1
 """The border is this share of the picture's height and width on each side."""
 
@@ -74,7 +74,10 @@ def measured(
         All None but the shares of the picture, where the map is 0 everywhere.
     """
     height, width = geometry.original
-    scale = SIDE / max(height, width)
+    top, left, bottom, right = geometry.seen
+    # At most 16 times as many show the whole picture, of which the model may have seen a small crop.
+    area = max((bottom - top) * (right - left), height * width / 16, 1e-9)
+    scale = math.sqrt(AREA / area)
     size = max(1, round(height * scale)), max(1, round(width * scale))
     rows, columns = _weights(geometry.displayed(size), (values.shape[0], values.shape[1]))
     energy = rows @ values.float().clamp(min=0).numpy() @ columns.T
@@ -93,9 +96,10 @@ def measured(
     strongest = int(energy.argmax())
     ordered = np.sort(energy[seen].astype(np.float32))[::-1]
     half = int((ordered.cumsum(dtype=np.float64) < 0.5).sum()) + 1
-    top, left = (max(1, round(side * EDGE)) for side in size)
-    high, wide = (max(1, round(side * 2 * EDGE)) for side in size)
-    corners = [energy[i, j].sum() for i in (np.s_[:high], np.s_[-high:]) for j in (np.s_[:wide], np.s_[-wide:])]
+    high, wide = size
+    inner = _covered(size, [(wide * EDGE, high * EDGE, wide * (1 - EDGE), high * (1 - EDGE))])
+    sides = [((0, n * 2 * EDGE), (n * (1 - 2 * EDGE), n)) for n in (wide, high)]
+    corners = [_covered(size, [(x0, y0, x1, y1)]) for x0, x1 in sides[0] for y0, y1 in sides[1]]
     positive = energy[energy > 0]
     back_y, back_x = height / size[0], width / size[1]
     shares |= {f"in_{name}": float((where * energy).sum()) for name, where in inside.items() if where is not None}
@@ -106,8 +110,8 @@ def measured(
         centre_y=float(down @ y) * back_y,
         entropy=float(-(positive * np.log(positive)).sum() / math.log(max(2, len(ordered)))),
         half_area=half / len(ordered),
-        border=max(0.0, 1 - float(energy[top : size[0] - top, left : size[1] - left].sum())),
-        corner=float(max(corners)),
+        border=max(0.0, 1 - float((inner * energy).sum())),
+        corner=max(float((corner * energy).sum()) for corner in corners),
         **shares,
     )
 

@@ -16,7 +16,7 @@ from torch.utils.data import Dataset as TorchDataset
 
 from hookmap.dataset.sources import Item, LabelledBox, Source, Stream
 from hookmap.dataset.sources.names import printable
-from hookmap.errors import HookmapError
+from hookmap.errors import HookmapError, ImageError
 from hookmap.geometry import Geometry
 from hookmap.images import Picture, load
 from hookmap.preprocessing import Preprocessing
@@ -85,11 +85,13 @@ class Reader:
     Attributes:
         source: the data set.
         preprocessing: from picture to input; None if the data set gives inputs.
+        rank: how many axes of space and time an input has, if known.
         thumbnail: the longer side of the small copy, in pixels; 0 makes none.
     """
 
     source: Source
     preprocessing: Preprocessing | None
+    rank: int | None = None
     thumbnail: int = 160
 
     def read(self, number: int) -> tuple[Sample, Tensor | None]:
@@ -119,9 +121,15 @@ class Reader:
 
     def _view(self, image: Any) -> View:
         if is_input(image):
-            return next(tensor_views(image, self.preprocessing))
+            views = list(tensor_views(image, self.preprocessing, self.rank))
+            if len(views) != 1:
+                raise ImageError(f"a tensor of {len(views)} images came as one; let the data set give one at a time")
+            return views[0]
         if self.preprocessing is None:
-            raise ValueError("how this model's images are preprocessed isn't known; pass preprocessing= to Lens")
+            raise ImageError(
+                "how this model's images are preprocessed isn't known; pass preprocessing= to Lens, or tensors that "
+                "are already preprocessed"
+            )
         picture = load(image)
         tensor, geometry = self.preprocessing(picture)
         return View(tensor, picture, geometry)

@@ -13,6 +13,7 @@ import torch
 
 from hookmap.dataset.extra import needed
 from hookmap.dataset.rows import COLUMNS, geometry_of
+from hookmap.dataset.sources.names import counted
 from hookmap.dataset.store import CHANNELS, INDEX, MAPS, PICTURES, Store
 from hookmap.dataset.watching import gathered
 from hookmap.errors import DataError
@@ -38,7 +39,7 @@ class Run:
 
     def __init__(self, folder: str | Path) -> None:
         needed("pandas", "pyarrow")
-        self._store = Store(folder)
+        self._store = Store(folder).as_it_is()
         self.folder = self._store.folder
         self.about = self._store.about
 
@@ -79,7 +80,8 @@ class Run:
         """What there is to know first, a sentence each."""
         images, some = self.table.drop_duplicates("id"), self.explained
         methods, layers = (" and ".join(some[name].unique()[:3]) or "nothing" for name in ("method", "layer"))
-        said = [f"{len(images)} images, {len(some)} heatmaps by {methods} at {layers} in {self.folder}"]
+        count = f"{counted(len(images), 'image')}, {counted(len(some), 'heatmap')}"
+        said = [f"{count} by {methods} at {layers} in {self.folder}"]
         judged = images["correct"].dropna()
         if len(judged):
             said.append(f"{judged.mean():.1%} of {len(judged)} images are predicted as they are labelled")

@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
-import hashlib
-import platform
 import warnings
 from collections.abc import Sequence
 from contextlib import suppress
-from datetime import datetime, timezone
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, Literal, TypeAlias, get_args
 
-import torch
-from torch import Tensor, nn
+from torch import nn
 
+from hookmap.dataset import record
 from hookmap.dataset.engines.local import Parts, run_locally
 from hookmap.dataset.job import LABEL, Job
 from hookmap.dataset.labels import TrueClasses
@@ -24,12 +20,12 @@ from hookmap.dataset.sources import Source, source
 from hookmap.dataset.sources.names import listed
 from hookmap.dataset.store import Store
 from hookmap.errors import DataError, HookmapError, HookmapWarning
-from hookmap.lens import Lens, MethodSpec
+from hookmap.lens import Lens, MethodSpec, methods_of
 from hookmap.matching import LayerSpec
 from hookmap.models import DEFAULT
 from hookmap.progress import tracking
-from hookmap.receptive import receptive_field
 from hookmap.targets import PREDICTED, TargetSpec, resolve
+from hookmap.views import input_rank
 
 Engine: TypeAlias = Literal["local", "ray"]
 
@@ -92,41 +88,60 @@ def run(
         DataError: for data that can't be read, a folder that holds another run, or a disk that is full. What was
             written before stays whole.
     """
-    if batch_size < 1 or part_size < 1:
-        raise DataError(f"batch_size is {batch_size} and part_size {part_size}; expected 1 or more of each")
+    least = {
+        "batch_size": batch_size,
+        "part_size": part_size,
+        "thumbnail": thumbnail + 1,
+        "workers": (workers or 0) + 1,
+    }
+    for name, value in least.items():
+        if value < 1:
+            raise DataError(
+                f"{name} is too small; batch_size and part_size are 1 or more, thumbnail and workers 0 or more"
+            )
     if engine not in get_args(Engine):
         raise DataError(f"there's no engine {engine!r}; take one of {', '.join(get_args(Engine))}")
+    store = Store(out)
+    store.check()
     lens = model if isinstance(model, Lens) else Lens(model)
     given = source(data, image=image, label=label, root=None if root is None else str(root))
-    classes = TrueClasses(lens.labels, given.classes)
-    targets = _targets(target, lens)
+    classes = TrueClasses(lens.labels, given.classes, _count(lens))
+    job = Job(lens, _targets(target, lens), classes, layer, method, how, channels, strict)
+    methods_of(method)
     unknown = classes.unknown()
-    if unknown and LABEL in targets and len(unknown) == len(given.classes or ()):
+    if unknown and LABEL in job.targets and len(unknown) == len(given.classes or ()):
         raise DataError(
             f"the data set's labels ({listed(unknown)}) aren't classes of the model; pass labels= to Lens (--labels), "
             "or take the target predicted"
         )
-    job = Job(lens, targets, classes, layer, method, how, channels, strict)
-    store = Store(out)
-    asked = _asked(job, part_size=part_size, batch_size=batch_size) | {"channels": _fields(job)}
+    asked = record.asked(job, given, part_size=part_size, batch_size=batch_size)
     with store.locked():
-        _begin(store, asked, given, resume=resume)
+        record.begin(store, asked, resume=resume)
+        store.tidy()
+        lens.say_what_is_assumed()
         for sentence in [*given.notes, *_unjudged(unknown)]:
             warnings.warn(sentence, HookmapWarning, stacklevel=2)
         todo, count = _todo(given, store.done(), batch_size, part_size)
-        reader = Reader(given, lens.preprocessing, thumbnail)
+        reader = Reader(given, lens.preprocessing, input_rank(lens.model), thumbnail)
         with tracking(progress) as track:
             advance = track("images", count) if count else lambda done: None
             workers = usual_workers(lens.device) if workers is None else workers
-            sizes = {"batch_size": batch_size, "part_size": part_size}
             if engine == "local":
+                sizes = {"batch_size": batch_size, "part_size": part_size}
                 run_locally(job, reader, store, todo, workers=workers, advance=advance, **sizes)
             else:
                 from hookmap.dataset.engines.ray import run_on_ray
 
                 run_on_ray(job, reader, store, todo, workers=workers, advance=advance, address=address)
-        store.describe({**store.about, "finished": _now()})
+        record.end(store)
     return Run(out)
+
+
+def _count(lens: Lens) -> int | None:
+    """How many classes the model has, as far as that can be said before an image is seen."""
+    with suppress(HookmapError):
+        return lens.classes(lens.example())
+    return len(lens.labels) if lens.labels else None
 
 
 def _unjudged(unknown: Sequence[str]) -> list[str]:
@@ -147,30 +162,6 @@ def _targets(target: Any, lens: Lens) -> list[TargetSpec]:
     return targets
 
 
-def _begin(store: Store, asked: dict[str, Any], given: Source, *, resume: bool) -> None:
-    """Write what is asked, or make sure that the run which is there already asked the same.
-
-    Raises:
-        DataError: if it didn't, or if nobody said that it should go on.
-    """
-    if not store.parts():  # nothing is lost if it begins again
-        if not store.exists() and any(store.folder.glob("[!.]*")):
-            raise DataError(f"{store.folder} holds other files and no run; pass a folder that is new or empty")
-        store.describe({**asked, "source": given.description, "begun": _now(), "versions": _versions()})
-        return
-    if not resume:
-        raise DataError(
-            f"{store.folder} holds a run already; go on with it by --resume (resume=True), or pass another folder"
-        )
-    before = store.about
-    for key, now in asked.items():
-        if before.get(key) != now:
-            raise DataError(
-                f"{store.folder} was run with {key} {before.get(key)}, and now it is {now}; ask the same to go on, "
-                "or pass another folder"
-            )
-
-
 def _todo(given: Source, done: set[str], batch_size: int, part_size: int) -> tuple[Parts | set[str], int]:
     """Parts of batches of the numbers of images that aren't done, and how many images that is; of a stream, what is."""
     if given.ids is None:
@@ -178,64 +169,3 @@ def _todo(given: Source, done: set[str], batch_size: int, part_size: int) -> tup
     numbers = [i for i, name in enumerate(given.ids) if name not in done]
     parts = [numbers[i : i + part_size] for i in range(0, len(numbers), part_size)]
     return [[part[i : i + batch_size] for i in range(0, len(part), batch_size)] for part in parts], len(numbers)
-
-
-def _asked(job: Job, **sizes: int) -> dict[str, Any]:
-    """What decides the results, as JSON."""
-    lens = job.lens
-    several = isinstance(job.method, Sequence) and not isinstance(job.method, str)
-    methods = job.method if several else [job.method]
-    return {
-        "model": {"name": lens.name, "weights": fingerprint(lens.model), "classes": len(lens.labels or ())},
-        "preprocessing": str(lens.preprocessing),
-        "target": [_named(one) for one in job.targets],
-        "layer": _named(job.layer) or "default",
-        "method": [_named(one) or "default" for one in methods],
-        "how": {name: _named(value) for name, value in sorted(job.how.items())},
-        **sizes,
-    }
-
-
-def _fields(job: Job) -> dict[str, list[float]]:
-    """The layers whose channels are watched, and which share of the input's height and width a cell of each sees."""
-    lens = job.lens
-    if job.channels is None or lens.preprocessing is None:
-        return {}
-    x, fields = lens.example(), {}
-    for layer in lens.grids(None if job.channels is True else job.channels, x):
-        with suppress(HookmapError):  # not all can be asked, and pictures are found without it
-            seen = receptive_field(lens, layer, x)
-            fields[layer] = [round(side / whole, 4) for side, whole in zip(seen, x.shape[2:], strict=True)]
-    return fields
-
-
-def _named(value: Any) -> Any:
-    if value is None or isinstance(value, (bool, int, float, str)):
-        return value
-    if isinstance(value, (list, tuple)):
-        return [_named(one) for one in value]
-    return getattr(value, "__name__", None) or str(value)
-
-
-def fingerprint(model: nn.Module) -> str:
-    """SHA-256 of a model's parameters and buffers: names, types, shapes and values."""
-    found = hashlib.sha256()
-    for name, value in sorted(model.state_dict().items()):
-        if isinstance(value, Tensor):
-            found.update(f"{name} {value.dtype} {tuple(value.shape)}".encode())
-            found.update(value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
-    return found.hexdigest()
-
-
-def _versions() -> dict[str, str]:
-    found = {"python": platform.python_version()}
-    for name in ("hookmap", "torch", "torchvision", "timm", "transformers", "numpy", "pillow", "pyarrow"):
-        try:
-            found[name] = version(name)
-        except PackageNotFoundError:
-            continue
-    return found
-
-
-def _now() -> str:
-    return datetime.now(timezone.utc).isoformat(timespec="seconds")

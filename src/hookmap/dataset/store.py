@@ -41,6 +41,7 @@ class Store:
     def __init__(self, folder: str | Path) -> None:
         needed("pyarrow")
         self.folder = Path(folder).expanduser()
+        self._names: list[str] | None = None
 
     @property
     def about(self) -> dict[str, Any]:
@@ -50,24 +51,39 @@ class Store:
             DataError: if the folder isn't that of a run.
         """
         try:
-            about: dict[str, Any] = json.loads((self.folder / "run.json").read_text(encoding="utf-8"))
+            about: dict[str, Any] = json.loads(self._about.read_text(encoding="utf-8"))
+            about["model"]["name"]
         except FileNotFoundError:
             raise DataError(
                 f"{self.folder} holds no run.json; pass the folder that `hookmap run --out` wrote"
             ) from None
-        except (OSError, ValueError) as error:
-            raise DataError(f"{self.folder / 'run.json'} can't be read ({error}); pass the folder of a run") from None
+        except (OSError, ValueError, TypeError, KeyError) as error:
+            raise DataError(f"{self._about} can't be read ({error}); pass the folder of a run") from None
         return about
+
+    @property
+    def _about(self) -> Path:
+        return self.folder / "run.json"
 
     def describe(self, about: Mapping[str, Any]) -> None:
         """Write ``run.json``."""
         text = json.dumps(about, indent=2, ensure_ascii=False) + "\n"
-        with self._said("run.json"), written_whole(self.folder / "run.json") as place:
+        with self._said("run.json"), written_whole(self._about) as place:
             place.write_text(text, encoding="utf-8")
 
-    def exists(self) -> bool:
-        """Whether a run is here already."""
-        return (self.folder / "run.json").exists()
+    def check(self) -> None:
+        """Raise a :class:`DataError` if the folder holds other files and no run."""
+        if not self._about.exists() and self.folder.exists() and any(self.folder.glob("[!.]*")):
+            raise DataError(f"{self.folder} holds other files and no run; pass a folder that is new or empty")
+
+    def tidy(self) -> None:
+        """Remove what a killed process left of a part."""
+        valid = {path.name for path in self.parts()}
+        for kind in _KINDS:
+            for pattern in ("part-*.parquet", ".part-*.parquet"):
+                for path in self._folder(kind).glob(pattern):
+                    if path.name not in valid:
+                        path.unlink()
 
     @contextmanager
     def locked(self) -> Iterator[None]:
@@ -88,15 +104,24 @@ class Store:
                     f"another process is writing {self.folder}; wait for it, or pass another folder"
                 ) from None
         try:
-            self._tidy()
             yield
         finally:
             lock.release()
 
     def parts(self, kind: str = INDEX) -> list[Path]:
         """The files of one kind that belong to whole parts, in order."""
-        valid = sorted(path.name for path in self._folder(INDEX).glob("part-*.parquet"))
-        return [path for name in valid if (path := self._folder(kind) / name).exists()]
+        names = self._whole() if self._names is None else self._names
+        return [path for name in names if (path := self._folder(kind) / name).exists()]
+
+    def as_it_is(self) -> Store:
+        """The store with the parts that are there now, also if more are written."""
+        now = Store(self.folder)
+        now._names = self._whole()
+        return now
+
+    def _whole(self) -> list[str]:
+        index, maps = ({path.name for path in self._folder(kind).glob("part-*.parquet")} for kind in (INDEX, MAPS))
+        return sorted(index & maps)
 
     def next_part(self) -> int:
         """The number of the first part that isn't there."""
@@ -109,9 +134,13 @@ class Store:
     def each(self, kind: str, columns: list[str] | None = None) -> Iterator[pa.Table]:
         """The tables of one kind, part by part."""
         import pyarrow.parquet as pq
+        from pyarrow import ArrowInvalid
 
         for path in self.parts(kind):
-            yield pq.ParquetFile(path).read(columns=columns)
+            try:
+                yield pq.ParquetFile(path).read(columns=columns)
+            except (ArrowInvalid, OSError) as error:
+                raise DataError(f"{path} is damaged ({error}); delete it, and --resume runs its images again") from None
 
     def read(self, kind: str) -> pa.Table | None:
         """All parts of one kind as one table, or None if there are none."""
@@ -150,11 +179,3 @@ class Store:
             raise DataError(
                 f"{self.folder} can't be written ({error.strerror or error}); pass another folder as --out (out=)"
             ) from None
-
-    def _tidy(self) -> None:
-        """Remove what a killed process left of a part."""
-        valid = {path.name for path in self.parts()}
-        for kind in _KINDS:
-            for path in self._folder(kind).glob("*"):
-                if path.name not in valid:
-                    path.unlink()

@@ -13,6 +13,7 @@ from hookmap.dataset.reading import Batch, Reader, batches
 from hookmap.dataset.rows import tables
 from hookmap.dataset.store import Store
 from hookmap.dataset.watching import Watch
+from hookmap.errors import DataError
 
 Parts = Sequence[Sequence[Sequence[int]]]
 """The numbers of the images of each batch of each part."""
@@ -43,7 +44,7 @@ def run_locally(
     """
     pinned = job.lens.device.type == "cuda"
     flat = todo if isinstance(todo, set) else [batch for part in todo for batch in part]
-    read = batches(reader, flat, batch_size, workers, pinned=pinned)
+    read = _alive(batches(reader, flat, batch_size, workers, pinned=pinned))
     sizes = _sizes(todo, max(1, part_size // batch_size))
     with Writer(store) as writer:
         for count in sizes:
@@ -55,6 +56,18 @@ def run_locally(
             if not answers:
                 return
             writer.put(answers, watch)
+
+
+def _alive(read: Iterator[Batch]) -> Iterator[Batch]:
+    try:
+        yield from read
+    except RuntimeError as error:
+        if "DataLoader worker" not in str(error):
+            raise
+        raise DataError(
+            "a process that reads images died, perhaps because memory ran out; go on with --resume (resume=True) and "
+            "fewer --workers (workers=)"
+        ) from None
 
 
 def explained(job: Job, batch: Batch, watch: Watch) -> list[Answer]:

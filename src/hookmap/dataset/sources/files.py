@@ -222,6 +222,8 @@ class _Walk:
                         if entry.name.startswith("."):
                             continue
                         if _is_folder(entry):
+                            if os.path.exists(os.path.join(entry.path, "index.parquet")):
+                                continue  # a run of hookmap's own
                             (self._links if entry.is_symlink() else waiting).append(entry.path)
                         elif _is_readable(entry):
                             self.files.append(entry.path)

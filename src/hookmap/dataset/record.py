@@ -1,0 +1,119 @@
+"""What a run was asked, as ``run.json`` keeps it: a run goes on only if it is asked the same."""
+
+from __future__ import annotations
+
+import hashlib
+import platform
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from datetime import datetime, timezone
+from importlib.metadata import PackageNotFoundError, version
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from hookmap.dataset.job import Job
+from hookmap.dataset.sources import Source
+from hookmap.dataset.store import Store
+from hookmap.errors import DataError, HookmapError
+from hookmap.receptive import receptive_field
+
+_WORDS = {"model": "another model or other weights", "source": "other data", "labels": "other labels"}
+
+
+def asked(job: Job, given: Source, **sizes: int) -> dict[str, Any]:
+    """What decides the results, as JSON."""
+    lens = job.lens
+    several = isinstance(job.method, Sequence) and not isinstance(job.method, str)
+    methods = job.method if several else [job.method]
+    names = hashlib.sha256("\n".join(lens.labels or ()).encode("utf-8", "backslashreplace")).hexdigest()
+    return {
+        "model": {"name": lens.name, "weights": fingerprint(lens.model), "precision": lens.precision},
+        "labels": {"count": len(lens.labels or ()), "names": names},
+        "preprocessing": str(lens.preprocessing),
+        "target": [_named(one) for one in job.targets],
+        "layer": _named(job.layer) or "default",
+        "method": [_named(one) or "default" for one in methods],
+        "how": {name: _named(value) for name, value in sorted(job.how.items())},
+        "channels": _fields(job),
+        "source": given.description,
+        **sizes,
+    }
+
+
+def begin(store: Store, now: Mapping[str, Any], *, resume: bool) -> None:
+    """Write what is asked, or make sure that the run which is there already asked the same.
+
+    Raises:
+        DataError: if it didn't, or if nobody said that it should go on.
+    """
+    if not store.parts():  # nothing is lost if it begins again
+        store.describe({**now, "begun": _time(), "versions": _versions()})
+        return
+    if not resume:
+        raise DataError(
+            f"{store.folder} holds a run already; go on with it by --resume (resume=True), or pass another folder"
+        )
+    before = store.about
+    for key, value in now.items():
+        old, new = before.get(key), value
+        if key == "source":  # it may have grown
+            old, new = ({**some, "images": 0} for some in (old or {}, new))
+        if old != new:
+            words = _WORDS.get(key, f"{key} {old}, and now it is {new}")
+            raise DataError(f"{store.folder} was run with {words}; ask the same to go on, or pass another folder")
+    store.describe({**before, "source": now["source"]})
+
+
+def end(store: Store) -> None:
+    """Note when a run came to its end."""
+    store.describe({**store.about, "finished": _time()})
+
+
+def fingerprint(model: nn.Module) -> str:
+    """SHA-256 of a model's parameters and buffers: names, types, shapes and values."""
+    found = hashlib.sha256()
+    for name, value in sorted(model.state_dict().items()):
+        if isinstance(value, Tensor):
+            found.update(f"{name} {value.dtype} {tuple(value.shape)}".encode())
+            found.update(value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
+    return found.hexdigest()
+
+
+def _fields(job: Job) -> dict[str, list[float]] | str | None:
+    """The layers whose channels are watched, and which share of the input's height and width a cell of each sees."""
+    lens = job.lens
+    if job.channels is None or lens.preprocessing is None:
+        return _named(job.channels)  # type: ignore[no-any-return]
+    x, fields = lens.example(), dict[str, list[float]]()
+    for layer in lens.grids(None if job.channels is True else job.channels, x):
+        with suppress(HookmapError):  # not all can be asked, and pictures are found without it
+            seen = receptive_field(lens, layer, x)
+            fields[layer] = [round(side / whole, 4) for side, whole in zip(seen, x.shape[2:], strict=True)]
+    return fields
+
+
+def _named(value: Any) -> Any:
+    if value is None or isinstance(value, (bool, int, float, str)):
+        return value
+    if isinstance(value, (list, tuple)):
+        return [_named(one) for one in value]
+    code = getattr(value, "__code__", None)
+    if code is None:
+        return getattr(value, "__name__", None) or str(value)
+    # Two functions of one name, lambdas above all, are told apart by what they do.
+    does = hashlib.sha256(code.co_code + repr((code.co_consts, code.co_names)).encode()).hexdigest()
+    return f"{value.__name__} {does[:12]}"
+
+
+def _versions() -> dict[str, str]:
+    found = {"python": platform.python_version()}
+    for name in ("hookmap", "torch", "torchvision", "timm", "transformers", "numpy", "pillow", "pyarrow"):
+        with suppress(PackageNotFoundError):
+            found[name] = version(name)
+    return found
+
+
+def _time() -> str:
+    return datetime.now(timezone.utc).isoformat(timespec="seconds")
