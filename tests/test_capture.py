@@ -16,7 +16,7 @@ from torch.nn import functional as F
 
 import hookmap as hm
 from hookmap.errors import DisconnectedError, HookmapWarning, LayerError, ModelError, TargetError
-from hookmap.nests import tensors_in
+from hookmap.looking.nests import tensors_in
 
 
 @pytest.fixture(scope="module")

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import hookmap as hm
-from hookmap.channels import ChannelStatistics
+from hookmap.looking.channels import ChannelStatistics
 from networks import noise
 
 

@@ -15,13 +15,13 @@ from PIL import Image
 from torch import Tensor, nn
 
 import hookmap as hm
-from hookmap.factoring import Asked, find_concepts, look
-from hookmap.geometry import Geometry
-from hookmap.images import Picture
-from hookmap.layouts import Layout
+from hookmap.explaining.factoring import Asked, find_concepts, look
+from hookmap.looking.layouts import Layout
 from hookmap.methods.factorization import nmf, pca
+from hookmap.pictures.geometry import Geometry
+from hookmap.pictures.images import Picture
+from hookmap.pictures.views import View
 from hookmap.render.concepts import PALETTE
-from hookmap.views import View
 from networks import convnet, noise, stirred
 from test_cli import hookmap  # noqa: F401  (a fixture)
 from tiny import output_of, sure, with_changed

@@ -14,8 +14,8 @@ from torch import Tensor, nn
 
 import hookmap as hm
 from detectors import FAMILIES, Bright, Squares, detector, picture, scene, squares
-from hookmap.goals import Goals
-from hookmap.hooks import hooked
+from hookmap.explaining.goals import Goals
+from hookmap.looking.hooks import hooked
 from hookmap.methods import METHODS
 from hookmap.render.overlay import BOX_COLORS
 from hookmap.render.sheet import _windows

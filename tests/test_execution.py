@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 import hookmap as hm
-from hookmap.execution import Execution
+from hookmap.explaining.execution import Execution
 from networks import convnet, noise
 
 METHODS = ["gradcam", "layercam", "shapleycam", "ablationcam", "reciprocam", "scorecam", "eigencam", "rise"]

@@ -14,7 +14,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from torch import nn
 
 import hookmap as hm
-from hookmap.features import LayerMaps
+from hookmap.results.features import LayerMaps
 
 
 @pytest.fixture(scope="module")

@@ -12,7 +12,7 @@ import torch
 from PIL import Image
 
 import hookmap as hm
-from hookmap.images import load, load_all
+from hookmap.pictures.images import load, load_all
 
 RGB = np.random.default_rng(0).integers(0, 256, (20, 30, 3), dtype=np.uint8)
 

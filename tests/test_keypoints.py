@@ -14,7 +14,7 @@ from torchvision.models.detection import KeypointRCNN_ResNet50_FPN_Weights
 
 import hookmap as hm
 from detectors import Bright, Squares, detector, picture, scene, squares
-from hookmap.hooks import hooked
+from hookmap.looking.hooks import hooked
 
 pytestmark = pytest.mark.filterwarnings("ignore::hookmap.HookmapWarning")
 NAMES = KeypointRCNN_ResNet50_FPN_Weights.DEFAULT.meta["keypoint_names"]

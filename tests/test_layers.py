@@ -9,9 +9,9 @@ import torchvision
 from torch import nn
 
 from hookmap.errors import LayerError
-from hookmap.layers import LayerTree, choose_layer, trace
-from hookmap.layouts import Layout, read_layout
-from hookmap.matching import match_layers
+from hookmap.looking.layers import LayerTree, choose_layer, trace
+from hookmap.looking.layouts import Layout, read_layout
+from hookmap.looking.matching import match_layers
 
 
 @pytest.fixture(scope="module")

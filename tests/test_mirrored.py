@@ -12,8 +12,8 @@ from torchvision.ops import box_iou
 
 import hookmap as hm
 from detectors import detector, picture, scene, squares
-from hookmap.hooks import hooked
-from hookmap.modifiers import Variation
+from hookmap.explaining.modifiers import Variation
+from hookmap.looking.hooks import hooked
 from networks import noise
 from test_places import CORNERS, Padding, photo, segmenter
 

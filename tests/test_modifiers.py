@@ -14,8 +14,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 import hookmap as hm
+from hookmap.explaining.modifiers import fused
 from hookmap.methods import METHODS, as_method, masking
-from hookmap.modifiers import fused
 from networks import noise, resnet18, unit
 from tiny import close, explained, images, tiny
 

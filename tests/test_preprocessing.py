@@ -14,8 +14,8 @@ from torch.nn import functional as F
 from torchvision.transforms import v2
 
 import hookmap as hm
-from hookmap.images import load
-from hookmap.preprocessing import Preprocessing
+from hookmap.pictures.images import load
+from hookmap.pictures.preprocessing import Preprocessing
 
 PHOTOS = [
     data.chelsea(),

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import nn
 
-from hookmap.preserve import _HELD, preserved
+from hookmap.looking.preserve import _HELD, preserved
 
 
 class Restless(nn.Module):

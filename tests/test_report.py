@@ -19,7 +19,6 @@ import pytest
 import torch
 from PIL import Image
 
-from hookmap.channels import ChannelStatistics
 from hookmap.dataset.job import Answer
 from hookmap.dataset.reading import Sample
 from hookmap.dataset.results import Run
@@ -27,12 +26,13 @@ from hookmap.dataset.rows import COLUMNS, tables
 from hookmap.dataset.store import Store
 from hookmap.dataset.watching import Watch
 from hookmap.errors import DataError, HookmapError
-from hookmap.geometry import Geometry
-from hookmap.heatmap import Heatmap
-from hookmap.images import Picture
+from hookmap.looking.channels import ChannelStatistics
 from hookmap.methods import METHODS
+from hookmap.pictures.geometry import Geometry
+from hookmap.pictures.images import Picture
 from hookmap.report import write_report
 from hookmap.report.packing import packed_maps
+from hookmap.results.heatmap import Heatmap
 
 CLASSES = ("cat, house cat", "dog", "<b>bird</b>")
 CROPPED = Geometry((120, 160), (224, 224), (224 / 120, 224 / 120), (0, -(160 * 224 / 120 - 224) / 2))

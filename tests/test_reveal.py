@@ -16,7 +16,6 @@ from sklearn.metrics import silhouette_samples
 from torch import nn
 
 import hookmap as hm
-from hookmap.channels import ChannelStatistics
 from hookmap.dataset.job import Answer
 from hookmap.dataset.measuring import measured
 from hookmap.dataset.reading import Sample
@@ -25,9 +24,10 @@ from hookmap.dataset.rows import geometry_of, tables
 from hookmap.dataset.store import Store
 from hookmap.dataset.watching import Watch
 from hookmap.errors import DataError, LayerError
-from hookmap.heatmap import Heatmap
+from hookmap.looking.channels import ChannelStatistics
+from hookmap.looking.receptive import receptive_field
 from hookmap.methods import METHODS
-from hookmap.receptive import receptive_field
+from hookmap.results.heatmap import Heatmap
 from hookmap.reveal import channel_atlas, class_means, clusters, compare, confusions, focus, outcomes, places
 from hookmap.reveal.crops import attended_crops, described
 from hookmap.reveal.focus import cliffs_delta

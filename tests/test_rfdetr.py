@@ -13,8 +13,8 @@ from torch import Tensor, nn
 
 import hookmap as hm
 from hookmap import models
-from hookmap.images import load
 from hookmap.models.rfdetr import RFDETRDetector
+from hookmap.pictures.images import load
 from test_transformers import by_hand, slope, snapshot, unchanged
 
 pytestmark = pytest.mark.filterwarnings("ignore:RFDETR.* was instantiated with pretrain_weights=None")

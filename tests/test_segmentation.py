@@ -11,9 +11,9 @@ import torchvision
 from torch import Tensor, nn
 
 import hookmap as hm
-from hookmap.goals import Goals
-from hookmap.layers import choose_layer, trace
-from hookmap.modifiers import augmented
+from hookmap.explaining.goals import Goals
+from hookmap.explaining.modifiers import augmented
+from hookmap.looking.layers import choose_layer, trace
 from networks import noise, stirred
 from tiny import close
 from trained import u2net

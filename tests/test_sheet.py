@@ -12,8 +12,8 @@ import torch
 from PIL import Image, ImageDraw
 
 import hookmap as hm
-from hookmap.heatmap import Explanation
 from hookmap.methods import METHODS
+from hookmap.results.heatmap import Explanation
 from tiny import images, tiny
 
 pytestmark = pytest.mark.filterwarnings("ignore::hookmap.HookmapWarning")

@@ -34,7 +34,7 @@ from hookmap.dataset.sources import Item, LabelledBox, Source, Stream, source
 from hookmap.dataset.sources.files import braces
 from hookmap.dataset.sources.masks import fill, from_runs
 from hookmap.errors import DataError, ImageError
-from hookmap.images import load
+from hookmap.pictures.images import load
 
 PHOTOS = Path(__file__).parent.parent / "examples" / "photos"
 RED = Image.new("RGB", (12, 8), "red")

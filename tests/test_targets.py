@@ -7,7 +7,7 @@ import torch
 
 import hookmap as hm
 from hookmap.errors import TargetError
-from hookmap.outputs import class_scores
+from hookmap.looking.outputs import class_scores
 from hookmap.targets import Class, Contrast, Probability, ReST, find_class, name_of, resolve
 
 LABELS = [

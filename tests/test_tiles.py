@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 import hookmap as hm
-from hookmap.tiles import Tiling
+from hookmap.explaining.tiles import Tiling
 
 SIDE = 64
 

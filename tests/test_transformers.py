@@ -17,11 +17,11 @@ from torch import Tensor, nn
 
 import hookmap as hm
 from hookmap import models
-from hookmap.images import load
+from hookmap.looking.outputs import dense_scores
 from hookmap.models.transformers.adapters import DepthEstimator, MaskSegmenter
 from hookmap.models.transformers.detectors import PhraseDetector, QueryDetector, TextDetector
 from hookmap.models.transformers.processing import read
-from hookmap.outputs import dense_scores
+from hookmap.pictures.images import load
 from tiny_transformers import DETR, VIT, model, resnet
 
 SMALL = hm.Preprocessing(size=(96, 128), resize=(96, 128))

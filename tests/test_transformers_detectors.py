@@ -14,10 +14,10 @@ from torch import Tensor, nn
 
 import hookmap as hm
 from hookmap import models
-from hookmap.images import load
+from hookmap.looking.outputs import Kept
 from hookmap.models.transformers.detectors import OpenDetector, QueryDetector, without_doubles
 from hookmap.models.transformers.processing import read
-from hookmap.outputs import Kept
+from hookmap.pictures.images import load
 from networks import stirred
 from test_transformers import SMALL, by_hand, photos, slope, snapshot, to_grid, unchanged
 from tiny_transformers import model

@@ -26,11 +26,11 @@ from typer.testing import CliRunner
 import hookmap as hm
 from hookmap import models
 from hookmap.cli import app
-from hookmap.goals import Goals
-from hookmap.hooks import hooked
-from hookmap.images import load_all
+from hookmap.explaining.goals import Goals
+from hookmap.looking.hooks import hooked
 from hookmap.methods import METHODS
 from hookmap.models.ultralytics.adapters import Detector
+from hookmap.pictures.images import load_all
 from networks import noise
 
 ultralytics = pytest.importorskip("ultralytics")

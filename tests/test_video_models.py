@@ -13,9 +13,9 @@ from torch import Tensor, nn
 
 import hookmap as hm
 from hookmap import models
-from hookmap.images import load
-from hookmap.layouts import Layout
+from hookmap.looking.layouts import Layout
 from hookmap.models.transformers.processing import read
+from hookmap.pictures.images import load
 from networks import noise
 from test_transformers import photos, snapshot, unchanged
 from tiny_transformers import model

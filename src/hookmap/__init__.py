@@ -7,9 +7,6 @@
 ('tiger cat', (7, 7), (300, 451))
 """
 
-from hookmap.adapter import Adapter
-from hookmap.capture import capture
-from hookmap.concepts import Concepts
 from hookmap.dataset import Run, open_run, run
 from hookmap.errors import (
     DataError,
@@ -21,21 +18,24 @@ from hookmap.errors import (
     ModelError,
     TargetError,
 )
-from hookmap.features import FeatureMaps
-from hookmap.geometry import Geometry
-from hookmap.heatmap import Explanation, Heatmap
-from hookmap.images import Picture
-from hookmap.layouts import Layout
 from hookmap.lens import Lens
 from hookmap.loggers.mlflow import MLflow
 from hookmap.loggers.tensorboard import TensorBoard
 from hookmap.loggers.wandb import WandB
+from hookmap.looking.adapter import Adapter
+from hookmap.looking.capture import capture
+from hookmap.looking.layouts import Layout
+from hookmap.looking.outputs import Detections, Embeddings, Kept, Values, keep_best
 from hookmap.methods import method
 from hookmap.models.embedding import Embedder
 from hookmap.models.image_text import ImageText
-from hookmap.outputs import Detections, Embeddings, Kept, Values, keep_best
-from hookmap.predictions import Prediction
-from hookmap.preprocessing import Preprocessing
+from hookmap.pictures.geometry import Geometry
+from hookmap.pictures.images import Picture
+from hookmap.pictures.preprocessing import Preprocessing
+from hookmap.results.concepts import Concepts
+from hookmap.results.features import FeatureMaps
+from hookmap.results.heatmap import Explanation, Heatmap
+from hookmap.results.predictions import Prediction
 from hookmap.targets import (
     Binary,
     Box,

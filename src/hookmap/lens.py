@@ -15,9 +15,6 @@ import torch
 from torch import Tensor, nn
 
 from hookmap import models
-from hookmap.adapter import Adapter
-from hookmap.capture import capture
-from hookmap.concepts import Concepts, Factorization
 from hookmap.devices import best_device, usable_device
 from hookmap.errors import (
     HookmapError,
@@ -27,31 +24,34 @@ from hookmap.errors import (
     ModelError,
     TargetError,
 )
-from hookmap.evidence import Settings
-from hookmap.execution import Execution, Precision
-from hookmap.explaining import Plan, explain_batch
-from hookmap.factoring import Asked, Seen, find_concepts, look, one_layer
-from hookmap.features import FeatureMaps, LayerMaps
-from hookmap.featuring import joined, layer_maps
-from hookmap.goals import Goals
-from hookmap.heatmap import Explanation, Heatmap, Part
-from hookmap.hooks import check_hookable, unwrapped
-from hookmap.images import Picture, load_all
-from hookmap.inputs import with_others
-from hookmap.layers import LayerTree, Trace, choose_layer, last_layer, trace
-from hookmap.layouts import Layout
-from hookmap.matching import LayerSpec, match_layers
+from hookmap.explaining.batch import Plan, explain_batch
+from hookmap.explaining.evidence import Settings
+from hookmap.explaining.execution import Execution, Precision
+from hookmap.explaining.factoring import Asked, Seen, find_concepts, look, one_layer
+from hookmap.explaining.featuring import joined, layer_maps
+from hookmap.explaining.goals import Goals
+from hookmap.explaining.inputs import with_others
+from hookmap.explaining.modifiers import Fusion
+from hookmap.explaining.patches import similar_places
+from hookmap.explaining.tiles import explain_in_tiles
+from hookmap.looking.adapter import Adapter
+from hookmap.looking.capture import capture
+from hookmap.looking.hooks import check_hookable, unwrapped
+from hookmap.looking.layers import LayerTree, Trace, choose_layer, last_layer, trace
+from hookmap.looking.layouts import Layout
+from hookmap.looking.matching import LayerSpec, match_layers
+from hookmap.looking.outputs import Form, vectors_in
+from hookmap.looking.preserve import preserved
 from hookmap.methods import METHODS, Method, default_method, find_method
-from hookmap.modifiers import Fusion
-from hookmap.outputs import Form, vectors_in
-from hookmap.patches import similar_places
-from hookmap.predictions import Prediction, predictions
-from hookmap.preprocessing import Preprocessing
-from hookmap.preserve import preserved
+from hookmap.pictures.images import Picture, load_all
+from hookmap.pictures.preprocessing import Preprocessing
+from hookmap.pictures.views import View, input_rank, is_input, is_view, stacked, tensor_views
 from hookmap.progress import tracking
+from hookmap.results.concepts import Concepts, Factorization
+from hookmap.results.features import FeatureMaps, LayerMaps
+from hookmap.results.heatmap import Explanation, Heatmap, Part
+from hookmap.results.predictions import Prediction, predictions
 from hookmap.targets import PREDICTED, Goal, TargetSpec, resolve, with_references
-from hookmap.tiles import explain_in_tiles
-from hookmap.views import View, input_rank, is_input, is_view, tensor_views
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -296,7 +296,7 @@ class Lens:
         batch_size: int = 16,
         **how: Any,
     ) -> Explanation:
-        """Heatmaps of pictures far larger than the model's input, at full resolution: see :mod:`hookmap.tiles`.
+        """Heatmaps of pictures far larger than the input, at full resolution: see :mod:`hookmap.explaining.tiles`.
 
         Args:
             images: as in :meth:`explain`, without preprocessed tensors.
@@ -509,7 +509,9 @@ class Lens:
     def to_model(self, x: Tensor) -> Tensor:
         """A tensor where the model is, in the type of its parameters."""
         parameter = next(self.model.parameters(), None)
-        return x.to(self.device, parameter.dtype if parameter is not None else x.dtype)
+        dtype = parameter.dtype if parameter is not None else x.dtype
+        # To a GPU the copy goes on beside what the CPU does next.
+        return x.to(self.device, dtype, non_blocking=self.device.type == "cuda")
 
     def _inputs(self, images: Any, batch_size: int) -> Iterator[tuple[Lens, list[View], Tensor]]:
         """Batches, and the lens that each is seen through: one that knows a sample's other inputs."""
@@ -532,7 +534,7 @@ class Lens:
             views = tensor_views(images, self.preprocessing, rank) if is_input(images) else self._image_views(images)
         for _, group in groupby(views, key=lambda view: view.tensor.shape):
             while batch := list(islice(group, batch_size)):
-                x = self.to_model(torch.stack([view.tensor for view in batch]))
+                x = self.to_model(stacked(batch))
                 yield batch, x
 
     def _image_views(self, images: Any) -> Iterator[View]:

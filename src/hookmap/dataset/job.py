@@ -19,11 +19,11 @@ from hookmap.errors import (
     LayerError,
     NothingDetectedError,
 )
-from hookmap.heatmap import Heatmap
-from hookmap.images import Picture
-from hookmap.matching import LayerSpec
+from hookmap.looking.matching import LayerSpec
+from hookmap.pictures.images import Picture
+from hookmap.pictures.views import View
+from hookmap.results.heatmap import Heatmap
 from hookmap.targets import PREDICTED, PerImage, TargetSpec
-from hookmap.views import View
 
 if TYPE_CHECKING:
     from hookmap.lens import Lens
@@ -90,17 +90,25 @@ class Job:
         answers = [self._begun(sample) for sample in batch.samples]
         for x, positions in batch.inputs:
             x = self.lens.to_model(x)
-            for labelled in (True, False):
-                some = [(b, answers[i]) for b, i in enumerate(positions) if (answers[i].truth is not None) == labelled]
-                targets = [one for one in self.targets if labelled or one != LABEL]
-                if some and targets:
-                    self._answer(x[[b for b, _ in some]], [answer for _, answer in some], targets, watch)
-                for _, answer in some:
-                    if not targets:
-                        known = "it has no label" if answer.label is None else f"no class is called {answer.label!r}"
-                        answer.error = f"the target is each image's label, and {known}"
+            rows, some = [*range(len(x))], [answers[i] for i in positions]
+            if LABEL in self.targets:
+                rows = [b for b in rows if some[b].truth is not None]
+                self._answer_unlabelled(x, some, watch)
+            if rows:
+                self._answer(x[rows], [some[b] for b in rows], self.targets, watch)
         self._check(answers)
         return answers
+
+    def _answer_unlabelled(self, x: torch.Tensor, answers: Sequence[Answer], watch: Watch) -> None:
+        """Images whose class isn't known are asked the rest."""
+        rows = [b for b, answer in enumerate(answers) if answer.truth is None]
+        rest = [target for target in self.targets if target != LABEL]
+        if rows and rest:
+            self._answer(x[rows], [answers[b] for b in rows], rest, watch)
+        elif rows:
+            for answer in (answers[b] for b in rows):
+                known = "it has no label" if answer.label is None else f"no class is called {answer.label!r}"
+                answer.error = f"the target is each image's label, and {known}"
 
     def _begun(self, sample: Sample) -> Answer:
         """What is known of an image before it is explained."""
@@ -130,6 +138,7 @@ class Job:
             return
         except Exception as error:
             if len(answers) == 1:
+                answers[0].heatmaps.clear()
                 answers[0].error = reason(error)
                 return
         # One by one: to see whose fault it is, or because each image has detections of its own.

@@ -11,8 +11,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from hookmap.geometry import Geometry
-from hookmap.images import Pixels
+from hookmap.pictures.geometry import Geometry
+from hookmap.pictures.images import Pixels
 
 AREA = 7000
 """Maps are measured where so many pixels show what the model saw, whatever the picture's shape and size."""

@@ -17,10 +17,10 @@ from torch.utils.data import Dataset as TorchDataset
 from hookmap.dataset.sources import Item, LabelledBox, Source, Stream
 from hookmap.dataset.sources.names import printable
 from hookmap.errors import HookmapError, ImageError
-from hookmap.geometry import Geometry
-from hookmap.images import Picture, load
-from hookmap.preprocessing import Preprocessing
-from hookmap.views import View, is_input, tensor_views
+from hookmap.pictures.geometry import Geometry
+from hookmap.pictures.images import Picture, load
+from hookmap.pictures.preprocessing import Preprocessing
+from hookmap.pictures.views import View, is_input, tensor_views
 
 if TYPE_CHECKING:
     from PIL import Image

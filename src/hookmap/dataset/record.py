@@ -17,7 +17,7 @@ from hookmap.dataset.job import Job
 from hookmap.dataset.sources import Source
 from hookmap.dataset.store import Store
 from hookmap.errors import DataError, HookmapError
-from hookmap.receptive import receptive_field
+from hookmap.looking.receptive import receptive_field
 
 _WORDS = {"model": "another model or other weights", "source": "other data", "labels": "other labels"}
 

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     import pandas as pd
     from PIL import Image
 
-    from hookmap.channels import ChannelStatistics
+    from hookmap.looking.channels import ChannelStatistics
 
 Maps = np.ndarray[Any, Any]
 

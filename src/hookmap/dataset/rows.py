@@ -10,8 +10,8 @@ import numpy as np
 from hookmap.dataset.job import Answer
 from hookmap.dataset.measuring import Measures, measured, overlap
 from hookmap.dataset.store import INDEX, MAPS, PICTURES
-from hookmap.geometry import Geometry
-from hookmap.heatmap import Heatmap
+from hookmap.pictures.geometry import Geometry
+from hookmap.results.heatmap import Heatmap
 
 if TYPE_CHECKING:
     import pyarrow as pa

@@ -21,11 +21,11 @@ from hookmap.dataset.sources.names import listed
 from hookmap.dataset.store import Store
 from hookmap.errors import DataError, HookmapError, HookmapWarning
 from hookmap.lens import Lens, MethodSpec, methods_of
-from hookmap.matching import LayerSpec
+from hookmap.looking.matching import LayerSpec
 from hookmap.models import DEFAULT
+from hookmap.pictures.views import input_rank
 from hookmap.progress import tracking
 from hookmap.targets import PREDICTED, TargetSpec, resolve
-from hookmap.views import input_rank
 
 Engine: TypeAlias = Literal["local", "ray"]
 

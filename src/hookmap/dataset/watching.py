@@ -11,12 +11,12 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from hookmap.channels import ChannelStatistics
 from hookmap.dataset.store import CHANNELS
 from hookmap.errors import NothingDetectedError
-from hookmap.hooks import hooked
-from hookmap.layouts import Layout
-from hookmap.nests import tensors_in
+from hookmap.looking.channels import ChannelStatistics
+from hookmap.looking.hooks import hooked
+from hookmap.looking.layouts import Layout
+from hookmap.looking.nests import tensors_in
 
 if TYPE_CHECKING:
     import pyarrow as pa

@@ -13,8 +13,8 @@ if TYPE_CHECKING:
     from PIL import Image
     from torch.utils.tensorboard import SummaryWriter
 
-    from hookmap.features import FeatureMaps
     from hookmap.loggers.animation import Animation
+    from hookmap.results.features import FeatureMaps
 
 
 class TensorBoard:

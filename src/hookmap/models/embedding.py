@@ -8,10 +8,10 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from hookmap.adapter import Adapter
 from hookmap.errors import ModelError
-from hookmap.outputs import Embeddings
-from hookmap.preprocessing import Preprocessing
+from hookmap.looking.adapter import Adapter
+from hookmap.looking.outputs import Embeddings
+from hookmap.pictures.preprocessing import Preprocessing
 
 _CLASS_TOKENS = ("cls_token", "class_token", "class_embedding")
 

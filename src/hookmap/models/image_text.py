@@ -12,11 +12,11 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from hookmap.errors import ModelError
+from hookmap.looking.outputs import Embeddings
+from hookmap.looking.preserve import preserved
 from hookmap.models.embedding import Embedder, vector_of
 from hookmap.models.loaded import Loaded
-from hookmap.outputs import Embeddings
-from hookmap.preprocessing import Preprocessing
-from hookmap.preserve import preserved
+from hookmap.pictures.preprocessing import Preprocessing
 
 _AT_ONCE = 64
 _OPENAI = {

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 
 from torch import nn
 
-from hookmap.adapter import Adapter
 from hookmap.errors import ModelError
-from hookmap.preprocessing import Preprocessing
+from hookmap.looking.adapter import Adapter
+from hookmap.pictures.preprocessing import Preprocessing
 
 
 @dataclass

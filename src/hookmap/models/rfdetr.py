@@ -7,13 +7,13 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from hookmap.adapter import Adapter
 from hookmap.errors import ModelError
+from hookmap.looking.adapter import Adapter
+from hookmap.looking.outputs import Detections
 from hookmap.models.loaded import Loaded
 from hookmap.models.transformers.adapters import matching
 from hookmap.models.transformers.detectors import best_of_all, in_pixels, masks_of
 from hookmap.models.transformers.processing import UnfilteredSteps
-from hookmap.outputs import Detections
 
 
 def knows(model: object) -> bool:

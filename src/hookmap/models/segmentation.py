@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from hookmap.adapter import Adapter
+from hookmap.looking.adapter import Adapter
 
 
 class Segmenter(Adapter):

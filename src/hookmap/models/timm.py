@@ -14,7 +14,7 @@ from torch import nn
 
 from hookmap.models.embedding import Embedder
 from hookmap.models.loaded import Entry, Loaded, no_weights
-from hookmap.preprocessing import Preprocessing
+from hookmap.pictures.preprocessing import Preprocessing
 
 
 def has(name: str) -> bool:

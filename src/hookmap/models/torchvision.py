@@ -13,7 +13,7 @@ from torch import nn
 from hookmap.models.detection import PIXELS, OneStageDetector, TwoStageDetector
 from hookmap.models.loaded import Entry, Loaded, no_weights
 from hookmap.models.segmentation import Segmenter
-from hookmap.preprocessing import IMAGENET, Preprocessing
+from hookmap.pictures.preprocessing import IMAGENET, Preprocessing
 
 
 @functools.cache

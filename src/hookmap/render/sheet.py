@@ -7,14 +7,14 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from hookmap.capture import INPUT
+from hookmap.looking.capture import INPUT
 from hookmap.render.figure import INK, MARGIN, QUIET, contact_sheet, cut, fit
 from hookmap.render.overlay import Mark, font, marked
 
 if TYPE_CHECKING:
     from PIL import Image
 
-    from hookmap.heatmap import Heatmap
+    from hookmap.results.heatmap import Heatmap
 
 _GAP = 8
 _LANDSCAPE = 1.5

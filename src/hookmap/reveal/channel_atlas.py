@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from hookmap.channels import ChannelStatistics
 from hookmap.errors import DataError, LayerError
+from hookmap.looking.channels import ChannelStatistics
 from hookmap.reveal.crops import cropped
 from hookmap.reveal.drawing import Line, Page, Tile, lines_page
 from hookmap.reveal.frames import short

@@ -105,7 +105,7 @@ def _fullest(heat: Array, side: int) -> tuple[int, int, int]:
 def _original(path: str | None) -> Image.Image | None:
     from PIL import Image as PILImage
 
-    from hookmap.images import load
+    from hookmap.pictures.images import load
 
     if not isinstance(path, str) or not os.path.exists(path):
         return None

@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from hookmap.errors import TargetError
-from hookmap.outputs import class_scores, distribution
+from hookmap.looking.outputs import class_scores, distribution
 
 PREDICTED = "predicted"
 """The word for each image's own top-1 class."""

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from hookmap.errors import TargetError
-from hookmap.outputs import vectors_in
+from hookmap.looking.outputs import vectors_in
 from hookmap.targets.classes import Class, Contrast, Goal, PerImage
 
 

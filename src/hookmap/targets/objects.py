@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 
 from hookmap.errors import NothingDetectedError, TargetError
-from hookmap.geometry import Geometry
-from hookmap.outputs import Detections
+from hookmap.looking.outputs import Detections
+from hookmap.pictures.geometry import Geometry
 from hookmap.targets.classes import PREDICTED, Class, Contrast, Goal, Regression, name_of, simplified
 from hookmap.targets.pinning import Pinned, averaging
 from hookmap.targets.places import PARTS, Box, Detection, Mask, Place, Point

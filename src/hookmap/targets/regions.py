@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 
 from hookmap.errors import TargetError
-from hookmap.geometry import Geometry
-from hookmap.outputs import dense_scores
+from hookmap.looking.outputs import dense_scores
+from hookmap.pictures.geometry import Geometry
 from hookmap.targets.classes import PREDICTED, Binary, Class, Contrast, PerImage, Regression, name_of
 from hookmap.targets.pinning import Pinned, averaging
 from hookmap.targets.places import Box, Detection, Everywhere, Mask, Place, Point

@@ -8,11 +8,11 @@ from dataclasses import dataclass
 from itertools import accumulate, pairwise
 from typing import TYPE_CHECKING
 
-from hookmap.heatmap import Heatmap
-from hookmap.images import Picture
 from hookmap.loggers.animation import Animation
+from hookmap.pictures.images import Picture
 from hookmap.render.figure import INK, MARGIN, QUIET, RULE, cut, fit
 from hookmap.render.overlay import font
+from hookmap.results.heatmap import Heatmap
 from hookmap.training.heatmaps import SIDE
 
 if TYPE_CHECKING:

@@ -9,12 +9,12 @@ from typing import Any
 import numpy as np
 
 from hookmap.errors import NothingDetectedError
-from hookmap.heatmap import Heatmap
-from hookmap.images import Picture, Pixels
 from hookmap.lens import Lens
+from hookmap.pictures.images import Picture, Pixels
+from hookmap.pictures.views import View
 from hookmap.render.figure import fit
+from hookmap.results.heatmap import Heatmap
 from hookmap.targets import PerImage
-from hookmap.views import View
 
 SIDE = 320
 """The longer side of a photo on a page."""

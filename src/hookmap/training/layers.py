@@ -9,17 +9,17 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from hookmap.capture import capture
-from hookmap.channels import ChannelStatistics
-from hookmap.features import LayerMaps
-from hookmap.featuring import layer_maps
-from hookmap.images import Picture
-from hookmap.layers import Trace, _candidates
-from hookmap.matching import LayerSpec, match_layers
-from hookmap.preserve import preserved
+from hookmap.explaining.featuring import layer_maps
+from hookmap.looking.capture import capture
+from hookmap.looking.channels import ChannelStatistics
+from hookmap.looking.layers import Trace, _candidates
+from hookmap.looking.matching import LayerSpec, match_layers
+from hookmap.looking.preserve import preserved
+from hookmap.pictures.images import Picture
+from hookmap.pictures.views import View
 from hookmap.render.figure import OverviewRow, overview_page
 from hookmap.render.grid import tiles
-from hookmap.views import View
+from hookmap.results.features import LayerMaps
 
 if TYPE_CHECKING:
     from PIL import Image

@@ -12,22 +12,22 @@ import torch
 from torch import Tensor, nn
 
 from hookmap.errors import HookmapError, HookmapWarning, ModelError
-from hookmap.heatmap import Heatmap
-from hookmap.hooks import unwrapped
-from hookmap.images import load_all
-from hookmap.layouts import Layout
 from hookmap.lens import Lens, MethodSpec
 from hookmap.loggers.animation import Animation
 from hookmap.loggers.logger import Logger, loggers_from
-from hookmap.matching import LayerSpec
+from hookmap.looking.hooks import unwrapped
+from hookmap.looking.layouts import Layout
+from hookmap.looking.matching import LayerSpec
+from hookmap.pictures.images import load_all
+from hookmap.pictures.views import View, is_input
 from hookmap.render.figure import contact_sheet
+from hookmap.results.heatmap import Heatmap
 from hookmap.targets import PREDICTED, TargetSpec
 from hookmap.training.cost import Cost
 from hookmap.training.film import Film
 from hookmap.training.heatmaps import explained, in_small, named_apart
 from hookmap.training.layers import look_at_layers
 from hookmap.training.undisturbed import undisturbed
-from hookmap.views import View, is_input
 
 if TYPE_CHECKING:
     from PIL import Image

@@ -15,7 +15,7 @@ from hookmap.dataset.sources.base import Item, LabelledBox, Source, Stream
 from hookmap.dataset.sources.names import listed, printable
 from hookmap.dataset.sources.samples import Samples, SampleStream
 from hookmap.errors import DataError
-from hookmap.images import Picture
+from hookmap.pictures.images import Picture
 
 __all__ = ["Item", "LabelledBox", "Source", "Stream", "source"]
 

@@ -9,10 +9,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from hookmap.adapter import Adapter
 from hookmap.errors import ImageError
-from hookmap.layouts import Layout
-from hookmap.outputs import Values
+from hookmap.looking.adapter import Adapter
+from hookmap.looking.layouts import Layout
+from hookmap.looking.outputs import Values
 
 
 class TransformersAdapter(Adapter):

@@ -10,8 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from hookmap.errors import ModelError
+from hookmap.looking.outputs import Detections, Kept
 from hookmap.models.transformers.adapters import TransformersAdapter, matching
-from hookmap.outputs import Detections, Kept
 
 
 class Detector(TransformersAdapter):

@@ -12,9 +12,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from hookmap.geometry import Geometry
-from hookmap.images import Picture
-from hookmap.preprocessing import Preprocessing
+from hookmap.pictures.geometry import Geometry
+from hookmap.pictures.images import Picture
+from hookmap.pictures.preprocessing import Preprocessing
 
 Sizing = Callable[[int, int], tuple[int, int]]
 

@@ -8,9 +8,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from hookmap.geometry import Geometry
-from hookmap.images import Picture
-from hookmap.preprocessing import Preprocessing
+from hookmap.pictures.geometry import Geometry
+from hookmap.pictures.images import Picture
+from hookmap.pictures.preprocessing import Preprocessing
 
 GREY = 114
 

@@ -18,14 +18,14 @@ import torch
 from torch import Tensor
 
 from hookmap.errors import HookmapError, HookmapWarning, ImageError, TargetError
-from hookmap.geometry import Geometry
-from hookmap.heatmap import Explanation, Heatmap
-from hookmap.images import Picture
-from hookmap.preprocessing import Preprocessing
+from hookmap.pictures.geometry import Geometry
+from hookmap.pictures.images import Picture
+from hookmap.pictures.preprocessing import Preprocessing
+from hookmap.results.heatmap import Explanation, Heatmap
 from hookmap.targets import PREDICTED, Class, Contrast, Goal, PerImage, Place
 
 if TYPE_CHECKING:
-    from hookmap.predictions import Prediction
+    from hookmap.results.predictions import Prediction
 
 FEWEST_CELLS = 4
 Explain: TypeAlias = Callable[..., Explanation]

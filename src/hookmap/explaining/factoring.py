@@ -9,15 +9,15 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from hookmap.capture import capture
-from hookmap.concepts import Concept, Concepts, Factorization
 from hookmap.errors import HookmapError, LayerError, TargetError
-from hookmap.layouts import Layout
-from hookmap.matching import LayerSpec, match_layers
+from hookmap.looking.capture import capture
+from hookmap.looking.layouts import Layout
+from hookmap.looking.matching import LayerSpec, match_layers
+from hookmap.looking.outputs import class_scores
 from hookmap.methods.factorization import Factors, joined_signs, nmf, pca, split_signs
-from hookmap.outputs import class_scores
+from hookmap.pictures.views import View
+from hookmap.results.concepts import Concept, Concepts, Factorization
 from hookmap.targets import Class
-from hookmap.views import View
 
 
 @dataclass(frozen=True, eq=False)

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor, nn
 
-from hookmap.adapter import Adapter
+from hookmap.looking.adapter import Adapter
 
 _LOCK = threading.Lock()
 # module -> [how many blocks hold it in evaluation mode, its own mode]: with several threads on one model,

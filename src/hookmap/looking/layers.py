@@ -13,12 +13,12 @@ from typing import TYPE_CHECKING, Any, Literal
 import torch
 from torch import Tensor, nn
 
-from hookmap.capture import Capture, capture
 from hookmap.errors import HookmapError, LayerError
-from hookmap.hooks import hooked
-from hookmap.layouts import Layout, read_layout
-from hookmap.nests import tensors_in
-from hookmap.outputs import Form, classes_in, form_of
+from hookmap.looking.capture import Capture, capture
+from hookmap.looking.hooks import hooked
+from hookmap.looking.layouts import Layout, read_layout
+from hookmap.looking.nests import tensors_in
+from hookmap.looking.outputs import Form, classes_in, form_of
 
 if TYPE_CHECKING:
     from rich.tree import Tree

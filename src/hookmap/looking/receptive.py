@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from hookmap.capture import INPUT, capture
 from hookmap.errors import DisconnectedError, LayerError
-from hookmap.preserve import preserved
+from hookmap.looking.capture import INPUT, capture
+from hookmap.looking.preserve import preserved
 
 if TYPE_CHECKING:
     from hookmap.lens import Lens

@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 
 from hookmap.errors import TargetError
-from hookmap.geometry import Geometry
-from hookmap.outputs import Detections, Values, are_independent, class_scores, dense_scores, probabilities_in
+from hookmap.looking.outputs import Detections, Values, are_independent, class_scores, dense_scores, probabilities_in
+from hookmap.pictures.geometry import Geometry
 from hookmap.targets import PREDICTED, Binary, Class, Contrast, Goal, PerImage, Place, Regression, name_of
 from hookmap.targets.objects import CandidateScore, pin_to_detections
 from hookmap.targets.pinning import Pinned

@@ -19,10 +19,10 @@ import torch
 from torch import Tensor, nn
 
 from hookmap.errors import DisconnectedError, HookmapWarning, LayerError, ModelError, TargetError
-from hookmap.hooks import REGISTRATION, check_hookable, register
-from hookmap.matching import LayerSpec, listed, match_layers
-from hookmap.nests import map_tensors
-from hookmap.replay import Inputs, Replay, rerun
+from hookmap.looking.hooks import REGISTRATION, check_hookable, register
+from hookmap.looking.matching import LayerSpec, listed, match_layers
+from hookmap.looking.nests import map_tensors
+from hookmap.looking.replay import Inputs, Replay, rerun
 
 
 class Call:
@@ -217,7 +217,7 @@ class Capture(Mapping[str, Record]):
             changed: ``(B, ...)`` in the shape of the layer's activation, or, with ``sample``, ``(K, ...)``:
                 K variants of that sample's activation. It isn't written to.
             sample: index in the batch that the variants belong to. The part before the layer then costs
-                next to nothing wherever the model's wiring allows it: see :mod:`hookmap.replay`.
+                next to nothing wherever the model's wiring allows it: see :mod:`hookmap.looking.replay`.
             call: which call of the layer to change, where it runs several times.
 
         Returns:

@@ -11,19 +11,19 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from hookmap.capture import INPUT, Capture, capture
 from hookmap.errors import DisconnectedError, HookmapError, LayerError, TargetError
-from hookmap.execution import Execution, copies_at_once
-from hookmap.fullgradients import full_gradients
-from hookmap.goals import Goals
-from hookmap.hooks import plain_attention
-from hookmap.layers import Trace
-from hookmap.layouts import Layout
+from hookmap.explaining.execution import Execution, copies_at_once
+from hookmap.explaining.fullgradients import full_gradients
+from hookmap.explaining.goals import Goals
+from hookmap.explaining.modifiers import noisy
+from hookmap.looking.capture import INPUT, Capture, capture
+from hookmap.looking.hooks import plain_attention
+from hookmap.looking.layers import Trace
+from hookmap.looking.layouts import Layout
+from hookmap.looking.outputs import class_scores
 from hookmap.methods import METHODS, Method
 from hookmap.methods.gradient import gradcam
 from hookmap.methods.weighting import full_precision
-from hookmap.modifiers import noisy
-from hookmap.outputs import class_scores
 
 _FROM_A_PASS = {"activation", "gradient", "curvature", "replay", "head", "ablated"}
 NOISY_SAMPLES = 25

@@ -9,18 +9,18 @@ from typing import Any, TypeAlias
 import torch
 from torch import Tensor
 
-from hookmap.capture import INPUT
 from hookmap.errors import HookmapError, TargetError
-from hookmap.evidence import Evidence, Settings
-from hookmap.execution import Execution
-from hookmap.goals import Goals
-from hookmap.heatmap import Heatmap, Part, check_part
-from hookmap.layers import Trace
-from hookmap.layouts import Layout
+from hookmap.explaining.evidence import Evidence, Settings
+from hookmap.explaining.execution import Execution
+from hookmap.explaining.goals import Goals
+from hookmap.explaining.modifiers import Fusion, Variation, augmented, check_fusion, eigen_smoothed, fused, noisy
+from hookmap.looking.capture import INPUT
+from hookmap.looking.layers import Trace
+from hookmap.looking.layouts import Layout
 from hookmap.methods import Method
-from hookmap.modifiers import Fusion, Variation, augmented, check_fusion, eigen_smoothed, fused, noisy
+from hookmap.pictures.views import View
+from hookmap.results.heatmap import Heatmap, Part, check_part
 from hookmap.targets import Goal, PerImage
-from hookmap.views import View
 
 _Asked: TypeAlias = "tuple[Method, str | None]"
 

@@ -13,8 +13,8 @@ import torch
 from torch import Tensor
 
 from hookmap.errors import HookmapError
-from hookmap.geometry import Geometry
-from hookmap.images import Picture
+from hookmap.pictures.geometry import Geometry
+from hookmap.pictures.images import Picture
 
 Interpolation = Literal["nearest", "box", "bilinear", "hamming", "bicubic", "lanczos"]
 

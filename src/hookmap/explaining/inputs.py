@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 from torch import Tensor, nn
 
-from hookmap.adapter import Adapter
 from hookmap.errors import ImageError
-from hookmap.execution import Execution
+from hookmap.explaining.execution import Execution
+from hookmap.looking.adapter import Adapter
 
 if TYPE_CHECKING:
     from hookmap.lens import Lens

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,9 +11,9 @@ import torch
 from torch import Tensor, nn
 
 from hookmap.errors import ImageError
-from hookmap.geometry import Geometry
-from hookmap.images import Picture
-from hookmap.preprocessing import Preprocessing
+from hookmap.pictures.geometry import Geometry
+from hookmap.pictures.images import Picture
+from hookmap.pictures.preprocessing import Preprocessing
 
 
 @dataclass(frozen=True, eq=False)
@@ -35,6 +35,16 @@ def is_input(images: Any) -> bool:
 def is_view(images: Any) -> bool:
     """Whether these are images as the model will see them already, prepared elsewhere."""
     return isinstance(images, list) and bool(images) and isinstance(images[0], View)
+
+
+def stacked(views: Sequence[View]) -> Tensor:
+    """Their tensors as one batch, ``(B, C, *size)``; nothing is copied if they are the rows of one in its order."""
+    whole = views[0].tensor._base
+    if whole is not None and len(whole) == len(views):
+        rows = zip(views, whole, strict=True)
+        if all(view.tensor._base is whole and view.tensor.data_ptr() == row.data_ptr() for view, row in rows):
+            return whole
+    return torch.stack([view.tensor for view in views])
 
 
 def input_rank(model: nn.Module) -> int | None:

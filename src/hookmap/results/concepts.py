@@ -14,10 +14,10 @@ from torch import Tensor
 
 from hookmap.errors import HookmapError
 from hookmap.files import save_image
-from hookmap.geometry import Geometry
-from hookmap.images import Picture
+from hookmap.pictures.geometry import Geometry
+from hookmap.pictures.images import Picture
+from hookmap.pictures.views import View
 from hookmap.targets import Class
-from hookmap.views import View
 
 if TYPE_CHECKING:
     from PIL import Image

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 from torch import Tensor, nn
 
 if TYPE_CHECKING:
-    from hookmap.modifiers import Fusion
-    from hookmap.preprocessing import Preprocessing
+    from hookmap.explaining.modifiers import Fusion
+    from hookmap.pictures.preprocessing import Preprocessing
 
 
 class Adapter(nn.Module):
@@ -67,7 +67,7 @@ class Adapter(nn.Module):
 
     @property
     def fuse(self) -> Fusion:
-        """How the maps of :attr:`levels` become one: see :func:`hookmap.modifiers.fused`."""
+        """How the maps of :attr:`levels` become one: see :func:`hookmap.explaining.modifiers.fused`."""
         return "sum"
 
     def field(self, size: Sequence[int]) -> tuple[float, ...]:

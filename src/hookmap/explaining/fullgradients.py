@@ -9,13 +9,13 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.forward_ad import dual_level, make_dual, unpack_dual
 
-from hookmap.capture import INPUT, capture
 from hookmap.errors import LayerError, ModelError
-from hookmap.hooks import hooked, plain_attention
-from hookmap.layers import Trace
-from hookmap.layouts import Layout
+from hookmap.looking.capture import INPUT, capture
+from hookmap.looking.hooks import hooked, plain_attention
+from hookmap.looking.layers import Trace
+from hookmap.looking.layouts import Layout
+from hookmap.looking.nests import map_tensors
 from hookmap.methods.weighting import full_precision
-from hookmap.nests import map_tensors
 
 
 def full_gradients(

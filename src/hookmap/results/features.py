@@ -14,7 +14,7 @@ from torch import Tensor
 
 from hookmap.errors import HookmapError, LayerError
 from hookmap.files import save_image
-from hookmap.images import Picture
+from hookmap.pictures.images import Picture
 from hookmap.render.grid import TileScale, arrange, tiles
 
 if TYPE_CHECKING:

@@ -16,10 +16,10 @@ from torch import Tensor
 
 from hookmap.errors import HookmapError
 from hookmap.files import save_image
-from hookmap.geometry import Geometry
-from hookmap.images import Picture
 from hookmap.methods import Method
 from hookmap.methods.registry import plain_name
+from hookmap.pictures.geometry import Geometry
+from hookmap.pictures.images import Picture
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -11,10 +11,10 @@ from typing import Any, Literal, get_args
 import torch
 from torch import Tensor, nn
 
-from hookmap.capture import INPUT
 from hookmap.errors import ModelError
-from hookmap.layers import Trace
-from hookmap.nests import tensors_in
+from hookmap.looking.capture import INPUT
+from hookmap.looking.layers import Trace
+from hookmap.looking.nests import tensors_in
 
 Precision = Literal["fp32", "bf16", "fp16"]
 _DTYPES: dict[str, torch.dtype] = {"bf16": torch.bfloat16, "fp16": torch.float16}

@@ -10,11 +10,11 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from hookmap.errors import LayerError, TargetError
-from hookmap.factoring import Seen
-from hookmap.geometry import Geometry
-from hookmap.heatmap import Explanation, Heatmap
+from hookmap.explaining.factoring import Seen
 from hookmap.methods import Method
 from hookmap.methods.weighting import full_precision
+from hookmap.pictures.geometry import Geometry
+from hookmap.results.heatmap import Explanation, Heatmap
 
 
 def patch_similarity(activation: Tensor, vector: Tensor) -> Tensor:

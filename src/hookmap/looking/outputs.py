@@ -9,7 +9,7 @@ from typing import Any, Literal, NamedTuple, TypeAlias
 from torch import Tensor
 
 from hookmap.errors import TargetError
-from hookmap.nests import tensors_in
+from hookmap.looking.nests import tensors_in
 
 Form: TypeAlias = Literal["classes", "regions", "detections", "embeddings", "other"]
 """What a model gives: class scores ``(B, K)``, dense scores ``(B, K, h, w)`` or :class:`Values`, :class:`Detections`,

@@ -14,8 +14,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from hookmap.hooks import hooked
-from hookmap.nests import map_tensors, tensors_in
+from hookmap.looking.hooks import hooked
+from hookmap.looking.nests import map_tensors, tensors_in
 
 Inputs = tuple[tuple[Any, ...], dict[str, Any]]
 

@@ -7,11 +7,11 @@ from collections.abc import Sequence
 import torch
 from torch import nn
 
-from hookmap.capture import Capture
 from hookmap.errors import ImageError, LayerError
-from hookmap.features import LayerMaps
-from hookmap.layers import Trace
-from hookmap.matching import LayerSpec
+from hookmap.looking.capture import Capture
+from hookmap.looking.layers import Trace
+from hookmap.looking.matching import LayerSpec
+from hookmap.results.features import LayerMaps
 
 
 def layer_maps(seen: Capture, traced: Trace, spec: LayerSpec) -> list[LayerMaps]:

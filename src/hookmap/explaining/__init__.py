@@ -1,0 +1,1 @@
+"""From one batch to its answers: targets pinned, evidence taken once, methods asked."""

@@ -1,0 +1,1 @@
+"""Looking into a model: layers found and read, hooks that record, differentiate and replay."""

@@ -1,0 +1,1 @@
+"""What comes out: tensors that draw themselves when asked."""
