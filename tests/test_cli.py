@@ -194,3 +194,42 @@ def test_bad_input_ends_in_one_sentence(
     assert "Traceback" not in result.err
     assert result.err.count("\n") == 1
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_data_set_is_run_continued_and_reported(hookmap, cat: Path, coffee: Path, tmp_path: Path) -> None:
+    photos = tmp_path / "my photos"
+    photos.mkdir()
+    for photo in (cat, coffee):
+        (photos / photo.name).write_bytes(photo.read_bytes())
+    result = hookmap("run", photos, "-o", "run", "--channels", "explained", "--workers", 0)
+    assert (result.code, result.err) == (0, "")
+    assert "2 images, 2 heatmaps by gradcam at bn2 in run" in result.out
+    assert "--resume" in hookmap("run", photos, "-o", "run").err
+    (photos / "text.jpg").write_text("no image")
+    result = hookmap("run", photos, "-o", "run", "--channels", "explained", "--workers", 0, "--resume")
+    assert result.code == 0
+    assert "1 image without a heatmap, e.g. text.jpg" in result.err
+    assert hookmap("report", "run").out.strip() == "run/report.html"
+    assert "espresso" in (tmp_path / "run" / "report.html").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (["run", "nowhere/", "-o", "r"], "isn't there"),
+        (["run", "{cat}", "-o", "r", "-t", "tabbby"], "did you mean tabby (281)"),
+        (["run", "{cat}", "-o", "r", "--method", "gradcan"], "did you mean gradcam"),
+        (["run", "{cat}", "-o", "r", "--engine", "spark"], "local, ray"),
+        (["run", "{cat}", "-o", "{cat}/r"], "can't be written"),
+        (["report", "nowhere"], "no run.json"),
+    ],
+)
+def test_a_bad_run_ends_in_one_sentence(
+    hookmap, cat: Path, tmp_path: Path, arguments: list[str], sentence: str
+) -> None:
+    result = hookmap(*(a.format(cat=cat) for a in arguments))
+    assert result.code == 1
+    assert sentence in result.err
+    assert result.err.startswith("hookmap: ")
+    assert result.err.count("\n") == 1
+    assert list(tmp_path.iterdir()) == []

@@ -31,7 +31,6 @@ from hookmap.dataset.labels import TrueClasses
 from hookmap.dataset.measuring import measured
 from hookmap.dataset.store import Store
 from hookmap.looking.channels import ChannelStatistics
-from hookmap.pictures.views import View, stacked
 
 PHOTOS = Path("examples/photos")
 
@@ -601,14 +600,3 @@ def test_ray_gives_the_same_bit_for_bit_also_when_a_worker_dies(photos: Path, tm
     for part in tmp_path.glob("local/*.parquet/*.parquet"):
         other = tmp_path / "ray" / part.parent.name / part.name
         assert str(pq.read_table(part).to_pylist()) == str(pq.read_table(other).to_pylist())  # NaN is NaN
-
-
-def test_rows_of_a_batch_are_not_copied() -> None:
-    x = torch.randn(4, 3, 8, 8)
-    whole = hm.Geometry.identity((8, 8))
-    picture = hm.Picture(np.zeros((8, 8, 3), np.uint8))
-    views = [View(row, picture, whole) for row in x]
-    assert stacked(views).data_ptr() == x.data_ptr()
-    assert torch.equal(stacked(views[::-1]), x.flip(0))
-    assert torch.equal(stacked(views[:2]), x[:2])
-    assert torch.equal(stacked([View(x[0].mT, picture, whole)] * 4), x[:1].mT.expand(4, -1, -1, -1))

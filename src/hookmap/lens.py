@@ -45,7 +45,7 @@ from hookmap.looking.preserve import preserved
 from hookmap.methods import METHODS, Method, default_method, find_method
 from hookmap.pictures.images import Picture, load_all
 from hookmap.pictures.preprocessing import Preprocessing
-from hookmap.pictures.views import View, input_rank, is_input, is_view, stacked, tensor_views
+from hookmap.pictures.views import Prepared, View, input_rank, is_input, is_view, tensor_views
 from hookmap.progress import tracking
 from hookmap.results.concepts import Concepts, Factorization
 from hookmap.results.features import FeatureMaps, LayerMaps
@@ -528,13 +528,16 @@ class Lens:
         if isinstance(images, Mapping):
             raise ImageError("inputs by name are for explain and predict; pass the preprocessed image alone")
         rank = input_rank(self.model)
+        if isinstance(images, Prepared):
+            yield images.views, self.to_model(images.x)
+            return
         if is_view(images):
             views = iter(images)
         else:
             views = tensor_views(images, self.preprocessing, rank) if is_input(images) else self._image_views(images)
         for _, group in groupby(views, key=lambda view: view.tensor.shape):
             while batch := list(islice(group, batch_size)):
-                x = self.to_model(stacked(batch))
+                x = self.to_model(torch.stack([view.tensor for view in batch]))
                 yield batch, x
 
     def _image_views(self, images: Any) -> Iterator[View]:

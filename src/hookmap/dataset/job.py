@@ -21,7 +21,7 @@ from hookmap.errors import (
 )
 from hookmap.looking.matching import LayerSpec
 from hookmap.pictures.images import Picture
-from hookmap.pictures.views import View
+from hookmap.pictures.views import Prepared, View
 from hookmap.results.heatmap import Heatmap
 from hookmap.targets import PREDICTED, PerImage, TargetSpec
 
@@ -159,7 +159,13 @@ class Job:
             with warnings.catch_warnings(), watch.over(watched if number == 0 else {}, [a.sample.id for a in answers]):
                 warnings.simplefilter("ignore", HookmapWarning)  # a map of zeros can be told from its row
                 found = self.lens.explain(
-                    views, own, layer=self.layer, method=self.method, batch_size=len(x), progress=False, **self.how
+                    Prepared(views, x),
+                    own,
+                    layer=self.layer,
+                    method=self.method,
+                    batch_size=len(x),
+                    progress=False,
+                    **self.how,
                 )
             for answer, view in zip(answers, views, strict=True):
                 mine = [heatmap for heatmap in found if heatmap.picture is view.picture]

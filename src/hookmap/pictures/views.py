@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -26,6 +26,19 @@ class View:
     frames: np.ndarray[Any, Any] | None = None
 
 
+@dataclass(frozen=True, eq=False)
+class Prepared:
+    """Images of one size that lie in one tensor already.
+
+    Attributes:
+        views: B of them.
+        x: their tensors, ``(B, C, *size)``, which a model may work on in place.
+    """
+
+    views: list[View]
+    x: Tensor
+
+
 def is_input(images: Any) -> bool:
     """Whether this is a floating-point tensor, or a list of them: already preprocessed."""
     first = images[0] if isinstance(images, (list, tuple)) and images else images
@@ -35,16 +48,6 @@ def is_input(images: Any) -> bool:
 def is_view(images: Any) -> bool:
     """Whether these are images as the model will see them already, prepared elsewhere."""
     return isinstance(images, list) and bool(images) and isinstance(images[0], View)
-
-
-def stacked(views: Sequence[View]) -> Tensor:
-    """Their tensors as one batch, ``(B, C, *size)``; nothing is copied if they are the rows of one in its order."""
-    whole = views[0].tensor._base
-    if whole is not None and len(whole) == len(views):
-        rows = zip(views, whole, strict=True)
-        if all(view.tensor._base is whole and view.tensor.data_ptr() == row.data_ptr() for view, row in rows):
-            return whole
-    return torch.stack([view.tensor for view in views])
 
 
 def input_rank(model: nn.Module) -> int | None:
