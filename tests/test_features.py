@@ -111,7 +111,7 @@ def test_selecting_channels() -> None:
 def test_gradients_on_request(lens: hm.Lens, cat: Path) -> None:
     maps = lens.features(cat, layers="blocks.6", target="predicted")["blocks.6"]
     with hm.capture(lens.model, "blocks.6") as seen:
-        x = lens.preprocessing(hm.images.load(cat))[0][None]
+        x = lens.preprocessing(hm.pictures.images.load(cat))[0][None]
         seen.differentiate(lens.model(x).max(1).values)
     assert torch.allclose(maps.gradient, seen["blocks.6"].gradient, atol=1e-7)
 
