@@ -24,8 +24,8 @@ from hookmap.dataset.rows import geometry_of, tables
 from hookmap.dataset.store import Store
 from hookmap.dataset.watching import Watch
 from hookmap.errors import DataError, LayerError
+from hookmap.explaining.receptive import receptive_field
 from hookmap.looking.channels import ChannelStatistics
-from hookmap.looking.receptive import receptive_field
 from hookmap.methods import METHODS
 from hookmap.results.heatmap import Heatmap
 from hookmap.reveal import channel_atlas, class_means, clusters, compare, confusions, focus, outcomes, places

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import functools
 import json
 import multiprocessing
 import os
@@ -31,6 +32,7 @@ from hookmap.dataset.labels import TrueClasses
 from hookmap.dataset.measuring import measured
 from hookmap.dataset.store import Store
 from hookmap.looking.channels import ChannelStatistics
+from hookmap.methods.gradient import gradcam
 
 PHOTOS = Path("examples/photos")
 
@@ -235,6 +237,9 @@ def test_a_map_without_evidence_has_no_measures() -> None:
         (None, None, 3, 7, None),
         (None, None, 3, -1, None),
         (None, None, None, 10**12, None),
+        (["tench", "cat"], ["cat", "frog"], 2, 0, 1),
+        (["tench", "cat", "dog"], ["cat", "frog"], 3, 1, None),
+        (["tench", "cat", "dog"], ["cat", "frog"], 3, 2, None),
     ],
 )
 def test_labels_become_classes(names: Any, folders: Any, count: int | None, label: Any, index: int | None) -> None:
@@ -291,6 +296,12 @@ def test_a_detector_is_explained_detection_by_detection(tmp_path: Path) -> None:
     assert (found.explained["box_share"] < 0.05).all()
     assert rows.loc["one wide.png", "peak_x"] == pytest.approx(72, abs=6)
     assert found.channels["blur"].images == 3
+    each = ran(tmp_path / "coco.json", tmp_path / "each", squares(), target=["red", "green"]).explained
+    assert sorted(zip(each["id"], each["asked"], strict=True)) == [
+        ("one wide.png", "red"),
+        ("two.png", "green"),
+        ("two.png", "red"),
+    ]
 
 
 # ---------------------------------------------------------------- what goes wrong
@@ -396,6 +407,10 @@ def test_a_folder_belongs_to_one_question(photos: Path, tmp_path: Path) -> None:
         )
     with pytest.raises(hm.DataError, match="other data"):
         ran(photos / "blue", tmp_path / "run", resume=True)
+    names = [*photos.glob("blue/*"), *photos.glob("red/*")]
+    ran(names, tmp_path / "names")
+    with pytest.raises(hm.DataError, match="other data"):
+        ran([*photos.glob("green/*")], tmp_path / "names", resume=True)
     with pytest.raises(hm.DataError, match="other labels"):
         ran(
             photos / "red",
@@ -411,6 +426,20 @@ def test_a_folder_belongs_to_one_question(photos: Path, tmp_path: Path) -> None:
     assert [*(tmp_path / "mine").rglob("*")] == [mine.parent, mine]
     with pytest.raises(hm.DataError, match=r"no run\.json"):
         hm.open_run(tmp_path / "nothing")
+
+
+def classes_above(n: int) -> Callable[[torch.Tensor], torch.Tensor]:
+    return lambda output: output[:, n]
+
+
+def test_functions_are_told_apart_by_what_they_hold(photos: Path, tmp_path: Path) -> None:
+    ran(photos / "red", tmp_path / "run", target=classes_above(0), method=functools.partial(gradcam))
+    again = ran(
+        photos / "red", tmp_path / "run", target=classes_above(0), method=functools.partial(gradcam), resume=True
+    )
+    assert len(again) == 14
+    with pytest.raises(hm.DataError, match="target"):
+        ran(photos / "red", tmp_path / "run", target=classes_above(1), method=functools.partial(gradcam), resume=True)
 
 
 def test_a_grown_folder_is_continued(photos: Path, tmp_path: Path) -> None:
@@ -547,6 +576,48 @@ def test_an_interrupt_keeps_what_is_done(photos: Path, tmp_path: Path, monkeypat
 def test_workers_and_streams_give_the_same(photos: Path, plain: hm.Run, tmp_path: Path) -> None:
     how: dict[str, Any] = {"target": ["predicted", "label"], "channels": ["features.0", "features.1"]}
     same(ran(photos, tmp_path / "workers", workers=2, **how), plain)
+
+
+class Brittle(torch.utils.data.IterableDataset[Any]):
+    """Pictures, one after the other, of which one can't be had."""
+
+    def __iter__(self) -> Any:
+        return map(self._picture, range(9))
+
+    def _picture(self, number: int) -> Any:
+        if number == 4:
+            raise OSError("the tape is torn")
+        return np.full((32, 32, 3), number * 20, np.uint8)
+
+
+def test_a_stream_goes_on_after_a_bad_sample_and_after_an_end(tmp_path: Path) -> None:
+    found = ran(Brittle(), tmp_path / "run")
+    assert sorted(found.explained["id"]) == [str(i) for i in range(8)]
+    assert found.errors["error"].tolist() == ["OSError: the tape is torn"]
+    assert len(ran(Brittle(), tmp_path / "run", resume=True)) == 9
+
+
+class InPlace(Small):
+    """Works in place on its input."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return super().forward(x.mul_(2).add_(1))
+
+
+def test_a_model_may_work_in_place_on_its_input(photos: Path, tmp_path: Path) -> None:
+    plain = small_lens()
+    lens = hm.Lens(InPlace(), preprocessing=plain.preprocessing, labels=plain.labels)
+    table = ran(photos / "red", tmp_path / "run", lens).table
+    for path, score in zip(table["path"], table["target_score"], strict=True):
+        x = plain.preprocessing(hm.pictures.images.load(path))[0][None]
+        with torch.no_grad():
+            assert score == pytest.approx(float(lens.model(x.clone()).max()), rel=1e-4)
+
+
+def test_a_run_does_not_draw_from_the_callers_random_numbers(photos: Path, tmp_path: Path) -> None:
+    lens, before = small_lens(), torch.get_rng_state()
+    ran(photos / "red", tmp_path / "run", lens, workers=1)
+    assert torch.equal(torch.get_rng_state(), before)
 
 
 def test_tensors_and_data_sets_of_torch(tmp_path: Path) -> None:

@@ -3,6 +3,11 @@
 from __future__ import annotations
 
 
+def first_line(error: BaseException) -> str:
+    """What an error says first, or its kind if it says nothing."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]
+
+
 class HookmapError(ValueError):
     """Base of every error that hookmap raises on purpose."""
 

@@ -23,6 +23,7 @@ from hookmap.errors import (
     LayerError,
     ModelError,
     TargetError,
+    first_line,
 )
 from hookmap.explaining.batch import Plan, explain_batch
 from hookmap.explaining.evidence import Settings
@@ -131,6 +132,11 @@ class Lens:
         """For copies and other processes: what was found by looking is found again there."""
         execution = Execution(self._called, self._execution.precision, compile=self._execution.compile)
         return {**self.__dict__, "_traces": {}, "_defaults": {}, "_execution": execution}
+
+    @property
+    def compiled(self) -> bool:
+        """Whether it runs through ``torch.compile``."""
+        return self._execution.compile
 
     @property
     def precision(self) -> Precision:
@@ -405,7 +411,7 @@ class Lens:
         key = tuple(x.shape[1:])
         if key not in self._defaults:
             with preserved(self.model):
-                self._defaults[key] = choose_layer(self._called, x[:1], traced)
+                self._defaults[key] = choose_layer(self._called, x[:1].clone(), traced)
         return self._defaults[key]
 
     def form(self, inputs: Tensor) -> Form:
@@ -470,13 +476,13 @@ class Lens:
                 with preserved(self.model):
                     field = self._called.field(x.shape[2:]) if isinstance(self._called, Adapter) else None
                     prefix = prefix if isinstance(prefix, int) else None
-                    traced = trace(self._called, x[:1], prefix=prefix, field=field)
+                    traced = trace(self._called, x[:1].clone(), prefix=prefix, field=field)
             except Exception as error:
                 if isinstance(error, (HookmapError, torch.OutOfMemoryError)):
                     raise
-                reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
                 raise ModelError(
-                    f"the model failed on an input of shape {(1, *key)}: {reason}; check the input's size and channels"
+                    f"the model failed on an input of shape {(1, *key)}: {first_line(error)}; check the input's size "
+                    "and channels"
                 ) from error
             for name, layout in self._layouts.items():
                 if name not in traced.layers:

@@ -44,11 +44,10 @@ def main() -> None:
 def _sentence(error: Exception) -> str:
     import torch
 
-    from hookmap.errors import HookmapError
+    from hookmap.errors import HookmapError, first_line
 
     if isinstance(error, HookmapError):
         return str(error)
     if isinstance(error, (MemoryError, torch.OutOfMemoryError)):
         return "out of memory; try a smaller --batch-size"
-    first = (str(error).strip().splitlines() or [""])[0]
-    return f"{type(error).__name__}: {first} (set HOOKMAP_DEBUG=1 for the traceback)"
+    return f"{type(error).__name__}: {first_line(error)} (set HOOKMAP_DEBUG=1 for the traceback)"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -66,6 +67,7 @@ class Job:
         how: everything else that it takes.
         channels: layers whose channels are watched; True: those that are explained; None: none.
         strict: whether an image that can't be read or explained ends the run.
+        proven: whether an image has been explained: then what fails is the fault of images.
     """
 
     lens: Lens
@@ -76,6 +78,7 @@ class Job:
     how: Mapping[str, Any] = field(default_factory=dict)
     channels: LayerSpec | Literal[True] | None = None
     strict: bool = False
+    proven: bool = False
 
     def __call__(self, batch: Batch, watch: Watch) -> list[Answer]:
         """The answers for a batch, in the order of its images.
@@ -122,7 +125,10 @@ class Job:
                 f"{wrong[0].sample.id} can't be explained: {wrong[0].error}; leave it out, or have such images noted "
                 "instead by leaving out --strict (strict=False)"
             )
-        # What is wrong with every image of a batch in the same way is no fault of theirs.
+        self.proven |= any(answer.heatmaps for answer in answers)
+        if self.proven:
+            return
+        # What is wrong with every image of the first batches in the same way is no fault of theirs.
         judged = [answer for answer in answers if self.targets != [LABEL] or answer.truth is not None]
         if len(judged) > 1 and len({answer.error for answer in judged}) == 1 and judged[0].error:
             raise DataError(f"no image of a batch of {len(judged)} can be explained: {judged[0].error}")
@@ -134,8 +140,6 @@ class Job:
                 return
         except (LayerError, torch.OutOfMemoryError):
             raise
-        except NothingDetectedError:
-            return
         except Exception as error:
             if len(answers) == 1:
                 answers[0].heatmaps.clear()
@@ -156,10 +160,16 @@ class Job:
         watched = {} if self.channels is None else self.lens.grids(layers, x)
         for number, some in enumerate(rounds):
             own = [PerImage([a.truth for a in answers]) if t == LABEL else t for t in some]  # type: ignore[misc]
-            with warnings.catch_warnings(), watch.over(watched if number == 0 else {}, [a.sample.id for a in answers]):
+            found: Sequence[Heatmap] = ()
+            given = x if len(rounds) == 1 else x.clone()  # a model may work in place on its input
+            with (
+                suppress(NothingDetectedError),
+                warnings.catch_warnings(),
+                watch.over(watched if number == 0 else {}, [a.sample.id for a in answers]),
+            ):
                 warnings.simplefilter("ignore", HookmapWarning)  # a map of zeros can be told from its row
                 found = self.lens.explain(
-                    Prepared(views, x),
+                    Prepared(views, given),
                     own,
                     layer=self.layer,
                     method=self.method,
@@ -174,7 +184,7 @@ class Job:
                 if form == "classes":
                     answer.predicted = next(heatmap for target, heatmap in named if target == PREDICTED)
                 answer.heatmaps += [(_words(target), heatmap) for target, heatmap in named if target in targets]
-                if not all(heatmap.raw.isfinite().all() for heatmap in mine):
+                if not all(heatmap.raw.isfinite().all() for _, heatmap in answer.heatmaps):
                     answer.heatmaps.clear()
                     answer.error = "a heatmap holds NaN or infinite values; check the model's weights and the input"
 

@@ -31,12 +31,14 @@ class TrueClasses:
     def index(self, label: str | int | None) -> int | None:
         """The class of a label, or None.
 
-        A number is the class itself, if there is such a class. A word is the only class that is called so, itself or a
-        synonym. Else the data set's order counts, as ``ImageFolder`` numbers its folders, if the model has as many
-        classes. ImageNet's folders (``n01440764``) are known.
+        A number is that of the data set's own class if it names them, else the model's class itself. A word is the only
+        class that is called so, itself or a synonym. Else the data set's order counts, as ``ImageFolder`` numbers its
+        folders, if the model has as many classes. ImageNet's folders (``n01440764``) are known.
         """
         if label is None:
             return None
+        if isinstance(label, int) and self.folders:
+            return self.index(self.folders[label]) if 0 <= label < len(self.folders) else None
         if isinstance(label, int):
             return label if 0 <= label < (self.count or _MOST) else None
         if (found := self._by_name.get(simplified(label))) is not None:

@@ -83,7 +83,7 @@ def measured(
     energy = rows @ values.float().clamp(min=0).numpy() @ columns.T
     seen = np.outer(rows.sum(1), columns.sum(1)) > 0.5
     inside = {
-        "box": _covered(size, [_scaled(box, geometry.original, size) for box in boxes]) if boxes else None,
+        "box": covered(size, [_scaled(box, geometry.original, size) for box in boxes]) if boxes else None,
         "mask": _shrunk(mask, size) if mask is not None else None,
     }
     shares = {f"{name}_share": float(where[seen].mean()) for name, where in inside.items() if where is not None}
@@ -97,9 +97,9 @@ def measured(
     ordered = np.sort(energy[seen].astype(np.float32))[::-1]
     half = int((ordered.cumsum(dtype=np.float64) < 0.5).sum()) + 1
     high, wide = size
-    inner = _covered(size, [(wide * EDGE, high * EDGE, wide * (1 - EDGE), high * (1 - EDGE))])
+    inner = covered(size, [(wide * EDGE, high * EDGE, wide * (1 - EDGE), high * (1 - EDGE))])
     sides = [((0, n * 2 * EDGE), (n * (1 - 2 * EDGE), n)) for n in (wide, high)]
-    corners = [_covered(size, [(x0, y0, x1, y1)]) for x0, x1 in sides[0] for y0, y1 in sides[1]]
+    corners = [covered(size, [(x0, y0, x1, y1)]) for x0, x1 in sides[0] for y0, y1 in sides[1]]
     positive = energy[energy > 0]
     back_y, back_x = height / size[0], width / size[1]
     shares |= {f"in_{name}": float((where * energy).sum()) for name, where in inside.items() if where is not None}
@@ -123,29 +123,22 @@ def _weights(shown: Geometry, grid: tuple[int, int]) -> tuple[Pixels, Pixels]:
     return rows.numpy(), columns.numpy()
 
 
-def overlap(one: Sequence[float], other: Sequence[float]) -> float:
-    """Intersection over union of two boxes, (left, top, right, bottom)."""
-    from torchvision.ops import box_iou
-
-    return float(box_iou(torch.tensor([[*one]]), torch.tensor([[*other]])))
-
-
 def _scaled(box: Sequence[float], original: tuple[int, int], size: tuple[int, int]) -> list[float]:
     across, down = size[1] / original[1], size[0] / original[0]
     return [box[0] * across, box[1] * down, box[2] * across, box[3] * down]
 
 
-def _covered(size: tuple[int, int], boxes: Sequence[Sequence[float]]) -> Pixels:
+def covered(size: tuple[int, int], boxes: Sequence[Sequence[float]]) -> Pixels:
     """How much of each pixel the boxes cover together, ``(h, w)``, 0..1."""
-    covered = np.zeros(size)
+    share = np.zeros(size)
     y, x = (np.arange(side) for side in size)
     for left, top, right, bottom in boxes:
         down, across = (
             (np.minimum(edge + 1, end) - np.maximum(edge, start)).clip(0, 1)
             for edge, start, end in ((y, top, bottom), (x, left, right))
         )
-        covered = np.maximum(covered, np.outer(down, across))
-    return covered
+        share = np.maximum(share, np.outer(down, across))
+    return share
 
 
 def _shrunk(mask: Pixels, size: tuple[int, int]) -> Pixels:

@@ -16,7 +16,7 @@ from torch.utils.data import Dataset as TorchDataset
 
 from hookmap.dataset.sources import Item, LabelledBox, Source, Stream
 from hookmap.dataset.sources.names import printable
-from hookmap.errors import HookmapError, ImageError
+from hookmap.errors import HookmapError, ImageError, first_line
 from hookmap.pictures.geometry import Geometry
 from hookmap.pictures.images import Picture, load
 from hookmap.pictures.preprocessing import Preprocessing
@@ -147,18 +147,13 @@ def batches(
         workers: processes that read; 0 reads here. A stream is always read here.
         pinned: into memory that a GPU fetches from.
     """
+    # A generator of its own: without one, a DataLoader draws from that of whoever calls.
+    how: dict[str, Any] = {"collate_fn": Batch.of, "pin_memory": pinned, "generator": torch.Generator()}
     if isinstance(todo, set):
-        return iter(DataLoader(_Streamed(reader, todo), batch_size=batch_size, collate_fn=Batch.of, pin_memory=pinned))
-    how: dict[str, Any] = {"prefetch_factor": 4} if workers else {}
-    loader = DataLoader(
-        _Numbered(reader),
-        batch_sampler=[[*batch] for batch in todo],
-        num_workers=workers,
-        collate_fn=Batch.of,
-        pin_memory=pinned,
-        **how,
-    )
-    return iter(loader)
+        return iter(DataLoader(_Streamed(reader, todo), batch_size=batch_size, **how))
+    ahead: dict[str, Any] = {"prefetch_factor": 4} if workers else {}
+    numbers = [[*batch] for batch in todo]
+    return iter(DataLoader(_Numbered(reader), batch_sampler=numbers, num_workers=workers, **how, **ahead))
 
 
 def usual_workers(device: torch.device) -> int:
@@ -181,14 +176,25 @@ class _Streamed(IterableDataset[Any]):
 
     def __iter__(self) -> Iterator[tuple[Sample, Tensor | None]]:
         assert isinstance(self._reader.source, Stream)
-        for item in self._reader.source:
+        items, number = iter(self._reader.source), -1
+        while True:
+            number += 1
+            try:
+                item = next(items)
+            except StopIteration:
+                return
+            except Exception as error:  # more may come after it, and bear its number
+                name = f"before {number}"
+                if name not in self._without:
+                    yield Sample(name, error=reason(error)), None
+                continue
             if item.id not in self._without:
                 yield self._reader.prepared(item)
 
 
 def reason(error: Exception) -> str:
     """An error in one sentence."""
-    first = printable((str(error).strip().splitlines() or [""])[0])
+    first = printable(first_line(error))
     return first if isinstance(error, HookmapError) else f"{type(error).__name__}: {first}"
 
 

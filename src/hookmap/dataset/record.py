@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
+import os
 import platform
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from datetime import datetime, timezone
 from importlib.metadata import PackageNotFoundError, version
+from types import CodeType
 from typing import Any
 
 import torch
@@ -17,7 +20,7 @@ from hookmap.dataset.job import Job
 from hookmap.dataset.sources import Source
 from hookmap.dataset.store import Store
 from hookmap.errors import DataError, HookmapError
-from hookmap.looking.receptive import receptive_field
+from hookmap.explaining.receptive import receptive_field
 
 _WORDS = {"model": "another model or other weights", "source": "other data", "labels": "other labels"}
 
@@ -37,7 +40,7 @@ def asked(job: Job, given: Source, **sizes: int) -> dict[str, Any]:
         "method": [_named(one) or "default" for one in methods],
         "how": {name: _named(value) for name, value in sorted(job.how.items())},
         "channels": _fields(job),
-        "source": given.description,
+        "source": {**given.description, "from": _absolute(given.description.get("from"))},
         **sizes,
     }
 
@@ -60,6 +63,8 @@ def begin(store: Store, now: Mapping[str, Any], *, resume: bool) -> None:
         old, new = before.get(key), value
         if key == "source":  # it may have grown
             old, new = ({**some, "images": 0} for some in (old or {}, new))
+        if key == "channels" and isinstance(new, dict):  # what a cell sees is measured, to some digits
+            old, new = [*(old or ())], [*new]
         if old != new:
             words = _WORDS.get(key, f"{key} {old}, and now it is {new}")
             raise DataError(f"{store.folder} was run with {words}; ask the same to go on, or pass another folder")
@@ -94,17 +99,31 @@ def _fields(job: Job) -> dict[str, list[float]] | str | None:
     return fields
 
 
+def _absolute(place: Any) -> Any:
+    """A place that is the same wherever the run goes on from."""
+    return os.path.abspath(place) if isinstance(place, str) and os.path.exists(place) else place
+
+
 def _named(value: Any) -> Any:
     if value is None or isinstance(value, (bool, int, float, str)):
         return value
     if isinstance(value, (list, tuple)):
         return [_named(one) for one in value]
+    if isinstance(value, functools.partial):
+        return [_named(value.func), _named(value.args), {name: _named(one) for name, one in value.keywords.items()}]
     code = getattr(value, "__code__", None)
     if code is None:
         return getattr(value, "__name__", None) or str(value)
-    # Two functions of one name, lambdas above all, are told apart by what they do.
-    does = hashlib.sha256(code.co_code + repr((code.co_consts, code.co_names)).encode()).hexdigest()
-    return f"{value.__name__} {does[:12]}"
+    # Two functions of one name, lambdas above all, are told apart by what they do and what they hold.
+    held = [cell.cell_contents for cell in value.__closure__ or ()]
+    told = hashlib.sha256(_code(code) + repr([_named(one) for one in (*held, value.__defaults__)]).encode())
+    return f"{value.__name__} {told.hexdigest()[:12]}"
+
+
+def _code(code: CodeType) -> bytes:
+    """What a function does, without where its code lies in memory."""
+    parts = [_code(one) if isinstance(one, CodeType) else repr(one).encode() for one in code.co_consts]
+    return code.co_code + b"".join(parts) + repr(code.co_names).encode()
 
 
 def _versions() -> dict[str, str]:

@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
+import torch
+from torch import Tensor
 
 from hookmap.dataset.job import Answer
-from hookmap.dataset.measuring import Measures, measured, overlap
+from hookmap.dataset.measuring import Measures, measured
 from hookmap.dataset.store import INDEX, MAPS, PICTURES
 from hookmap.pictures.geometry import Geometry
 from hookmap.results.heatmap import Heatmap
+from hookmap.targets.objects import overlap
 
 if TYPE_CHECKING:
     import pyarrow as pa
+
+Values = TypeVar("Values", Tensor, np.ndarray[Any, Any])
 
 _TEXT, _WHOLE, _REAL = "string", "int32", "float32"
 COLUMNS = {
@@ -142,7 +147,7 @@ def _told(answer: Answer, heatmap: Heatmap) -> dict[str, Any]:
     ]
     boxes = known if heatmap.box is None else [heatmap.box]
     if heatmap.box is not None and sample.boxes:
-        shared = [overlap(heatmap.box, box[:4]) for box in sample.boxes]
+        shared = overlap(torch.tensor(heatmap.box), torch.tensor([box[:4] for box in sample.boxes])).tolist()
         row["iou"] = max(shared)
         if row["iou"] > 0:
             label = sample.boxes[shared.index(row["iou"])].label
@@ -168,3 +173,10 @@ def geometry_of(row: Any) -> Geometry:
     across, down = 1 / (row["grid_right"] - row["grid_left"]), 1 / (row["grid_bottom"] - row["grid_top"])
     size = int(row["height"]), int(row["width"])
     return Geometry(size, (1.0, 1.0), (down, across), (-row["grid_top"] * down, -row["grid_left"] * across))
+
+
+def flattened(values: Values) -> Values:
+    """A map as a picture shows it, ``(h, w)``: of a clip ``(t, h, w)`` the sum over time, of a series ``(L,)`` one row."""
+    if values.ndim == 3:
+        return values.sum(0)
+    return values[None] if values.ndim == 1 else values

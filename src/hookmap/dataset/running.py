@@ -71,8 +71,8 @@ def run(
         engine: ``"local"``: this machine; ``"ray"``: Ray Data, on this machine or a cluster.
         address: of the Ray cluster; by default the one that Ray finds, or a new one on this machine.
         batch_size: images per forward pass.
-        part_size: images per part. A part is written whole or not at all: so many images at most are lost when a run is
-            killed.
+        part_size: images per part. A part is written whole or not at all: what is lost when a run is killed is the part
+            that was being filled and the one or two that waited to be written.
         workers: processes that read and preprocess; 0 reads in this one.
         thumbnail: the longer side of the small copy of each image that is kept, in pixels; 0 keeps none.
         resume: go on with a run that was interrupted: images that are in the folder are left out.
@@ -108,6 +108,8 @@ def run(
     classes = TrueClasses(lens.labels, given.classes, _count(lens))
     job = Job(lens, _targets(target, lens), classes, layer, method, how, channels, strict)
     methods_of(method)
+    if channels is not None and lens.compiled:
+        raise DataError("channels can't be watched through torch.compile; leave out one of them")
     unknown = classes.unknown()
     if unknown and LABEL in job.targets and len(unknown) == len(given.classes or ()):
         raise DataError(
@@ -121,7 +123,10 @@ def run(
         lens.say_what_is_assumed()
         for sentence in [*given.notes, *_unjudged(unknown)]:
             warnings.warn(sentence, HookmapWarning, stacklevel=2)
-        todo, count = _todo(given, store.done(), batch_size, part_size)
+        done = store.done()
+        _check_same_data(store, done, given)
+        job.proven = bool(done)
+        todo, count = _todo(given, done, batch_size, part_size)
         reader = Reader(given, lens.preprocessing, input_rank(lens.model), thumbnail)
         with tracking(progress) as track:
             advance = track("images", count) if count else lambda done: None
@@ -160,6 +165,16 @@ def _targets(target: Any, lens: Lens) -> list[TargetSpec]:
         if one != LABEL:
             resolve(one, lens.labels)
     return targets
+
+
+def _check_same_data(store: Store, done: set[str], given: Source) -> None:
+    """Raise a :class:`DataError` if most of the images that are in the run aren't in the data."""
+    missing = done - set(given.ids) if given.ids is not None else set()
+    if len(missing) > len(done) / 2:
+        raise DataError(
+            f"{store.folder} holds {len(done)} images, and {len(missing)} of them aren't in this data set (e.g. "
+            f"{min(missing)}): it was run with other data; pass another folder"
+        )
 
 
 def _todo(given: Source, done: set[str], batch_size: int, part_size: int) -> tuple[Parts | set[str], int]:

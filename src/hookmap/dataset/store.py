@@ -140,7 +140,10 @@ class Store:
             try:
                 yield pq.ParquetFile(path).read(columns=columns)
             except (ArrowInvalid, OSError) as error:
-                raise DataError(f"{path} is damaged ({error}); delete it, and --resume runs its images again") from None
+                index = self._folder(INDEX) / path.name
+                raise DataError(
+                    f"{path} is damaged ({error}); delete {index}, and --resume runs its images again"
+                ) from None
 
     def read(self, kind: str) -> pa.Table | None:
         """All parts of one kind as one table, or None if there are none."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from hookmap.dataset.store import CHANNELS
-from hookmap.errors import NothingDetectedError
+from hookmap.errors import LayerError, NothingDetectedError
 from hookmap.looking.channels import ChannelStatistics
 from hookmap.looking.hooks import hooked
 from hookmap.looking.layouts import Layout
@@ -38,21 +38,24 @@ class Watch:
     @contextmanager
     def over(self, layers: Mapping[str, tuple[nn.Module, Layout]], ids: Sequence[str]) -> Iterator[None]:
         """Count what layers give for the images of these ids, inside a block whose first whole pass is over them."""
-        gave: dict[nn.Module, Tensor] = {}
+        gave: dict[str, Tensor] = {}
+        names = {module: (name, layout) for name, (module, layout) in layers.items()}
 
         def note(module: nn.Module, _: Any, output: Any) -> None:
+            name, layout = names[module]
             value = next((t for t in tensors_in(output).values() if t.ndim > 1), None)
-            # Later passes are over changed copies.
-            if module not in gave and value is not None and len(value) == len(ids):
-                gave[module] = value.detach().clone()  # an activation after it may work in place
+            if name in gave or value is None:  # later passes are over changed copies
+                return
+            with suppress(LayerError):  # a call of another shape is none of the image's grid
+                grid = layout.of_call(value).to_grid(value)
+                if len(grid) == len(ids):
+                    gave[name] = grid.detach().clone()  # an activation after it may work in place
 
         def count() -> None:
-            for name, (module, layout) in layers.items():
-                if module in gave:
-                    grid = layout.of_call(gave[module]).to_grid(gave[module])
-                    self.add(Watch({name: ChannelStatistics.of(grid, ids, STRONGEST)}))
+            for name, grid in gave.items():
+                self.add(Watch({name: ChannelStatistics.of(grid, ids, STRONGEST)}))
 
-        with hooked([module for module, _ in layers.values()], note):
+        with hooked(names, note):
             try:
                 yield
             except NothingDetectedError:  # the image was looked at all the same

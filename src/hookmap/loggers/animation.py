@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import io
-import os
-import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from hookmap.errors import HookmapError
+from hookmap.files import written_whole
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -49,11 +48,8 @@ class Animation:
             raise HookmapError(f"{path.name!r} doesn't end in .webp or .gif, as animations do")
         content = self.encoded("GIF" if path.suffix.lower() == ".gif" else "WEBP")
         try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            with tempfile.TemporaryDirectory(dir=path.parent, prefix=".film-") as folder:
-                whole = Path(folder) / path.name
-                whole.write_bytes(content)
-                os.replace(whole, path)
+            with written_whole(path) as place:
+                place.write_bytes(content)
         except OSError as error:
             raise HookmapError(f"{path} can't be written ({error.strerror or error}); choose another place") from None
         return path

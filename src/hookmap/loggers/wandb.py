@@ -62,11 +62,10 @@ class WandB:
             if self._run is None:
                 raise HookmapError("no W&B run is active; call wandb.init() first, or pass hm.WandB(run)")
         for tag in values:
-            group = f"{tag.partition('/')[0]}/*" if "/" in tag else tag
-            if group not in self._known:
-                self._known.add(group)
+            if tag not in self._known:  # each by itself: others of its group may be the user's
+                self._known.add(tag)
                 self._run.define_metric(_STEP, hidden=True)
-                self._run.define_metric(group, step_metric=_STEP)
+                self._run.define_metric(tag, step_metric=_STEP)
         # Two steps of ours between two rows of the user's need a row each, or the second would replace the first.
         if self._at is not None and self._at[0] == self._run.step and self._at[1] != step:
             self._run.log({}, commit=True)

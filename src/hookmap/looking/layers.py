@@ -358,7 +358,10 @@ class LayerTree(Sequence[LayerInfo]):
 
     def __getitem__(self, index: Any) -> Any:
         if isinstance(index, str):
-            return next(info for info in self._infos if info.name == index)
+            found = next((info for info in self._infos if info.name == index), None)
+            if found is None:
+                raise LayerError(f"there's no layer {index!r}; print the tree to see their names")
+            return found
         return self._infos[index]
 
     def __len__(self) -> int:

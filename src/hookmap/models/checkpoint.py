@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from hookmap.errors import ModelError
+from hookmap.errors import ModelError, first_line
 
 StateDict = dict[str, Tensor]
 _CONTAINERS = (
@@ -69,7 +69,7 @@ def read_state_dict(path: str | Path) -> StateDict:
         IndexError,
         TypeError,
     ) as error:
-        raise _damaged(path, (str(error).strip().splitlines() or [type(error).__name__])[0][:120]) from None
+        raise _damaged(path, first_line(error)[:120]) from None
     return _unwrap(content, path)
 
 

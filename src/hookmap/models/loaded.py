@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from torch import nn
 
-from hookmap.errors import ModelError
+from hookmap.errors import ModelError, first_line
 from hookmap.looking.adapter import Adapter
 from hookmap.pictures.preprocessing import Preprocessing
 
@@ -48,7 +48,7 @@ class Entry:
 
 def no_weights(name: str, error: BaseException) -> ModelError:
     """The error for pretrained weights that couldn't be had."""
-    reason = (str(error).strip().splitlines() or [type(error).__name__])[0][:160]
+    reason = first_line(error)[:160]
     return ModelError(
         f"the pretrained weights of {name} couldn't be loaded ({reason}); give a checkpoint with --weights FILE "
         "(weights=), or take random weights with --no-pretrained (pretrained=False)"

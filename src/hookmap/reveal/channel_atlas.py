@@ -12,8 +12,8 @@ import numpy as np
 from hookmap.errors import DataError, LayerError
 from hookmap.looking.channels import ChannelStatistics
 from hookmap.reveal.crops import cropped
-from hookmap.reveal.drawing import Line, Page, Tile, lines_page
-from hookmap.reveal.frames import short
+from hookmap.reveal.drawing import Line, Page, lines_page
+from hookmap.reveal.frames import NotApplicableError, short
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -124,7 +124,7 @@ class ChannelAtlas(Page):
                 for by in ("label", "prediction")
                 if isinstance(one[by], str)
             ]
-            lines.append(Line(f"channel {channel}", told, [Tile(patch) for patch in self.patches(channel, count)]))
+            lines.append(Line(f"channel {channel}", told, self.patches(channel, count)))
         dead = len(self.dead)
         note = (
             f"{len(self.table):,} channels over {self.statistics.images:,} images, {dead or 'none'} dead; the patches "
@@ -159,13 +159,13 @@ def channel_atlas(run: Run, layer: str | None = None) -> ChannelAtlas:
         layer: its name; by default the first.
 
     Raises:
-        DataError: if the run watched no channels.
+        NotApplicableError: if the run watched no channels.
         LayerError: if it didn't watch this layer's.
     """
     import pandas as pd
 
     if not run.channels:
-        raise DataError(f"{run.folder} holds nothing of channels; run it with --channels (channels=True)")
+        raise NotApplicableError(f"{run.folder} holds nothing of channels; run it with --channels (channels=True)")
     if layer is not None and layer not in run.channels:
         raise LayerError(
             f"{run.folder} holds nothing of the channels of {layer!r}; it watched {', '.join(run.channels)}"

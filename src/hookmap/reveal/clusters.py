@@ -13,12 +13,13 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from hookmap.dataset.extra import needed
+from hookmap.dataset.sources.names import counted
 from hookmap.errors import DataError
 from hookmap.reveal.confusion import right
 from hookmap.reveal.crops import attended_crops, described
-from hookmap.reveal.drawing import Line, Page, Tile, counted, dots_page, heat_tile, lines_page, overlay_of
+from hookmap.reveal.drawing import Line, Page, dots_page, heat_tile, lines_page, overlay_of
 from hookmap.reveal.frames import REGIONS, Array, By, Frames, distance, frames, mean_of, short
-from hookmap.reveal.grouping import by_density, by_spectrum, coarse, reduced, separation
+from hookmap.reveal.grouping import by_density, by_spectrum, reduced, rooted, separation
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -191,7 +192,7 @@ class Clusters(Page):
         """
         lines = [self._line(one, members) for one in self.clusters[:most]]
         shown = "" if len(self) <= most else f", the {most} most suspicious shown"
-        few = f"; {counted(len(self.skipped), 'class')} with too few heatmaps" if self.skipped else ""
+        few = f"; {counted(len(self.skipped), 'class', 'classes')} with too few heatmaps" if self.skipped else ""
         note = (
             f"{counted(len(self), 'cluster')} of {self.of}{shown}; {len(self.flagged)} flagged{few}\n"
             f"suspicion: how far apart from its class x how far outside of the picture's inside, flagged from "
@@ -216,7 +217,7 @@ class Clusters(Page):
             f"border {one.border:.0%} ({one.border_uniform:.0%})",
             f"{one.corner_name} {one.corner:.0%} ({one.corner_uniform:.0%}), tightness {one.tightness:.2f}",
         ]
-        tiles = [Tile(heat_tile(one.map, 116)), *(Tile(overlay_of(self.run, row, 116)) for row in one.rows[:members])]
+        tiles = [heat_tile(one.map, 116), *(overlay_of(self.run, row, 116) for row in one.rows[:members])]
         return Line(one.title, told, tiles, "suspicious" * one.flagged)
 
 
@@ -247,8 +248,8 @@ def clusters(
         by: the classes that are clustered one by one: ``"prediction"``, ``"label"``, ``"target"``; None: all together.
         lens: of crops: the network whose default layer describes them; by default edges and colours do.
         algorithm: ``"hdbscan"`` (Campello et al. 2013), which leaves out what lies between clusters; or ``"spectral"``
-            over the 10 nearest neighbours with as many clusters as the largest gap between the first eigenvalues of the
-            Laplacian says, as SpRAy has it, for classes of up to 4,000 heatmaps.
+            over the 10 nearest neighbours with as many clusters, 8 at most, as the largest gap between the first
+            eigenvalues of the Laplacian says, as SpRAy has it, for classes of up to 4,000 heatmaps.
         least: images per cluster; by default 5, and 5 % of the class if that is more.
         asked: see :func:`hookmap.reveal.frames.frames`.
         seed: of all that is random; the same seed gives the same clusters.
@@ -264,7 +265,7 @@ def clusters(
             "'crops', algorithm 'hdbscan' or 'spectral', least 2 or more"
         )
     found = frames(run, asked=asked)
-    all_vectors = coarse(found.maps) if of == "heatmaps" else described(attended_crops(run, found.table.index), lens)
+    all_vectors = rooted(found.maps) if of == "heatmaps" else described(attended_crops(run, found.table.index), lens)
     all_reduced = reduced(all_vectors) if len(found) > 1 else all_vectors
     groups: dict[Any, Array] = {None: np.arange(len(found))} if by is None else dict(found.groups(by))
     everything: list[Cluster] = []

@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from hookmap.dataset.sources.names import counted
 from hookmap.errors import DataError
-from hookmap.reveal.drawing import Page, counted, overlay_of, side_by_side, tiles_page
+from hookmap.reveal.drawing import Page, overlay_of, side_by_side, tiles_page
 from hookmap.reveal.frames import SIDE, Array, distance, short
 
 if TYPE_CHECKING:

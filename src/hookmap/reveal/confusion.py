@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from hookmap.errors import DataError
-from hookmap.reveal.drawing import Line, Page, Tile, counted, heat_tile, lines_page, overlay_of
-from hookmap.reveal.frames import SIDE, Array, Frames, frames, mean_of, short
+from hookmap.dataset.sources.names import counted
+from hookmap.reveal.drawing import Line, Page, heat_tile, lines_page, overlay_of
+from hookmap.reveal.frames import SIDE, Array, Frames, NotApplicableError, frames, mean_of, short
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -77,8 +77,8 @@ class Confusions(Page):
         lines = []
         for pair in self.pairs[:_PAIRS]:
             maps = (pair.label_map, pair.map, pair.prediction_map)
-            means = [None if one is None else Tile(heat_tile(one, _TILE)) for one in maps]
-            photos = [Tile(overlay_of(self.run, row, _TILE)) for row in pair.rows[:_PHOTOS]]
+            means = [None if one is None else heat_tile(one, _TILE) for one in maps]
+            photos = [overlay_of(self.run, row, _TILE) for row in pair.rows[:_PHOTOS]]
             told = [
                 f"taken for {short(pair.prediction)}",
                 f"{counted(pair.count, 'image')}, {pair.share:.0%} of the class",
@@ -101,7 +101,7 @@ def confusions(run: Run, *, least: int = 2, most: int = 50, asked: str | None = 
         side: cells of the frame along each side.
 
     Raises:
-        DataError: if it isn't known of any image whether it was recognised.
+        NotApplicableError: if there are no heatmaps of this question, or it isn't known of any image whether it was recognised.
     """
     found = frames(run, asked=asked, side=side)
     known = judged(run, found)
@@ -132,11 +132,11 @@ def judged(run: Run, found: Frames) -> Array:
     """Of which rows it is known whether they were recognised, bool ``(N,)``.
 
     Raises:
-        DataError: if of none.
+        NotApplicableError: if of none.
     """
     known: Array = found.table["correct"].notna().to_numpy()
     if not known.any():
-        raise DataError(
+        raise NotApplicableError(
             f"of no image of {run.folder} is it known whether it was recognised: its labels aren't classes of the "
             "model; run it again with labels that are, or with labels= given to Lens"
         )

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from hookmap.dataset.extra import needed
-from hookmap.dataset.rows import geometry_of
+from hookmap.dataset.rows import flattened, geometry_of
 from hookmap.errors import HookmapError, ModelError
 
 if TYPE_CHECKING:
@@ -46,8 +46,8 @@ def attended_crops(run: Run, rows: Sequence[int], *, share: float = SHARE) -> li
         height, width = int(told["height"]), int(told["width"])
         scale = 96 / max(height, width)
         size = max(1, round(height * scale)), max(1, round(width * scale))
-        flat = values.sum(0) if values.ndim == 3 else values.reshape(-1, values.shape[-1])
-        heat = geometry_of(told).displayed(size).lay_back(torch.from_numpy(flat.clip(0))).double().numpy()
+        flat = torch.from_numpy(flattened(values).clip(0))
+        heat = geometry_of(told).displayed(size).lay_back(flat).double().numpy()
         top, left, side = _fullest(heat, max(1, round(share * min(size))))
         box = (left / size[1], top / size[0], (left + side) / size[1], (top + side) / size[0])
         crops.append(cropped(run, told["id"], told["path"], box))

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from hookmap.dataset.rows import geometry_of
+from hookmap.dataset.rows import flattened, geometry_of
 from hookmap.files import save_image
 from hookmap.render.colors import colorize, normalize
 from hookmap.render.figure import INK, MARGIN, QUIET, RULE, cut, fit
@@ -50,27 +50,19 @@ class Page(ABC):
 
 
 @dataclass(frozen=True, eq=False)
-class Tile:
-    """A picture and a quiet line below it."""
-
-    picture: Image.Image
-    caption: str = ""
-
-
-@dataclass(frozen=True, eq=False)
 class Line:
     """A row of a page: text at the left, tiles at the right.
 
     Attributes:
         title: first line.
         below: quiet lines under it.
-        tiles: in a row.
+        tiles: pictures in a row; None leaves a place empty.
         warning: a word in red above the title, or nothing.
     """
 
     title: str
     below: Sequence[str]
-    tiles: Sequence[Tile | None]
+    tiles: Sequence[Image.Image | None]
     warning: str = ""
 
 
@@ -82,7 +74,7 @@ def lines_page(
     Args:
         title: of the page.
         subtitle: a quiet line below it; more lines after a line break.
-        lines: from above; a tile that is None leaves its place empty.
+        lines: from above.
         tile: side of the square that each tile is centred in.
         text: width of the column of text.
         heads: over the columns of tiles.
@@ -90,11 +82,11 @@ def lines_page(
     from PIL import Image, ImageDraw
 
     across = max((len(line.tiles) for line in lines), default=1)
-    gap, under = 6, 18 if any(one and one.caption for line in lines for one in line.tiles) else 0
+    gap = 6
     step = tile + gap
     notes = subtitle.split("\n")
     top = MARGIN + 34 + 18 * len(notes) + (22 if heads else 4)
-    high = [max(tile + under, 24 + 16 * len(line.below) + (16 if line.warning else 0)) + 16 for line in lines]
+    high = [max(tile, 24 + 16 * len(line.below) + (16 if line.warning else 0)) + 16 for line in lines]
     width = max(2 * MARGIN + text + across * step - gap, 720 if not heads else 560)
     canvas = Image.new("RGB", (width, top + sum(high) + MARGIN - 10), "white")
     draw = ImageDraw.Draw(canvas)
@@ -112,10 +104,9 @@ def lines_page(
         draw.text((MARGIN, at), cut(draw, line.title, 15, text - 14), INK, font(15))
         for i, below in enumerate(line.below):
             draw.text((MARGIN, at + 21 + 16 * i), cut(draw, below, 12, text - 14), QUIET, font(12))
-        for i, one in enumerate(line.tiles):
-            if one is not None:
-                _paste(canvas, one.picture, left + i * step, y + 8, tile, tile)
-                draw.text((left + i * step, y + 10 + tile), cut(draw, one.caption, 11, tile), QUIET, font(11))
+        for i, picture in enumerate(line.tiles):
+            if picture is not None:
+                _paste(canvas, picture, left + i * step, y + 8, tile, tile)
         y += height
     return canvas
 
@@ -162,20 +153,21 @@ def tiles_page(
     return canvas
 
 
-def heat_tile(heat: Array, side: int, *, limit: float | None = None) -> Image.Image:
+def heat_tile(heat: Array, side: int) -> Image.Image:
     """A map of the common frame in colour.
+
+    What is drawn as the strongest is its largest value, or three times its mean if that is more: an even map shall not
+    look hot.
 
     Args:
         heat: ``(n, n)``.
         side: of the picture, in pixels.
-        limit: the value that is drawn as the strongest; by default the map's own, or three times its mean if that is
-            more: an even map shall not look hot.
     """
     from PIL import Image
 
     smooth = Image.fromarray(np.asarray(heat, np.float32)).resize((side, side), Image.Resampling.BICUBIC)
     values = np.asarray(smooth).clip(0, None)
-    limit = max(float(values.max()), 3 * float(values.mean())) if limit is None else limit
+    limit = max(float(values.max()), 3 * float(values.mean()))
     return Image.fromarray(np.ascontiguousarray(colorize(normalize(values, limit=limit), DEFAULT_COLORMAP)))
 
 
@@ -195,18 +187,9 @@ def overlay_of(run: Run, row: int, side: int) -> Image.Image:
         small = Image.new("RGB", (int(told["width"]), int(told["height"])), EMPTY)
     pixels = np.asarray(fit(small, side))
     geometry = geometry_of(told).displayed(pixels.shape[:2])
-    values = run.values([row])[0]
-    values = values.sum(0) if values.ndim == 3 else values.reshape(-1, values.shape[-1])
+    values = flattened(run.values([row])[0])
     heat = geometry.lay_back(torch.from_numpy(values.clip(0)), "cubic").numpy().clip(0, values.max(initial=0))
     return overlay(pixels, heat, seen=geometry.seen)
-
-
-def picture_of(run: Run, row: int, side: int) -> Image.Image:
-    """The thumbnail of a row of the run's table; a pale square, where the run kept none."""
-    from PIL import Image
-
-    small = run.thumbnail(run.table.loc[row, "id"])
-    return Image.new("RGB", (side, side), EMPTY) if small is None else fit(small, side)
 
 
 def _write_title(canvas: Image.Image, title: str, notes: Sequence[str]) -> None:
@@ -217,15 +200,6 @@ def _write_title(canvas: Image.Image, title: str, notes: Sequence[str]) -> None:
     draw.text((MARGIN, MARGIN - 4), cut(draw, title, 22, room), INK, font(22))
     for i, note in enumerate(notes):
         draw.text((MARGIN, MARGIN + 26 + 18 * i), cut(draw, note, 13, room), QUIET, font(13))
-
-
-def counted(count: int, word: str) -> str:
-    """So many of something, in words.
-
-    >>> counted(1, "image"), counted(1200, "image"), counted(2, "class")
-    ('1 image', '1,200 images', '2 classes')
-    """
-    return f"{count:,} {word}{('es' if word.endswith('s') else 's') * (count != 1)}"
 
 
 def side_by_side(pictures: Sequence[Image.Image], side: int) -> Image.Image:

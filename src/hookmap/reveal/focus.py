@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 
 from hookmap.reveal.confusion import judged, right
-from hookmap.reveal.drawing import Line, Page, Tile, heat_tile, lines_page, overlay_of, tiles_page
+from hookmap.reveal.drawing import Line, Page, heat_tile, lines_page, overlay_of, tiles_page
 from hookmap.reveal.frames import SIDE, Array, frames, mean_of, short
 
 if TYPE_CHECKING:
@@ -97,7 +97,7 @@ class Outcomes(Page):
 
     def figure(self) -> Image.Image:
         """Both mean heatmaps and the measures."""
-        tiles = [None if one is None else Tile(heat_tile(one, 150)) for one in (self.right, self.wrong)]
+        tiles = [None if one is None else heat_tile(one, 150) for one in (self.right, self.wrong)]
         told = [
             f"{_NAMES[one.measure]}: {one.right:.1%} right, {one.wrong:.1%} wrong, effect {one.effect:+.2f}"
             for one in self.table.itertuples()

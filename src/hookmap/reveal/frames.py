@@ -10,6 +10,7 @@ from weakref import WeakKeyDictionary
 
 import numpy as np
 
+from hookmap.dataset.measuring import EDGE, covered
 from hookmap.errors import DataError
 
 if TYPE_CHECKING:
@@ -22,10 +23,12 @@ By = Literal["prediction", "label", "target"]
 
 SIDE = 32
 """Cells of the frame along each side."""
-BORDER, CORNER = 0.1, 0.2
-"""The border is this share of the picture on each side, a corner this share of its height and width."""
 REGIONS = ("border", "top left", "top right", "bottom left", "bottom right")
-"""The outer parts of the frame; they overlap."""
+"""The outer parts of the frame, as :class:`hookmap.dataset.measuring.Measures` has them; they overlap."""
+
+
+class NotApplicableError(DataError):
+    """A question that a run has no answer to: it lacks heatmaps, labels or channels."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -90,7 +93,8 @@ def frames(run: Run, *, asked: str | None = None, side: int = SIDE) -> Frames:
         side: cells of the frame along each side.
 
     Raises:
-        DataError: if the run has no heatmap of this question.
+        NotApplicableError: if the run has no heatmap, or all are 0 everywhere.
+        DataError: if the run wasn't asked this question.
     """
     kept = _KEPT.setdefault(run, {})
     if (asked, side) not in kept:
@@ -100,14 +104,14 @@ def frames(run: Run, *, asked: str | None = None, side: int = SIDE) -> Frames:
         kept[asked, side] = Frames(rows[there], maps[there], int((~there).sum()))
     found = kept[asked, side]
     if not len(found):
-        raise DataError(f"all heatmaps of {run.folder} are 0 everywhere; run it with another method or layer")
+        raise NotApplicableError(f"all heatmaps of {run.folder} are 0 everywhere; run it with another method or layer")
     return found
 
 
 def _rows(run: Run, asked: str | None) -> pd.DataFrame:
     rows = run.explained
     if not len(rows):
-        raise DataError(f"{run.folder} holds no heatmap; see its column 'error'")
+        raise NotApplicableError(f"{run.folder} holds no heatmap; see its column 'error'")
     questions = list(dict.fromkeys(rows["asked"]))
     if asked is not None and asked not in questions:
         raise DataError(f"{run.folder} wasn't asked about {asked!r}; pass one of {', '.join(map(repr, questions))}")
@@ -119,15 +123,11 @@ def _rows(run: Run, asked: str | None) -> pd.DataFrame:
 
 def regions(side: int) -> Array:
     """How much of each cell of the frame lies in each of :data:`REGIONS`, ``(5, side, side)``, 0..1."""
-    inner, low, high = (_covered(side, *ends) for ends in ((BORDER, 1 - BORDER), (0, CORNER), (1 - CORNER, 1)))
-    corners = [np.outer(down, across) for down in (low, high) for across in (low, high)]
-    return np.stack([1 - np.outer(inner, inner), *corners]).astype(np.float32)
-
-
-def _covered(side: int, start: float, end: float) -> Array:
-    """How much of each of the cells along one side lies between two places, given as shares of the side."""
-    edges = np.arange(side)
-    return (np.minimum(edges + 1, end * side) - np.maximum(edges, start * side)).clip(0, 1)
+    border, corner = side * EDGE, side * 2 * EDGE
+    ends = (0, corner), (side - corner, side)
+    inner = covered((side, side), [(border, border, side - border, side - border)])
+    corners = [covered((side, side), [(left, top, right, bottom)]) for top, bottom in ends for left, right in ends]
+    return np.stack([1 - inner, *corners]).astype(np.float32)
 
 
 def distance(one: Array, other: Array) -> Array:

@@ -12,7 +12,7 @@ _CORE, _REACH = 5, 3.0
 _NEIGHBOURS, _MOST_CLUSTERS, _MOST_SPECTRAL, _SAMPLE = 10, 8, 4000, 1000
 
 
-def coarse(maps: Array) -> Array:
+def rooted(maps: Array) -> Array:
     """Square roots of blurred, coarse maps: their Euclidean distance is Hellinger's times a constant.
 
     Args:
@@ -63,7 +63,7 @@ def by_density(vectors: Array, least: int) -> Array:
 def by_spectrum(vectors: Array, least: int, seed: int) -> Array:
     """The cluster of each vector by the graph of nearest neighbours, ``(N,)``, from 0; -1 where it would be too small.
 
-    There are as many clusters as eigenvalues of the normalised Laplacian before their largest gap.
+    There are as many clusters as eigenvalues of the normalised Laplacian before the largest gap of the first 9: 8 at most.
 
     Args:
         vectors: ``(N, D)``, 4,000 at most.

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from hookmap.reveal.drawing import Page, counted, heat_tile, tiles_page
+from hookmap.dataset.sources.names import counted
+from hookmap.reveal.drawing import Page, heat_tile, tiles_page
 from hookmap.reveal.frames import SIDE, Array, By, distance, frames, mean_of, short
 
 if TYPE_CHECKING:

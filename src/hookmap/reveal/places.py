@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from hookmap.reveal.drawing import Line, Page, Tile, counted, heat_tile, lines_page
+from hookmap.dataset.sources.names import counted
+from hookmap.reveal.drawing import Line, Page, heat_tile, lines_page
 from hookmap.reveal.frames import REGIONS, SIDE, Array, By, Frames, frames, mean_of, short
 
 if TYPE_CHECKING:
@@ -56,16 +57,16 @@ class Places(Page):
         """All heatmaps, what they are held against, and up to 12 classes: the flagged, then those nearest the edge."""
         lifts = self.table["border"] / self.table["border_uniform"].clip(lower=1e-9)
         order = sorted(self.table.index[1:], key=lambda i: (self.table.loc[i, "flag"] == "", -lifts[i]))[:_SHOWN]
-        first = [Tile(heat_tile(self.mean, _TILE)), Tile(heat_tile(self.uniform, _TILE))]
+        first = [heat_tile(self.mean, _TILE), heat_tile(self.uniform, _TILE)]
         lines = [self._line(0, "all", first)]
         lines += [
-            self._line(i, short(self.table.loc[i, "name"]), [Tile(heat_tile(self.maps[i - 1], _TILE))]) for i in order
+            self._line(i, short(self.table.loc[i, "name"]), [heat_tile(self.maps[i - 1], _TILE)]) for i in order
         ]
         flagged = int((self.table["flag"] != "").sum())
         note = f"{flagged or 'no'} flag{'s' * (flagged != 1)}; in brackets: of an even map of what the model sees"
         return lines_page("Where in the frame", note, lines, heads=("mean", "seen"), text=330, tile=_TILE)
 
-    def _line(self, i: int, name: str, tiles: list[Tile]) -> Line:
+    def _line(self, i: int, name: str, tiles: list[Image.Image]) -> Line:
         one = self.table.loc[i]
         told = [
             counted(int(one["count"]), "heatmap"),

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from hookmap.errors import HookmapError, HookmapWarning, ModelError
+from hookmap.errors import HookmapError, HookmapWarning, ModelError, first_line
 from hookmap.lens import Lens, MethodSpec
 from hookmap.loggers.animation import Animation
 from hookmap.loggers.logger import Logger, loggers_from
@@ -61,8 +61,8 @@ class Probe:
         layouts: how to read layers that can't be read from their shape.
         batch_size: images per forward pass.
 
-    What is wrong with these arguments is raised by the first look. If a later one fails, training goes on, with one
-    warning. Only the process of rank 0 looks.
+    What is wrong with these arguments is raised at once, or by the first look. If a later one fails, training goes on,
+    with one warning. Only the process of rank 0 looks.
 
     >>> import hookmap as hm
     >>> from hookmap.training import Probe
@@ -266,7 +266,7 @@ class Probe:
                 raise
             if not self._warned:
                 self._warned = True
-                reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+                reason = first_line(error)
                 warnings.warn(
                     f"the probe failed at step {step} ({type(error).__name__}: {reason}); training goes on, and "
                     "later failures are not reported",

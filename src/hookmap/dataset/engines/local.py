@@ -93,7 +93,7 @@ class Writer:
 
     def __init__(self, store: Store) -> None:
         self._store = store
-        self._waiting: queue.Queue[tuple[int, list[Answer], Watch] | None] = queue.Queue(maxsize=2)
+        self._waiting: queue.Queue[tuple[int, list[Answer], Watch] | None] = queue.Queue(maxsize=1)
         self._error: BaseException | None = None
         self._next = store.next_part()
         self._thread = threading.Thread(target=self._work, name="hookmap writer", daemon=True)

@@ -222,13 +222,18 @@ class _Walk:
                         if entry.name.startswith("."):
                             continue
                         if _is_folder(entry):
-                            if os.path.exists(os.path.join(entry.path, "index.parquet")):
-                                continue  # a run of hookmap's own
+                            if _is_run(entry.path):
+                                continue
                             (self._links if entry.is_symlink() else waiting).append(entry.path)
                         elif _is_readable(entry):
                             self.files.append(entry.path)
             except OSError:
                 self._unreadable.append(path)
+
+
+def _is_run(folder: str) -> bool:
+    """Whether this is what a run over the data set wrote."""
+    return os.path.isfile(os.path.join(folder, "run.json")) and os.path.isdir(os.path.join(folder, "index.parquet"))
 
 
 def _is_folder(entry: os.DirEntry[str]) -> bool:

@@ -9,7 +9,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from hookmap.errors import ModelError
+from hookmap.errors import ModelError, first_line
 from hookmap.looking.adapter import Adapter
 from hookmap.models import image_text, timm
 from hookmap.models.loaded import Loaded, no_weights
@@ -99,7 +99,7 @@ def _library() -> Any:
 
 
 def _reason(error: BaseException) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0][:160]
+    return first_line(error)[:160]
 
 
 def renamed(model: nn.Module, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
