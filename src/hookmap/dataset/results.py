@@ -153,14 +153,17 @@ class Run:
 
     @cached_property
     def _maps(self) -> tuple[Maps, Maps, list[tuple[int, ...]]]:
-        found = self._store.read(MAPS)
-        if found is None:
-            return np.empty(0, np.float16), np.zeros(1, np.int64), []
-        if found["id"].to_pylist() != self.table["id"].tolist():
+        names, flat, lengths, shapes = list[str](), list[Maps](), list[int](), list[tuple[int, ...]]()
+        for part in self._store.each(MAPS):
+            maps = part["map"].combine_chunks()
+            names += part["id"].to_pylist()
+            flat.append(maps.flatten().to_numpy(zero_copy_only=False))
+            lengths += maps.value_lengths().to_pylist()
+            shapes += map(tuple, part["shape"].to_pylist())
+        if names != self.table["id"].tolist():
             raise DataError(f"the maps of {self.folder} don't belong to its index; run it again into another folder")
-        ends = np.cumsum([0, *found["map"].combine_chunks().value_lengths().to_pylist()])
-        flat = found["map"].combine_chunks().flatten().to_numpy(zero_copy_only=False)
-        return flat, ends, [tuple(shape) for shape in found["shape"].to_pylist()]
+        ends = np.cumsum([0, *lengths], dtype=np.int64)
+        return np.concatenate([np.empty(0, np.float16), *flat]), ends, shapes
 
 
 def open_run(folder: str | Path) -> Run:

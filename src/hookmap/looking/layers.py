@@ -220,7 +220,7 @@ def choose_layer(model: nn.Module, inputs: Any, traced: Trace) -> str:
     Raises:
         LayerError: if no layer's output can be read as a grid, with what to pass.
     """
-    candidates = _candidates(traced)
+    candidates = candidates_in(traced)
     if not candidates:
         shapes = "; ".join(f"{i.name} {i.shape}" for i in traced.layers.values() if i.name and i.shape)
         raise LayerError(
@@ -254,13 +254,14 @@ def last_layer(traced: Trace) -> str:
     Raises:
         LayerError: if there's none.
     """
-    candidates = _candidates(traced)
+    candidates = candidates_in(traced)
     if not candidates:
         raise LayerError("no layer of this model gives something that can be read as a grid; pass layer= and layouts=")
     return candidates[-1]
 
 
-def _candidates(traced: Trace) -> list[str]:
+def candidates_in(traced: Trace) -> list[str]:
+    """Layers that can be read as a grid, each tensor by the module that made it, in the order in which they ran."""
     kinds = {name: info.kind for name, info in traced.layers.items()}
     parents = {name.rpartition(".")[0] for name in kinds if name}
     chosen: list[str] = []

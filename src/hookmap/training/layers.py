@@ -12,7 +12,7 @@ import torch
 from hookmap.explaining.featuring import layer_maps
 from hookmap.looking.capture import capture
 from hookmap.looking.channels import ChannelStatistics
-from hookmap.looking.layers import Trace, _candidates
+from hookmap.looking.layers import Trace, candidates_in
 from hookmap.looking.matching import LayerSpec, match_layers
 from hookmap.looking.preserve import preserved
 from hookmap.pictures.images import Picture
@@ -116,7 +116,7 @@ def stages(traced: Trace) -> list[str]:
 
     Where blocks hold the layers, the blocks are meant.
     """
-    candidates = list(dict.fromkeys(_candidates(traced)))
+    candidates = list(dict.fromkeys(candidates_in(traced)))
     parents = {name.rpartition(".")[0] for name in traced.layers if name}
     candidates = [name for name in candidates if name in parents] or candidates
     largest: dict[tuple[int, ...], str] = {}

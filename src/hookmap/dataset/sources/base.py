@@ -30,7 +30,7 @@ class Item:
 
     Attributes:
         id: unique and stable in its data set, printable, with ``/`` between folders: the path below the folder, the
-            key in a tar, the number in a Dataset. Never absolute and never with ``..`` in it.
+            key in a tar, the number in a Dataset. A name, not a place: nothing is opened or written by it.
         image: what :func:`hookmap.pictures.images.load` takes, or a preprocessed float tensor (C, H, W).
         path: of the file, if it is one; bytes that aren't UTF-8 are escaped, so it can be printed and written.
         label: class name, or index into :attr:`Source.classes`, as the data set has it.
