@@ -27,7 +27,8 @@ from rich.table import Table
 from torch import Tensor, nn
 
 import hookmap as hm
-from hookmap.dataset.reading import Reader, batches, usual_workers
+from hookmap.dataset.loading import batches, usual_workers
+from hookmap.dataset.reading import Reader
 from hookmap.dataset.sources import Item, Source, source
 
 PHOTOS = Path(__file__).resolve().parents[1] / "examples" / "photos"

@@ -137,6 +137,20 @@ def test_wandb_gets_a_row_for_each_step_and_the_users_own_count_stays(run):
     assert levels(folder / film) == pytest.approx([40, 120, 220], abs=3)
 
 
+def test_wandb_metrics_of_the_user_keep_their_axis(run):
+    run.log({"statistics/mine": 1.0})
+    WandB(run).scalars({"statistics/a/mean": 1.0, "plain": 2.0}, 0)
+    run.log({"statistics/mine": 2.0})
+    folder = Path(run.dir)
+    run.finish()
+    wandb.teardown()
+    (path,) = folder.parent.glob("*.wandb")
+    records = [wandb_internal_pb2.Record.FromString(data) for data in records_of(path.read_bytes())]
+    metrics = [one.metric for one in records if one.WhichOneof("record_type") == "metric"]
+    assert not [one.glob_name for one in metrics if one.glob_name]
+    assert {one.name for one in metrics} == {"hookmap/step", "statistics/a/mean", "plain"}
+
+
 def test_wandb_without_a_run_says_so():
     with pytest.raises(hm.HookmapError, match="call wandb.init"):
         WandB().scalars({"a": 1.0}, 0)

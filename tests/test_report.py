@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import importlib.util
 import io
 import json
 import re
@@ -31,11 +32,13 @@ from hookmap.methods import METHODS
 from hookmap.pictures.geometry import Geometry
 from hookmap.pictures.images import Picture
 from hookmap.report import write_report
+from hookmap.report.head import header
 from hookmap.report.packing import packed_maps
 from hookmap.results.heatmap import Heatmap
 
 CLASSES = ("cat, house cat", "dog", "<b>bird</b>")
 CROPPED = Geometry((120, 160), (224, 224), (224 / 120, 224 / 120), (0, -(160 * 224 / 120 - 224) / 2))
+DATA = "/home/ada lovelace/her photos"
 BOXED = Geometry((120, 160), (224, 224), (1.4, 1.4), (28, 0))  # a letterbox: the grid is larger than the picture
 NAUGHTY = ("pets/<img src=x onerror=alert(1)>.jpg", "pets/</script><script>alert(3)</script><!--.jpg")
 
@@ -58,7 +61,7 @@ def heatmap(number: int, method: str = "gradcam", geometry: Geometry = CROPPED, 
 def answer(number: int, name: str, found: Heatmap, label: int | None = None) -> Answer:
     jpeg = io.BytesIO()
     Image.fromarray(found.picture.pixels).save(jpeg, "JPEG", quality=95)
-    sample = Sample(name, f"/data/{name}", geometry=found.geometry, thumbnail=jpeg.getvalue())
+    sample = Sample(name, f"{DATA}/{name}", geometry=found.geometry, thumbnail=jpeg.getvalue())
     known = None if label is None else CLASSES[label]
     return Answer(sample, known, label, found, [("predicted", found)])
 
@@ -70,9 +73,8 @@ def planted(folder: Path, count: int = 130, **how: Any) -> Run:
         name = NAUGHTY[number - 1] if number in (1, 2) else f"pets/{number:03d}.jpg"
         label = (number + (number % 10 == 9)) % 3
         answers.append(answer(number, name, heatmap(number, **how), label))
-    answers.append(
-        Answer(Sample("pets/broken.jpg", "/data/pets/broken.jpg", error="not a picture"), error="not a picture")
-    )
+    path = f"{DATA}/pets/broken.jpg"
+    answers.append(Answer(Sample("pets/broken.jpg", path, error="broken"), error=f"{path} isn't a picture"))
     return stored(folder, answers)
 
 
@@ -81,8 +83,9 @@ def stored(folder: Path, answers: list[Answer]) -> Run:
     folder.mkdir(parents=True)
     store.describe(
         {
-            "model": {"name": "tiny<script>alert(2)</script>", "weights": "0" * 64, "classes": 3},
-            "source": {"kind": "folder", "from": "/data", "images": len(answers)},
+            "model": {"name": "tiny<script>alert(2)</script>", "weights": "0" * 64},
+            "labels": {"count": 3},
+            "source": {"kind": "folder", "from": DATA, "images": len(answers)},
             "finished": "2026-11-25T02:40:30+00:00",
         }
     )
@@ -148,8 +151,10 @@ def blocks_of(page: Path, pile: str) -> list[bytes]:
 
 def test_the_page_holds_the_table(run: Run, page: Path) -> None:
     packed = data_of(page)["table"]
-    assert list(packed) == list(COLUMNS)
+    assert list(packed) == [name for name in COLUMNS if name != "path"]
     for name, kind in COLUMNS.items():
+        if name == "path":
+            continue
         column = packed[name]
         if kind == "float32":
             found = np.frombuffer(base64.b64decode(column["real"]), "<f4")
@@ -158,6 +163,8 @@ def test_the_page_holds_the_table(run: Run, page: Path) -> None:
         if isinstance(column, dict):
             column = [None if code < 0 else column["words"][code] for code in column["codes"]]
         expected = [None if value is None or value != value else value for value in run.table[name]]
+        if name == "error":
+            expected = [told and told.replace(f"{DATA}/", "") for told in expected]
         assert column == expected, name
 
 
@@ -177,7 +184,7 @@ def test_the_page_holds_maps_and_pictures(run: Run, page: Path) -> None:
 def test_large_grids_are_shrunk(tmp_path: Path) -> None:
     fine = torch.rand(64, 48, generator=torch.Generator().manual_seed(0))
     run = stored(tmp_path / "run", [answer(0, "a.jpg", replace(heatmap(0), raw=fine))])
-    pile, grids, _ = packed_maps([(run, [0])])
+    pile, grids, *_ = packed_maps([(run, [0])])
     assert grids == [[32, 32]]
     # 48 columns into 32: each takes in the two that it touches.
     means = torch.stack([fine[4:6, 0:2].mean(), fine[4:6, 1:3].mean()])
@@ -278,7 +285,9 @@ def test_the_viewer_tells_all(run: Run, page: Path, chromium: Any) -> None:
         view.locator("#gallery .tile").nth(4).click()
         told = dict(zip(*(view.locator(f"#viewer {kind}").all_text_contents() for kind in ("dt", "dd")), strict=True))
         row = run.table.iloc[4]
-        assert set(told) == {name for name in COLUMNS if row[name] is not None and row[name] == row[name]}
+        assert set(told) == {
+            name for name in COLUMNS if name != "path" and row[name] is not None and row[name] == row[name]
+        }
         assert told["half_area"] == f"{row['half_area']:.1%}"
         assert told["grid_left"] == "20\u2009px"
         assert told["correct"] == "yes"
@@ -508,8 +517,7 @@ def test_errors_are_listed(page: Path, chromium: Any) -> None:
     with opened(chromium, page) as view:
         assert view.locator("#errors tbody td").all_text_contents() == [
             "pets/broken.jpg",
-            "/data/pets/broken.jpg",
-            "not a picture",
+            "pets/broken.jpg isn't a picture",
         ]
 
 
@@ -567,11 +575,93 @@ def test_two_runs(run: Run, tmp_path: Path, chromium: Any) -> None:
 
 
 def test_the_same_as_figures(run: Run, page: Path) -> None:
-    figures = {one.stem for one in (run.folder / "figures").iterdir()}
+    figures = {one.stem for one in (run.folder / "report_figures").iterdir()}
     assert figures >= {"places", "classes-by-label", "classes-by-prediction", "right-and-wrong", "confusions", "focus"}
-    for one in (run.folder / "figures").iterdir():
+    for one in (run.folder / "report_figures").iterdir():
         with Image.open(one) as picture:
             assert min(picture.size) > 100
+
+
+def test_figures_are_of_their_page_alone(few: Run, tmp_path: Path) -> None:
+    write_report(few, tmp_path / "few.html")
+    other = stored(tmp_path / "run", [answer(number, f"{number}.jpg", heatmap(number)) for number in range(6)])
+    write_report(other, tmp_path / "other.html")
+    figures = [{one.name for one in (tmp_path / f"{name}_figures").iterdir()} for name in ("few", "other")]
+    assert "confusions.png" in figures[0] - figures[1]
+    (tmp_path / "few_figures" / "mine.png").write_text("of the user's own")
+    write_report(other, tmp_path / "few.html")
+    assert {one.name for one in (tmp_path / "few_figures").iterdir()} == figures[1] | {"mine.png"}
+
+
+def test_no_folder_of_this_machine_is_told(run: Run, page: Path, tmp_path: Path) -> None:
+    text = page.read_text()
+    assert "from: her photos" in text
+    assert "Data: folder her photos." in text
+    before = stored(tmp_path / "run", [answer(3, "pets/003.jpg", heatmap(3), 0)])
+    both = write_report(run, tmp_path / "both.html", versus=before).read_text()
+    assert f"{tmp_path.name}/run" in both  # both runs' folders have one name
+    for told in (text, both):
+        assert "lovelace" not in told
+        assert str(tmp_path.parent) not in told
+
+
+def test_the_number_of_classes_is_said(run: Run, page: Path) -> None:
+    assert "&lt;/script&gt;, 3 classes" in page.read_text()
+    unlabelled = Run(run.folder)
+    unlabelled.about = {name: told for name, told in run.about.items() if name != "labels"}
+    assert "unnamed classes" in header(unlabelled)[1]
+
+
+def test_a_missing_library_is_said_and_a_damaged_part_is_an_error(
+    few: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shutil.copytree(few.folder, tmp_path / "run")
+    with monkeypatch.context() as without:
+        find = importlib.util.find_spec
+        without.setattr("importlib.util.find_spec", lambda name, *a: None if name == "sklearn" else find(name, *a))
+        text = write_report(tmp_path / "run").read_text()
+    assert "need sklearn; pip install &#x27;hookmap[dataset]&#x27;" in text
+    assert not section(tmp_path / "run" / "report.html", "clusters")
+    assert section(tmp_path / "run" / "report.html", "outcomes")
+    part = sorted((tmp_path / "run" / "maps.parquet").iterdir())[1]
+    part.write_bytes(part.read_bytes()[:100])
+    with pytest.raises(DataError, match="is damaged"):
+        write_report(tmp_path / "run")
+
+
+def test_each_run_is_drawn_in_its_own_look(run: Run, tmp_path: Path, chromium: Any) -> None:
+    """Two runs by one method, one signed and one positive, side by side."""
+    found = heatmap(8, part="signed")
+    signed = stored(tmp_path / "signed", [answer(3, "pets/003.jpg", found, 0)])
+    Store(signed.folder).describe({**signed.about, "how": {"part": "signed"}})
+    with opened(chromium, write_report(run, tmp_path / "page.html", versus=Run(signed.folder))) as view:
+        pair = view.locator("#comparison article .tile")
+        pair.first.scroll_into_view_if_needed()
+        for number in (0, 1):
+            pair.nth(number).locator("[data-drawn]").wait_for()
+        before, after = (drawn(view, pair.nth(number).locator(".heat")) for number in (0, 1))
+        palettes = [
+            base64.b64decode(data_of(tmp_path / "page.html")["palettes"][name]) for name in ("symmetric", "max")
+        ]
+    for rgba, palette in zip((before, after), palettes, strict=True):
+        known = np.frombuffer(palette, np.uint8).reshape(256, 3)
+        colours = rgba[rgba[..., 3] > 200][:, :3]  # canvases keep colours exactly only where they are nearly opaque
+        assert len(colours)
+        assert np.abs(colours[:, None] - known).max(2).min(1).max() <= 2
+
+
+def test_a_clip_is_the_sum_over_time(tmp_path: Path, chromium: Any) -> None:
+    raw = torch.rand(3, 7, 7, generator=torch.Generator().manual_seed(0)) - 0.3
+    run = stored(tmp_path / "run", [answer(0, "a.jpg", replace(heatmap(0), raw=raw)), answer(1, "b.jpg", heatmap(1))])
+    page = write_report(run)
+    total = raw.clamp(min=0).sum(0)
+    coded = np.frombuffer(blocks_of(page, "maps")[0], np.uint8).reshape(7, 7) / 255
+    assert np.abs(coded - (total / total.max()).numpy()).max() < 0.5 / 255 + 1e-3  # maps are kept in float16
+    with opened(chromium, page) as view:
+        view.locator("#gallery .tile").first.click()
+        said(view.locator("#viewer .stage .below"), "A clip: the sum over its 3 steps.")
+        view.keyboard.press("ArrowRight")
+        assert view.locator("#viewer .stage .below").count() == 0
 
 
 SMALL = {

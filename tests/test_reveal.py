@@ -31,7 +31,7 @@ from hookmap.results.heatmap import Heatmap
 from hookmap.reveal import channel_atlas, class_means, clusters, compare, confusions, focus, outcomes, places
 from hookmap.reveal.crops import attended_crops, described
 from hookmap.reveal.focus import cliffs_delta
-from hookmap.reveal.frames import frames, regions
+from hookmap.reveal.frames import NotApplicableError, frames, regions
 from hookmap.reveal.grouping import separation
 from networks import convnet, noise
 
@@ -178,7 +178,7 @@ def test_confusions_are_pairs_with_their_own_maps(tmp_path: Path) -> None:
     np.testing.assert_allclose(first.prediction_map, framed[4], atol=1e-6)
     assert [pair.count for pair in confusions(run, least=2).pairs] == [3]
     assert found.table["count"].sum() == 5
-    with pytest.raises(DataError, match="labels aren't classes of the model"):
+    with pytest.raises(NotApplicableError, match="labels aren't classes of the model"):
         confusions(built(tmp_path / "unlabelled", maps, predictions))
 
 
@@ -319,7 +319,7 @@ def test_channels_show_the_patches_that_excite_them(tmp_path: Path) -> None:
         channel_atlas(run, "head")
     bare = built(tmp_path / "bare", [peak(0, 0)] * 12, [0, 1] * 6, watch=watched(12))
     assert channel_atlas(bare).field == (0.75, 0.75)  # not measured: three cells
-    with pytest.raises(DataError, match="channels=True"):
+    with pytest.raises(NotApplicableError, match="channels=True"):
         channel_atlas(built(tmp_path / "none", [peak(0, 0)], [0]))
 
 
@@ -398,9 +398,10 @@ def test_every_page_is_drawn_and_saved_also_without_thumbnails(tmp_path: Path) -
         pixels = np.asarray(Image.open(path))
         assert min(pixels.shape[:2]) > 100
         assert pixels.std() > 5
-    with pytest.raises(DataError, match="wasn't asked about 'dog'; pass one of 'predicted'"):
+    with pytest.raises(DataError, match="wasn't asked about 'dog'; pass one of 'predicted'") as unasked:
         class_means(run, asked="dog")
-    with pytest.raises(DataError, match="0 everywhere"):
+    assert not isinstance(unasked.value, NotApplicableError)
+    with pytest.raises(NotApplicableError, match="0 everywhere"):
         places(built(tmp_path / "dead", [torch.zeros(GRID, GRID)], [0]))
 
 

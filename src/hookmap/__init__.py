@@ -7,7 +7,9 @@
 ('tiger cat', (7, 7), (300, 451))
 """
 
-from hookmap.dataset import Run, open_run, run
+import importlib
+from typing import TYPE_CHECKING, Any
+
 from hookmap.errors import (
     DataError,
     DisconnectedError,
@@ -19,9 +21,6 @@ from hookmap.errors import (
     TargetError,
 )
 from hookmap.lens import Lens
-from hookmap.loggers.mlflow import MLflow
-from hookmap.loggers.tensorboard import TensorBoard
-from hookmap.loggers.wandb import WandB
 from hookmap.looking.adapter import Adapter
 from hookmap.looking.capture import capture
 from hookmap.looking.layouts import Layout
@@ -53,7 +52,13 @@ from hookmap.targets import (
     Similarity,
     Text,
 )
-from hookmap.training import Probe
+
+if TYPE_CHECKING:
+    from hookmap.dataset import Run, open_run, run
+    from hookmap.loggers.mlflow import MLflow
+    from hookmap.loggers.tensorboard import TensorBoard
+    from hookmap.loggers.wandb import WandB
+    from hookmap.training import Probe
 
 __version__ = "0.1.0"
 
@@ -109,3 +114,22 @@ __all__ = [
     "open_run",
     "run",
 ]
+
+# Whole data sets and training are imported when they are asked for.
+_LATER = {
+    "MLflow": "loggers.mlflow",
+    "Probe": "training",
+    "Run": "dataset",
+    "TensorBoard": "loggers.tensorboard",
+    "WandB": "loggers.wandb",
+    "open_run": "dataset",
+    "run": "dataset",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _LATER:
+        raise AttributeError(f"module 'hookmap' has no attribute {name!r}")
+    found = getattr(importlib.import_module(f"hookmap.{_LATER[name]}"), name)
+    globals()[name] = found
+    return found

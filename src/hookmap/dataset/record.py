@@ -9,7 +9,6 @@ import platform
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from datetime import datetime, timezone
-from importlib.metadata import PackageNotFoundError, version
 from types import CodeType
 from typing import Any
 
@@ -127,6 +126,8 @@ def _code(code: CodeType) -> bytes:
 
 
 def _versions() -> dict[str, str]:
+    from importlib.metadata import PackageNotFoundError, version
+
     found = {"python": platform.python_version()}
     for name in ("hookmap", "torch", "torchvision", "timm", "transformers", "numpy", "pillow", "pyarrow"):
         with suppress(PackageNotFoundError):

@@ -176,7 +176,6 @@ def geometry_of(row: Any) -> Geometry:
 
 
 def flattened(values: Values) -> Values:
-    """A map as a picture shows it, ``(h, w)``: of a clip ``(t, h, w)`` the sum over time, of a series ``(L,)`` one row."""
-    if values.ndim == 3:
-        return values.sum(0)
-    return values[None] if values.ndim == 1 else values
+    """A map as a picture, ``(h, w)``: of a clip ``(t, h, w)`` the sum over time, of a series ``(L,)`` one row."""
+    flat: Values = values.sum(0) if values.ndim == 3 else values[None] if values.ndim == 1 else values
+    return flat

@@ -6,15 +6,14 @@ import warnings
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, Literal, TypeAlias, get_args
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias, get_args
 
 from torch import nn
 
 from hookmap.dataset import record
-from hookmap.dataset.engines.local import Parts, run_locally
 from hookmap.dataset.job import LABEL, Job
 from hookmap.dataset.labels import TrueClasses
-from hookmap.dataset.reading import Reader, usual_workers
+from hookmap.dataset.reading import Reader
 from hookmap.dataset.results import Run
 from hookmap.dataset.sources import Source, source
 from hookmap.dataset.sources.names import listed
@@ -26,6 +25,9 @@ from hookmap.models import DEFAULT
 from hookmap.pictures.views import input_rank
 from hookmap.progress import tracking
 from hookmap.targets import PREDICTED, TargetSpec, resolve
+
+if TYPE_CHECKING:
+    from hookmap.dataset.engines.local import Parts
 
 Engine: TypeAlias = Literal["local", "ray"]
 
@@ -101,6 +103,8 @@ def run(
             )
     if engine not in get_args(Engine):
         raise DataError(f"there's no engine {engine!r}; take one of {', '.join(get_args(Engine))}")
+    from hookmap.dataset.loading import usual_workers
+
     store = Store(out)
     store.check()
     lens = model if isinstance(model, Lens) else Lens(model)
@@ -132,6 +136,8 @@ def run(
             advance = track("images", count) if count else lambda done: None
             workers = usual_workers(lens.device) if workers is None else workers
             if engine == "local":
+                from hookmap.dataset.engines.local import run_locally
+
                 sizes = {"batch_size": batch_size, "part_size": part_size}
                 run_locally(job, reader, store, todo, workers=workers, advance=advance, **sizes)
             else:

@@ -80,4 +80,9 @@ def _told_apart(one: Run, other: Run) -> tuple[str, str]:
     ):
         if names[0] != names[1]:
             return names
-    return str(one.folder), str(other.folder)
+    places = one.folder.absolute().parts, other.folder.absolute().parts
+    for depth in range(2, max(map(len, places))):  # no more of where they lie than tells them apart
+        names = "/".join(places[0][-depth:]), "/".join(places[1][-depth:])
+        if names[0] != names[1]:
+            break
+    return names

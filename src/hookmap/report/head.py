@@ -8,15 +8,16 @@ from html import escape
 from typing import Any
 
 from hookmap.dataset.results import Run
-from hookmap.report.packing import title_of
+from hookmap.dataset.sources.names import listed
+from hookmap.report.packing import title_of, without_folders
 
 
 def header(run: Run) -> tuple[str, str]:
     """The page's title, and its head as HTML."""
     about, shown = run.about, run.explained
     model = str(about["model"]["name"])
-    methods = _listed([title_of(name) for name in shown["method"].unique()])
-    layers = _listed(shown["layer"].dropna().unique())
+    methods = listed(title_of(name) for name in shown["method"].unique())
+    layers = listed(shown["layer"].dropna().unique())
     what = f"{methods} at {layers}" if methods else "no heatmaps"
     kinds = shown[["asked", "method", "layer"]].drop_duplicates()
     first = ""
@@ -65,7 +66,7 @@ def _figures(run: Run) -> dict[str, str]:
 
 def _source(about: Mapping[str, Any]) -> str:
     source = dict(about.get("source", {}))
-    where = next((str(source[key]) for key in ("from", "path") if source.get(key)), "")
+    where = without_folders(str(source.get("from") or ""))
     kind = str(source.get("kind", "data"))
     when = _day(about.get("finished") or about.get("begun"))
     return " ".join(filter(None, (f"Data: {kind}", where))) + f". {when}"
@@ -75,12 +76,12 @@ def _made(about: Mapping[str, Any]) -> dict[str, str]:
     """How the run was made, line by line."""
     model, source = about["model"], about.get("source", {})
     return {
-        "Model": f"{model['name']}, {model.get('classes') or 'unnamed'} classes",
+        "Model": f"{model['name']}, {dict(about.get('labels', {})).get('count') or 'unnamed'} classes",
         "Weights": f"SHA-256 {str(model.get('weights', ''))[:16]}",
         "Preprocessing": str(about.get("preprocessing", "")),
-        "Target": _listed(map(str, about.get("target", ()))),
+        "Target": listed(about.get("target", ())),
         "Options": ", ".join(f"{name}={value}" for name, value in dict(about.get("how", {})).items()),
-        "Data": ", ".join(f"{name}: {value}" for name, value in dict(source).items()),
+        "Data": ", ".join(f"{name}: {without_folders(str(value))}" for name, value in dict(source).items()),
         "Run": f"from {about.get('begun', '?')} to {about.get('finished', 'not finished')}",
         "With": ", ".join(f"{name} {version}" for name, version in dict(about.get("versions", {})).items()),
     }
@@ -93,9 +94,3 @@ def _day(moment: Any) -> str:
     except ValueError:
         return ""
     return f"{day.day} {day:%B %Y}."
-
-
-def _listed(names: Any, most: int = 4) -> str:
-    """Some names in a row."""
-    names = [str(name) for name in names]
-    return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from hookmap.dataset.extra import needed
 from hookmap.dataset.results import Run
-from hookmap.errors import HookmapError
+from hookmap.errors import DataError
 from hookmap.report.blocks import Block, Section, coded, framed, frames_block, groups_block, table_block
+from hookmap.report.packing import errors_by_id
 from hookmap.reveal import (
+    ClassMeans,
+    Confusion,
     channel_atlas,
     class_means,
     clusters,
@@ -18,20 +23,22 @@ from hookmap.reveal import (
     outcomes,
     places,
 )
-from hookmap.reveal.frames import By, frames, short
+from hookmap.reveal.frames import By, NotApplicableError, frames, short
 
 if TYPE_CHECKING:
     import pandas as pd
 
 
 def sections(run: Run) -> list[Section]:
-    """The sections that this run has something for."""
+    """The sections that this run has something for.
+
+    Raises:
+        DataError: if a part of the run is damaged.
+    """
     found = []
     for make in (_places, _classes, _outcomes, _clusters, _channels, _focus):
-        try:
+        with suppress(NotApplicableError):
             found.append(make(run))
-        except HookmapError:  # it doesn't apply: no labels, no heatmaps, no channels
-            continue
     return found
 
 
@@ -39,8 +46,8 @@ def errors(run: Run) -> Section | None:
     """What couldn't be read or explained, or None."""
     if not len(run.errors):
         return None
-    columns = [("text", "image"), ("text", "path"), ("text", "error")]
-    rows = [[None if value != value else value for value in row] for row in run.errors.itertuples(index=False)]
+    columns = [("text", "image"), ("text", "error")]
+    rows = [[*row] for row in zip(run.errors["id"], errors_by_id(run.errors), strict=True)]
     return Section("errors", "Errors", "Images that couldn't be read or explained.", [table_block(columns, rows)])
 
 
@@ -81,42 +88,44 @@ def _places(run: Run) -> Section:
 
 
 def _classes(run: Run) -> Section:
-    blocks, pages = [], {}
-    for by in _kinds(run):
-        means, where = class_means(run, by), places(run, by)
-        edges = where.table.iloc[1:].set_index("name")
-        rows = []
-        measured = _measured(run, by)
-        for i, one in means.table.iterrows():
-            edge, its = edges.loc[one["name"]], measured.loc[one["name"]]
-            rows.append(
-                [
-                    *(coded(means.maps[i]), one["name"], int(one["count"])),
-                    *(its["correct"], its["probability"], its["half_area"], edge["border"], edge["corner"]),
-                    *(one["distance"], "more than by chance" if one["far"] else ""),
-                ]
-            )
-        columns = [
-            ("frame", "mean map"),
-            ("class", {"label": "Labelled", "prediction": "Predicted", "target": "Target"}[by]),
-            ("number", "heatmaps"),
-            ("percent", "correct"),
-            ("percent", "probability"),
-            ("percent", "half the heat in"),
-            ("percent", "border"),
-            ("percent", "corner"),
-            ("percent", "elsewhere"),
-            ("text", ""),
-        ]
-        empty = {k for k in range(3, 9) if all(not np.isfinite(row[k]) for row in rows)}
-        keep = [k for k in range(len(columns)) if k not in empty]
-        blocks.append(table_block([columns[k] for k in keep], [[row[k] for k in keep] for row in rows], column=by))
-        pages[f"classes-by-{by}"] = means
+    means = {by: class_means(run, by) for by in _kinds(run)}
     note = (
         "Mean heatmap of each class. Half the heat in: the smallest share of what the model saw that holds half of the "
         "heat. Elsewhere: the share of the heat that lies elsewhere than in the mean of all."
     )
-    return Section("classes", "Classes", note, blocks, pages)
+    blocks = [_class_table(run, found) for found in means.values()]
+    return Section("classes", "Classes", note, blocks, {f"classes-by-{by}": found for by, found in means.items()})
+
+
+def _class_table(run: Run, means: ClassMeans) -> Block:
+    """A row per class; columns of which nothing is known are left out."""
+    edges = places(run, means.by).table.iloc[1:].set_index("name")
+    measured = _measured(run, means.by)
+    rows = []
+    for heat, (_, one) in zip(means.maps, means.table.iterrows(), strict=True):
+        edge, its = edges.loc[one["name"]], measured.loc[one["name"]]
+        rows.append(
+            [
+                *(coded(heat), one["name"], int(one["count"])),
+                *(its["correct"], its["probability"], its["half_area"], edge["border"], edge["corner"]),
+                *(one["distance"], "more than by chance" if one["far"] else ""),
+            ]
+        )
+    columns = [
+        ("frame", "mean map"),
+        ("class", {"label": "Labelled", "prediction": "Predicted", "target": "Target"}[means.by]),
+        ("number", "heatmaps"),
+        ("percent", "correct"),
+        ("percent", "probability"),
+        ("percent", "half the heat in"),
+        ("percent", "border"),
+        ("percent", "corner"),
+        ("percent", "elsewhere"),
+        ("text", ""),
+    ]
+    empty = {k for k in range(3, 9) if all(not np.isfinite(row[k]) for row in rows)}
+    keep = [k for k in range(len(columns)) if k not in empty]
+    return table_block([columns[k] for k in keep], [[row[k] for k in keep] for row in rows], column=means.by)
 
 
 def _outcomes(run: Run) -> Section:
@@ -130,30 +139,12 @@ def _outcomes(run: Run) -> Section:
     rows = [
         [_MEASURES.get(one.measure, one.measure), one.right, one.wrong, one.effect] for one in means.table.itertuples()
     ]
-    groups = [
-        {
-            "title": short(pair.label),
-            "notes": [f"taken for {short(pair.prediction)}", f"{pair.count:,} images, {pair.share:.0%} of the class"],
-            "frames": [
-                framed(one, title)
-                for one, title in (
-                    (pair.label_map, f"{short(pair.label)}, right"),
-                    (pair.map, "this pair"),
-                    (pair.prediction_map, f"{short(pair.prediction)}, right"),
-                )
-                if one is not None
-            ],
-            "rows": pair.rows,
-            "name": f"{short(pair.label)} taken for {short(pair.prediction)}",
-        }
-        for pair in found.pairs
-    ]
     blocks: list[Block] = [frames_block(maps)]
     if means.right is not None and means.wrong is not None:
         blocks.append(table_block(columns, rows))
-    if groups:
+    if found.pairs:
         title = "Pairs of classes that are confused"
-        blocks.append(groups_block(groups, title=title, strip=5, search="Find a class"))
+        blocks.append(groups_block([*map(_pair, found.pairs)], title=title, strip=5, search="Find a class"))
     note = (
         f"{found.wrong:,} of {found.labelled:,} images aren't recognised. Effect: how often a recognised image has the "
         "larger value, minus how often the smaller (Cliff's delta); 0 says that being right has nothing to do with it."
@@ -161,7 +152,24 @@ def _outcomes(run: Run) -> Section:
     return Section("outcomes", "Right and wrong", note, blocks, {"right-and-wrong": means, "confusions": found})
 
 
+def _pair(pair: Confusion) -> dict[str, Any]:
+    """Two classes that are confused, as a group."""
+    names = short(pair.label), short(pair.prediction)
+    maps = (pair.label_map, f"{names[0]}, right"), (pair.map, "this pair"), (pair.prediction_map, f"{names[1]}, right")
+    return {
+        "title": names[0],
+        "notes": [f"taken for {names[1]}", f"{pair.count:,} images, {pair.share:.0%} of the class"],
+        "frames": [framed(heat, title) for heat, title in maps if heat is not None],
+        "rows": pair.rows,
+        "name": f"{names[0]} taken for {names[1]}",
+    }
+
+
 def _clusters(run: Run, most: int = 60) -> Section:
+    try:
+        needed("sklearn")
+    except DataError as error:
+        return Section("clusters", "Clusters", f"Heatmaps that are alike can't be found here: {error}.")
     found = clusters(run, by=_usual(run))
     if not len(found):  # no class is large enough
         found = clusters(run, by=None)
@@ -190,6 +198,8 @@ def _clusters(run: Run, most: int = 60) -> Section:
 
 def _channels(run: Run, most: int = 4000) -> Section:
     """Of each layer the channels whose strongest images are most of one class; dead ones are only counted."""
+    if not run.channels:
+        raise NotApplicableError(f"{run.folder} holds nothing of channels")
     rows = {name: row for row, name in reversed([*run.explained["id"].items()])}
     blocks, pages = [], {}
     for number, layer in enumerate(run.channels, 1):

@@ -5,7 +5,8 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
-from collections.abc import Sequence
+import re
+from collections.abc import Iterable, Sequence
 from html import escape
 from importlib.resources import files
 from pathlib import Path
@@ -20,8 +21,8 @@ from hookmap.report.comparison import compared
 from hookmap.report.head import header
 from hookmap.report.packing import (
     Part,
-    looks,
     packed_limits,
+    packed_looks,
     packed_maps,
     packed_pictures,
     packed_table,
@@ -33,6 +34,8 @@ from hookmap.report.sections import errors, sections
 
 INLINE = 12_000_000
 """So many characters of maps and pictures are held in the page itself; beyond that they lie beside it."""
+# What figures are called: others in their folder may be somebody's own.
+_FIGURE = re.compile(r"places|classes-by-\w+|right-and-wrong|confusions|clusters|channels-\d+|focus|comparison")
 _SCRIPTS = ("core.js", "heat.js", "gallery.js", "viewer.js", "sections.js", "page.js")
 
 
@@ -42,8 +45,9 @@ def write_report(
     """Write a page that shows what a run found, and the same as figures.
 
     The page needs no network and no server, and opens fast however long the run is: maps and small pictures lie in it,
-    or beside it in ``report_files/`` where they would make it larger than some 12 MB. ``figures/`` beside it holds the
-    sections as PNG.
+    or beside it in ``report_files/`` where they would make it larger than some 12 MB. ``report_figures/`` beside it
+    holds the sections as PNG; both folders begin with the page's own name. It names pictures by their ids, and no
+    folder of this machine.
 
     Args:
         run: what was run, or its folder.
@@ -54,7 +58,7 @@ def write_report(
         Where the page is.
 
     Raises:
-        DataError: if a folder holds no run, or both have no heatmap in common.
+        DataError: if a folder holds no run, a part of it is damaged, or both have no heatmap in common.
         HookmapError: if the place can't be written. What was there before stays whole.
     """
     run = run if isinstance(run, Run) else Run(run)
@@ -71,11 +75,11 @@ def write_report(
     shown += filter(None, (Section("gallery", "Heatmaps"), errors(run)))
     beside = out.with_name(f"{out.stem}_files")
     try:
-        _draw(shown, out.parent / "figures")
         text, scripts = _page(parts, shown, beside)
         with written_whole(out) as place:
             place.write_text(text, encoding="utf-8")
-        _tidy(beside, scripts)
+        _tidy(beside, beside.glob("*-*.js"), scripts)
+        _draw(shown, out.with_name(f"{out.stem}_figures"))
     except OSError as error:
         raise HookmapError(
             f"{out} can't be written ({error.strerror or error}); pass another place as -o (out=)"
@@ -84,13 +88,11 @@ def write_report(
 
 
 def _draw(shown: Sequence[Section], folder: Path) -> None:
-    """Write the figures of sections."""
-    for name, page in (one for section in shown for one in section.pages.items()):
-        try:
-            picture = page.figure()
-        except HookmapError:  # what can't be drawn is left out
-            continue
-        save_image(picture, folder / f"{name}.png")
+    """Write the figures of sections, and remove those of an earlier page."""
+    pages = {f"{name}.png": page for section in shown for name, page in section.pages.items()}
+    for name, page in pages.items():
+        save_image(page.figure(), folder / name)
+    _tidy(folder, (one for one in folder.glob("*.png") if _FIGURE.fullmatch(one.stem)), {*pages})
 
 
 def _page(parts: Sequence[Part], shown: Sequence[Section], beside: Path) -> tuple[str, set[str]]:
@@ -99,7 +101,8 @@ def _page(parts: Sequence[Part], shown: Sequence[Section], beside: Path) -> tupl
 
     run = parts[0][0]
     table = pd.concat([one.table.iloc[[*rows]] for one, rows in parts], ignore_index=True)
-    maps, grids, kinds = packed_maps(parts)
+    maps, grids, kinds, steps = packed_maps(parts)
+    looks, which = packed_looks(parts)
     pictures, numbers = packed_pictures(run)
     blocks, piles, scripts = stacked([maps, pictures], beside, INLINE)
     data = {
@@ -110,7 +113,9 @@ def _page(parts: Sequence[Part], shown: Sequence[Section], beside: Path) -> tupl
         "grids": grids,
         "gridOf": kinds,
         "pictureOf": [numbers.get(name, -1) for name in table["id"]],
-        "looks": {name: look for one, _ in reversed(parts) for name, look in looks(one).items()},
+        "steps": steps,
+        "looks": looks,
+        "lookOf": which,
         "limits": packed_limits(parts),
         "titles": {name: title_of(name) for name in table["method"].dropna().unique()},
         "palettes": palettes(),
@@ -163,10 +168,10 @@ def _policy(style: str, script: str, *, beside: bool) -> str:
     )
 
 
-def _tidy(beside: Path, scripts: set[str]) -> None:
-    """Remove what an earlier page had beside it."""
-    for path in beside.glob("*-*.js"):
-        if path.name not in scripts:
+def _tidy(folder: Path, written: Iterable[Path], kept: set[str]) -> None:
+    """Remove what an earlier page wrote into a folder beside it, and the folder if nothing is left."""
+    for path in [*written]:
+        if path.name not in kept:
             path.unlink()
-    if beside.is_dir() and not any(beside.iterdir()):
-        beside.rmdir()
+    if folder.is_dir() and not any(folder.iterdir()):
+        folder.rmdir()

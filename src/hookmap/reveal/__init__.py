@@ -1,7 +1,8 @@
 """What a run over a data set reveals: means, places, confusions, clusters, channels, and two runs side by side.
 
 Every function takes a :class:`hookmap.dataset.results.Run` and gives a result that holds tables and arrays, draws
-itself as a page (``figure()``) and saves it (``save("page.png")``). No network is needed.
+itself as a page (``figure()``) and saves it (``save("page.png")``). No network is needed. A question that the run has
+no answer to, because it lacks heatmaps, labels or channels, raises a :class:`NotApplicableError`.
 """
 
 from hookmap.reveal.channel_atlas import ChannelAtlas, channel_atlas
@@ -9,6 +10,7 @@ from hookmap.reveal.clusters import Cluster, Clusters, clusters
 from hookmap.reveal.comparing import Comparison, compare
 from hookmap.reveal.confusion import Confusion, Confusions, confusions
 from hookmap.reveal.focus import Focus, Outcomes, focus, outcomes
+from hookmap.reveal.frames import NotApplicableError
 from hookmap.reveal.means import ClassMeans, class_means
 from hookmap.reveal.places import Places, places
 
@@ -21,6 +23,7 @@ __all__ = [
     "Confusion",
     "Confusions",
     "Focus",
+    "NotApplicableError",
     "Outcomes",
     "Places",
     "channel_atlas",

@@ -101,7 +101,7 @@ def confusions(run: Run, *, least: int = 2, most: int = 50, asked: str | None = 
         side: cells of the frame along each side.
 
     Raises:
-        NotApplicableError: if there are no heatmaps of this question, or it isn't known of any image whether it was recognised.
+        NotApplicableError: if there are no heatmaps, or of no image is it known whether it was recognised.
     """
     found = frames(run, asked=asked, side=side)
     known = judged(run, found)

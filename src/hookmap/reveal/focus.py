@@ -70,7 +70,7 @@ def focus(run: Run, by: FocusMeasure = "half_area", *, count: int = 12, asked: s
         asked: see :func:`hookmap.reveal.frames.frames`.
 
     Raises:
-        DataError: if there are no heatmaps of this question.
+        DataError: if there are no heatmaps of this question; a NotApplicableError if there are none at all.
     """
     table = frames(run, asked=asked).table
     ordered = table.sort_values([by, "id"], kind="stable")
@@ -127,7 +127,7 @@ def outcomes(run: Run, *, asked: str | None = None, side: int = SIDE) -> Outcome
         side: cells of the frame along each side.
 
     Raises:
-        DataError: if it isn't known of any image whether it was recognised.
+        NotApplicableError: if there are no heatmaps, or of no image is it known whether it was recognised.
     """
     import pandas as pd
 

@@ -63,7 +63,8 @@ def by_density(vectors: Array, least: int) -> Array:
 def by_spectrum(vectors: Array, least: int, seed: int) -> Array:
     """The cluster of each vector by the graph of nearest neighbours, ``(N,)``, from 0; -1 where it would be too small.
 
-    There are as many clusters as eigenvalues of the normalised Laplacian before the largest gap of the first 9: 8 at most.
+    There are as many clusters as eigenvalues of the normalised Laplacian before the largest gap of the first nine, so
+    8 at most.
 
     Args:
         vectors: ``(N, D)``, 4,000 at most.

@@ -69,7 +69,7 @@ def class_means(run: Run, by: By = "prediction", *, asked: str | None = None, si
         side: cells of the frame along each side.
 
     Raises:
-        DataError: if there are no heatmaps of this question.
+        DataError: if there are no heatmaps of this question; a NotApplicableError if there are none at all.
     """
     import pandas as pd
 

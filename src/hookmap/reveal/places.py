@@ -59,9 +59,7 @@ class Places(Page):
         order = sorted(self.table.index[1:], key=lambda i: (self.table.loc[i, "flag"] == "", -lifts[i]))[:_SHOWN]
         first = [heat_tile(self.mean, _TILE), heat_tile(self.uniform, _TILE)]
         lines = [self._line(0, "all", first)]
-        lines += [
-            self._line(i, short(self.table.loc[i, "name"]), [heat_tile(self.maps[i - 1], _TILE)]) for i in order
-        ]
+        lines += [self._line(i, short(self.table.loc[i, "name"]), [heat_tile(self.maps[i - 1], _TILE)]) for i in order]
         flagged = int((self.table["flag"] != "").sum())
         note = f"{flagged or 'no'} flag{'s' * (flagged != 1)}; in brackets: of an even map of what the model sees"
         return lines_page("Where in the frame", note, lines, heads=("mean", "seen"), text=330, tile=_TILE)
@@ -86,7 +84,7 @@ def places(run: Run, by: By = "prediction", *, asked: str | None = None, side: i
         side: cells of the frame along each side.
 
     Raises:
-        DataError: if there are no heatmaps of this question.
+        DataError: if there are no heatmaps of this question; a NotApplicableError if there are none at all.
     """
     import pandas as pd
 

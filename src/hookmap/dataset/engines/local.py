@@ -9,7 +9,8 @@ from itertools import islice
 from types import TracebackType
 
 from hookmap.dataset.job import Answer, Job
-from hookmap.dataset.reading import Batch, Reader, batches
+from hookmap.dataset.loading import batches
+from hookmap.dataset.reading import Batch, Reader
 from hookmap.dataset.rows import tables
 from hookmap.dataset.store import Store
 from hookmap.dataset.watching import Watch

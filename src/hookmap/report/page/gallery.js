@@ -108,7 +108,7 @@ const gallery = (() => {
   const search = element("input", {
     type: "search",
     id: "search",
-    placeholder: "path, class, method",
+    placeholder: "name, class, method",
     autocomplete: "off",
     spellcheck: "false",
     oninput: () => later(update),
@@ -182,7 +182,7 @@ const gallery = (() => {
   // Of each row what is searched, made at the first search.
   let texts = null;
   const textOf = (row) =>
-    ["id", "path", "label", "prediction", "target", "where", "method", "layer", "truth"]
+    ["id", "label", "prediction", "target", "where", "method", "layer", "truth"]
       .map((name) => table[name][row] ?? "")
       .join("\n")
       .toLowerCase();

@@ -94,6 +94,8 @@ function paint(canvas, values, look, opaque = false) {
   context.putImageData(pixels, 0, 0);
 }
 
+const lookOf = (row) => data.looks[data.lookOf[row]] ?? {};
+
 /** The map of a row as numbers, or null. */
 async function mapOf(row) {
   if (data.gridOf[row] < 0) return null;
@@ -112,7 +114,7 @@ async function drawRow(canvas, row, longer) {
   if (!grid) return;
   const span = ["grid_left", "grid_top", "grid_right", "grid_bottom"].map((name) => table[name][row]);
   const values = laidBack(grid, data.grids[data.gridOf[row]], [canvas.width, canvas.height], original, span);
-  paint(canvas, values, { ...data.looks[table.method[row]], limit: data.limits[row] });
+  paint(canvas, values, { ...lookOf(row), limit: data.limits[row] });
 }
 
 /** Draw a square map of shares over the frame. */
@@ -126,7 +128,7 @@ function drawFrame(canvas, coded, most = 255) {
 
 /** What the colours mean. */
 function legend() {
-  const signed = explained.every((row) => (data.looks[table.method[row]] ?? {}).scale === "symmetric");
+  const signed = explained.every((row) => lookOf(row).scale === "symmetric");
   const canvas = element("canvas", { class: "ramp", "aria-hidden": "true", width: 256, height: 1 });
   const ends = signed ? ["against", "for the target"] : ["weak", "strong"];
   paint(

@@ -1,7 +1,7 @@
 // One heatmap large, with everything that its row says.
 
 const groups = [
-  ["Image", ["id", "path", "width", "height", "label", "label_index", "truth"]],
+  ["Image", ["id", "width", "height", "label", "label_index", "truth"]],
   ["Prediction", ["prediction", "prediction_index", "probability", "correct"]],
   ["Target", ["asked", "target", "target_index", "target_score", "target_probability", "where", "iou"]],
   [
@@ -152,6 +152,7 @@ const viewer = (() => {
     stage.replaceChildren(
       frame,
       ...(isEmpty(row) ? [element("p", { class: "nothing" }, "This heatmap is zero everywhere.")] : []),
+      ...(data.steps[row] ? [element("p", { class: "below" }, `A clip: the sum over its ${data.steps[row]} steps.`)] : []),
     );
     facts.replaceChildren(
       ...groups.flatMap(([name, columns]) => {
