@@ -65,9 +65,7 @@ def run(
     workers: Annotated[
         int | None, typer.Option(min=0, help="Processes that read images. Default: by the number of cores.")
     ] = None,
-    part_size: Annotated[
-        int, typer.Option(min=1, help="Images that are written at once, or not at all.")
-    ] = 256,
+    part_size: Annotated[int, typer.Option(min=1, help="Images that are written at once, or not at all.")] = 256,
     thumbnail: Annotated[
         int, typer.Option(min=0, help="Longer side of the small copies that are kept; 0: none.")
     ] = 160,

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 
 from hookmap.dataset.extra import needed
-from hookmap.dataset.rows import COLUMNS, geometry_of
+from hookmap.dataset.rows import COLUMNS, flattened, geometry_of
 from hookmap.dataset.sources.names import counted
 from hookmap.dataset.store import CHANNELS, INDEX, MAPS, PICTURES, Store
 from hookmap.dataset.watching import gathered
@@ -126,9 +126,8 @@ class Run:
         places = self.table.loc[numbers].to_dict("records")
         framed = np.zeros((len(numbers), side, side), np.float32)
         for frame, row, values in zip(framed, places, self.values(numbers), strict=True):
-            flat = values.sum(0) if values.ndim == 3 else values.reshape(-1, values.shape[-1])
             shown = geometry_of(row).displayed((side, side))
-            frame[:] = shown.lay_back(torch.from_numpy(flat.clip(0))).numpy()
+            frame[:] = shown.lay_back(torch.from_numpy(flattened(values).clip(0))).numpy()
         total = framed.sum((1, 2), keepdims=True)
         framed /= np.where(total > 0, total, 1)
         return framed

@@ -156,8 +156,7 @@ def _told(answer: Answer, heatmap: Heatmap) -> dict[str, Any]:
         sides = zip((min, min, max, max), zip(*boxes, strict=True), strict=True)
         names = ("box_left", "box_top", "box_right", "box_bottom")
         row |= {name: outermost(ends) for name, (outermost, ends) in zip(names, sides, strict=True)}
-    flat = values.sum(0) if values.ndim == 3 else values[None] if values.ndim == 1 else values
-    row |= vars(measured(flat, heatmap.geometry, boxes, sample.mask))
+    row |= vars(measured(flattened(values), heatmap.geometry, boxes, sample.mask))
     return row | _spanned(heatmap.geometry)
 
 

@@ -8,6 +8,7 @@ import numpy as np
 
 from hookmap.dataset.results import Run
 from hookmap.report.blocks import Section, groups_block, table_block
+from hookmap.report.packing import without_folders
 from hookmap.reveal import compare
 from hookmap.reveal.frames import short
 
@@ -76,7 +77,7 @@ def _told_apart(one: Run, other: Run) -> tuple[str, str]:
     """Names of two runs."""
     for names in (
         (one.folder.name, other.folder.name),
-        (str(one.about["model"]["name"]), str(other.about["model"]["name"])),
+        (without_folders(str(one.about["model"]["name"])), without_folders(str(other.about["model"]["name"]))),
     ):
         if names[0] != names[1]:
             return names

@@ -15,7 +15,7 @@ from hookmap.report.packing import title_of, without_folders
 def header(run: Run) -> tuple[str, str]:
     """The page's title, and its head as HTML."""
     about, shown = run.about, run.explained
-    model = str(about["model"]["name"])
+    model = without_folders(str(about["model"]["name"]))
     methods = listed(title_of(name) for name in shown["method"].unique())
     layers = listed(shown["layer"].dropna().unique())
     what = f"{methods} at {layers}" if methods else "no heatmaps"
@@ -74,14 +74,14 @@ def _source(about: Mapping[str, Any]) -> str:
 
 def _made(about: Mapping[str, Any]) -> dict[str, str]:
     """How the run was made, line by line."""
-    model, source = about["model"], about.get("source", {})
+    model, labels, source = (dict(about.get(name, {})) for name in ("model", "labels", "source"))
     return {
-        "Model": f"{model['name']}, {dict(about.get('labels', {})).get('count') or 'unnamed'} classes",
+        "Model": f"{without_folders(str(model['name']))}, {labels.get('count') or 'unnamed'} classes",
         "Weights": f"SHA-256 {str(model.get('weights', ''))[:16]}",
         "Preprocessing": str(about.get("preprocessing", "")),
-        "Target": listed(about.get("target", ())),
-        "Options": ", ".join(f"{name}={value}" for name, value in dict(about.get("how", {})).items()),
-        "Data": ", ".join(f"{name}: {without_folders(str(value))}" for name, value in dict(source).items()),
+        "Target": without_folders(listed(about.get("target", ()))),
+        "Options": without_folders(", ".join(f"{name}={value}" for name, value in dict(about.get("how", {})).items())),
+        "Data": ", ".join(f"{name}: {without_folders(str(value))}" for name, value in source.items()),
         "Run": f"from {about.get('begun', '?')} to {about.get('finished', 'not finished')}",
         "With": ", ".join(f"{name} {version}" for name, version in dict(about.get("versions", {})).items()),
     }

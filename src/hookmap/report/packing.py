@@ -26,7 +26,7 @@ SHOWN = 160
 FINEST = 32
 """Maps on larger grids are shrunk to this many cells per side."""
 # From the start of a word to the last separator that something follows; folders may hold spaces.
-_FOLDERS = re.compile(r"""(?<![^\s'"(])(?:[A-Za-z]:)?[/\\](?:[^/\\,;:'"\n]*[/\\](?=[^\s,;:'")]))*""")
+_FOLDERS = re.compile(r"""(?<![^\s'"(=])(?:[A-Za-z]:)?[/\\](?=[^\s,;:'")])(?:[^/\\,;:'"\n]*[/\\](?=[^\s,;:'")]))*""")
 
 Part: TypeAlias = "tuple[Run, Sequence[int]]"
 """Rows of a run's table."""

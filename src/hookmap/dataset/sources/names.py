@@ -111,7 +111,7 @@ def listed(names: Iterable[object], most: int = 5) -> str:
 def counted(number: int, one: str, many: str | None = None) -> str:
     """A number with its noun.
 
-    >>> counted(1, "image"), counted(2, "image")
-    ('1 image', '2 images')
+    >>> counted(1, "image"), counted(1200, "image")
+    ('1 image', '1,200 images')
     """
-    return f"{number} {one if number == 1 else many or one + 's'}"
+    return f"{number:,} {one if number == 1 else many or one + 's'}"
