@@ -90,17 +90,10 @@ def run(
         DataError: for data that can't be read, a folder that holds another run, or a disk that is full. What was
             written before stays whole.
     """
-    least = {
-        "batch_size": batch_size,
-        "part_size": part_size,
-        "thumbnail": thumbnail + 1,
-        "workers": (workers or 0) + 1,
-    }
-    for name, value in least.items():
-        if value < 1:
-            raise DataError(
-                f"{name} is too small; batch_size and part_size are 1 or more, thumbnail and workers 0 or more"
-            )
+    given_sizes = {"batch_size": (batch_size, 1), "part_size": (part_size, 1), "thumbnail": (thumbnail, 0)}
+    for name, (value, least) in {**given_sizes, "workers": (workers or 0, 0)}.items():
+        if value < least:
+            raise DataError(f"{name} is {value}; expected {least} or more")
     if engine not in get_args(Engine):
         raise DataError(f"there's no engine {engine!r}; take one of {', '.join(get_args(Engine))}")
     from hookmap.dataset.loading import usual_workers
@@ -122,13 +115,14 @@ def run(
         )
     asked = record.asked(job, given, part_size=part_size, batch_size=batch_size)
     with store.locked():
-        record.begin(store, asked, resume=resume)
         store.tidy()
+        done = store.done()
+        if resume:
+            _check_same_data(store, done, given)
+        record.begin(store, asked, resume=resume)
         lens.say_what_is_assumed()
         for sentence in [*given.notes, *_unjudged(unknown)]:
             warnings.warn(sentence, HookmapWarning, stacklevel=2)
-        done = store.done()
-        _check_same_data(store, done, given)
         job.proven = bool(done)
         todo, count = _todo(given, done, batch_size, part_size)
         reader = Reader(given, lens.preprocessing, input_rank(lens.model), thumbnail)

@@ -78,6 +78,8 @@ class Store:
 
     def tidy(self) -> None:
         """Remove what a killed process left of a part."""
+        for path in self.folder.glob(".run-*.json"):
+            path.unlink()
         valid = {path.name for path in self.parts()}
         for kind in _KINDS:
             for pattern in ("part-*.parquet", ".part-*.parquet"):
