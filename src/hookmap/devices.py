@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from hookmap.errors import ModelError
+from hookmap.errors import ModelError, first_line
 
 
 def best_device() -> torch.device:
@@ -24,6 +24,6 @@ def usable_device(device: str | torch.device) -> torch.device:
         chosen = torch.device(device)
         torch.empty(1, device=chosen)
     except (RuntimeError, AssertionError) as error:
-        reason = str(error).splitlines()[0]
+        reason = first_line(error)
         raise ModelError(f"device {str(device)!r} can't be used here ({reason}); try 'cpu'") from None
     return chosen

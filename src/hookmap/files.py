@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import tempfile
 from collections.abc import Iterator
@@ -40,6 +41,13 @@ def save_image(image: Image.Image, path: str | Path) -> Path:
             f"{path} can't be written ({error.strerror or error}); choose another place with -o or save(path)"
         ) from None
     return path
+
+
+def as_png(image: Image.Image) -> bytes:
+    """An image as the bytes of a PNG, as notebooks show it."""
+    buffer = io.BytesIO()
+    image.save(buffer, "PNG")
+    return buffer.getvalue()
 
 
 @contextmanager

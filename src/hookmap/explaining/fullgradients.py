@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.forward_ad import dual_level, make_dual, unpack_dual
 
-from hookmap.errors import LayerError, ModelError
+from hookmap.errors import LayerError, ModelError, first_line
 from hookmap.looking.capture import INPUT, capture
 from hookmap.looking.hooks import hooked, plain_attention
 from hookmap.looking.layers import Trace
@@ -104,7 +104,7 @@ def _biases(
             value, tangent = unpack_dual(scores(output))  # type: ignore[no-untyped-call]
             rest = value - tangent if tangent is not None else value
     except (NotImplementedError, RuntimeError) as error:
-        reason = str(error).strip().splitlines()[0]
+        reason = first_line(error)
         raise ModelError(
             f"fullgrad needs forward-mode derivatives, which something in this model lacks ({reason}); "
             "take another method"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +12,7 @@ import torch
 from torch import Tensor
 
 from hookmap.errors import HookmapError
-from hookmap.files import save_image
+from hookmap.files import as_png, save_image
 from hookmap.pictures.geometry import Geometry
 from hookmap.pictures.images import Picture
 from hookmap.pictures.views import View
@@ -171,9 +170,7 @@ class Concepts(Sequence[Concept]):
         return save_image(self.page(), path)
 
     def _repr_png_(self) -> bytes:
-        buffer = io.BytesIO()
-        self.page().save(buffer, "PNG")
-        return buffer.getvalue()
+        return as_png(self.page())
 
     def _number(self, image: int) -> int:
         if not -len(self.pictures) <= image < len(self.pictures):

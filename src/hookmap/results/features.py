@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from hookmap.errors import HookmapError, LayerError
-from hookmap.files import save_image
+from hookmap.files import as_png, save_image
 from hookmap.pictures.images import Picture
 from hookmap.render.grid import TileScale, arrange, tiles
 
@@ -287,11 +287,7 @@ class FeatureMaps(Mapping[str, LayerMaps]):
         log_features(self, logdir, step)
 
     def _repr_png_(self) -> bytes:
-        import io
-
-        buffer = io.BytesIO()
-        self.overview().save(buffer, "PNG")
-        return buffer.getvalue()
+        return as_png(self.overview())
 
 
 def _plain(name: str) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import operator
 import re
 from collections.abc import Iterator, Sequence
@@ -15,7 +14,7 @@ import torch
 from torch import Tensor
 
 from hookmap.errors import HookmapError
-from hookmap.files import save_image
+from hookmap.files import as_png, save_image
 from hookmap.methods import Method
 from hookmap.methods.registry import plain_name
 from hookmap.pictures.geometry import Geometry
@@ -167,7 +166,7 @@ class Heatmap:
         )
 
     def _repr_png_(self) -> bytes:
-        return _png(self.overlay())
+        return as_png(self.overlay())
 
     def _look(self, look: dict[str, Any]) -> dict[str, Any]:
         usual = self.method.look if self.part is None else {"scale": "symmetric"} if self.part == "signed" else {}
@@ -256,10 +255,4 @@ class Explanation(Sequence[Heatmap]):
         return torch.stack([heatmap.raw for heatmap in self])
 
     def _repr_png_(self) -> bytes:
-        return _png(self.overlay())
-
-
-def _png(image: Image.Image) -> bytes:
-    buffer = io.BytesIO()
-    image.save(buffer, "PNG")
-    return buffer.getvalue()
+        return as_png(self.overlay())

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -13,7 +12,7 @@ import numpy as np
 import torch
 
 from hookmap.dataset.rows import flattened, geometry_of
-from hookmap.files import save_image
+from hookmap.files import as_png, save_image
 from hookmap.render.colors import colorize, normalize
 from hookmap.render.figure import INK, MARGIN, QUIET, RULE, cut, fit
 from hookmap.render.overlay import DEFAULT_COLORMAP, font, overlay
@@ -44,9 +43,7 @@ class Page(ABC):
         return save_image(self.figure(), path)
 
     def _repr_png_(self) -> bytes:
-        buffer = io.BytesIO()
-        self.figure().save(buffer, "PNG")
-        return buffer.getvalue()
+        return as_png(self.figure())
 
 
 @dataclass(frozen=True, eq=False)
