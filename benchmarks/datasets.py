@@ -27,9 +27,9 @@ from rich.table import Table
 from torch import Tensor, nn
 
 import hookmap as hm
-from hookmap.dataset.loading import batches, usual_workers
-from hookmap.dataset.reading import Reader
-from hookmap.dataset.sources import Item, Source, source
+from hookmap.datasets.loading import batches, usual_workers
+from hookmap.datasets.reading import Reader
+from hookmap.datasets.sources import Item, Source, source
 
 PHOTOS = Path(__file__).resolve().parents[1] / "examples" / "photos"
 

@@ -100,7 +100,7 @@ def measure() -> dict[str, float]:
     import torch
 
     import hookmap as hm
-    from hookmap.pictures.images import load
+    from hookmap.images.loading import load
 
     warnings.simplefilter("ignore", hm.HookmapWarning)
     lens = hm.Lens("efficientnet_lite0", device="cpu")

@@ -19,9 +19,9 @@ from torch import nn
 from torch.nn import functional as F
 
 import hookmap as hm
-from hookmap.dataset.results import Run
-from hookmap.dataset.running import run
-from hookmap.reveal import clusters, places
+from hookmap.analysis import clusters, places
+from hookmap.runs.results import Run
+from hookmap.runs.running import run
 
 CLASSES = ("disc", "square", "triangle")
 MARKED = "square"

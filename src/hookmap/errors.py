@@ -8,7 +8,7 @@ def first_line(error: BaseException) -> str:
     return (str(error).strip().splitlines() or [type(error).__name__])[0]
 
 
-class HookmapError(ValueError):
+class HookmapError(Exception):
     """Base of every error that hookmap raises on purpose."""
 
 
@@ -30,6 +30,10 @@ class DataError(HookmapError):
 
 class TargetError(HookmapError):
     """A target that doesn't exist or doesn't depend on the layer."""
+
+
+class MissingLibraryError(HookmapError):
+    """A library that an optional part needs isn't installed."""
 
 
 class NothingDetectedError(TargetError):

@@ -2,63 +2,64 @@
 
 from __future__ import annotations
 
-import inspect
-import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
-from itertools import groupby, islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias, TypedDict, Unpack
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
 from hookmap import models
-from hookmap.devices import best_device, usable_device
-from hookmap.errors import (
-    HookmapError,
-    HookmapWarning,
-    ImageError,
-    LayerError,
-    ModelError,
-    TargetError,
-    first_line,
-)
-from hookmap.explaining.batch import Plan, explain_batch
-from hookmap.explaining.evidence import Settings
-from hookmap.explaining.execution import Execution, Precision
-from hookmap.explaining.factoring import Asked, Seen, find_concepts, look, one_layer
-from hookmap.explaining.featuring import joined, layer_maps
-from hookmap.explaining.goals import Goals
-from hookmap.explaining.inputs import with_others
-from hookmap.explaining.modifiers import Fusion
-from hookmap.explaining.patches import similar_places
-from hookmap.explaining.tiles import explain_in_tiles
-from hookmap.looking.adapter import Adapter
-from hookmap.looking.capture import capture
-from hookmap.looking.hooks import check_hookable, unwrapped
-from hookmap.looking.layers import LayerTree, Trace, choose_layer, last_layer, trace
-from hookmap.looking.layouts import Layout
-from hookmap.looking.matching import LayerSpec, match_layers
-from hookmap.looking.outputs import Form, vectors_in
-from hookmap.looking.preserve import preserved
-from hookmap.methods import METHODS, Method, default_method, find_method
-from hookmap.pictures.images import Picture, load_all
-from hookmap.pictures.preprocessing import Preprocessing
-from hookmap.pictures.views import Prepared, View, input_rank, is_input, is_view, tensor_views
-from hookmap.progress import tracking
+from hookmap._devices import best_device, usable_device
+from hookmap._progress import tracking
+from hookmap.adapters.adapter import Adapter, Fusion
+from hookmap.attribution.batch import Plan
+from hookmap.attribution.concepts import Asked, Seen, find_concepts, look, one_layer
+from hookmap.attribution.engine import Engine, Failure
+from hookmap.attribution.execution import Execution, Precision
+from hookmap.attribution.explain import OnError, explain_again, explain_each, warn_of_maps_that_show_nothing
+from hookmap.attribution.features import features_of_batch, joined
+from hookmap.attribution.similarity import similar_places
+from hookmap.attribution.tiles import explain_in_tiles
+from hookmap.errors import HookmapError, ImageError, LayerError, ModelError, TargetError
+from hookmap.hooks.matching import LayerSpec
+from hookmap.hooks.preserve import preserved
+from hookmap.hooks.registration import check_hookable, unwrapped
+from hookmap.images.loading import Picture, load_all
+from hookmap.images.preprocessing import Preprocessing
+from hookmap.images.views import is_input
+from hookmap.layers.layouts import Layout
+from hookmap.layers.trace import LayerTree, last_layer
+from hookmap.methods import METHODS, Method, find_method
 from hookmap.results.concepts import Concepts, Factorization
+from hookmap.results.explanation import Explanation
 from hookmap.results.features import FeatureMaps, LayerMaps
-from hookmap.results.heatmap import Explanation, Heatmap, Part
+from hookmap.results.heatmap import Heatmap, Part
 from hookmap.results.predictions import Prediction, predictions
-from hookmap.targets import PREDICTED, Goal, TargetSpec, resolve, with_references
+from hookmap.results.question import Settings
+from hookmap.targets import PREDICTED, TargetSpec
 
 if TYPE_CHECKING:
     from PIL import Image
 
 
 MethodSpec: TypeAlias = "str | Callable[..., Tensor]"
+
+
+class ExplainOptions(TypedDict, total=False):
+    """What can be said of an explanation beside its target, layer and method; see :meth:`Lens.explain`."""
+
+    aug_smooth: bool
+    noise_smooth: bool | int
+    eigen_smooth: bool
+    fuse: Fusion | None
+    part: Part | None
+    seed: int
+    budget: int | None
+    batch_size: int
+    on_error: OnError
+    progress: bool
 
 
 class Lens:
@@ -108,46 +109,57 @@ class Lens:
             known = models.describe(unwrapped(model))
         else:
             raise ModelError(f"the model is a {type(model).__name__}; expected a torch.nn.Module or a model's name")
-        self.model = unwrapped(known.model)
-        check_hookable(self.model)
+        plain = unwrapped(known.model)
+        check_hookable(plain)
         if device is not None:
-            self.model.to(usable_device(device))
-        self._called: nn.Module = known.adapter if known.adapter is not None else self.model
-        self.labels = list(labels) if labels is not None else known.labels
-        if isinstance(self._called, Adapter) and self.labels:
-            self._called = self._called.with_labels(self.labels)
-        self._execution = Execution(self._called, precision, compile=compile)
-        self.name = known.name
-        self.preprocessing = _as_preprocessing(preprocessing) or known.preprocessing
-        self._layouts = dict(layouts or {})
-        self._note = known.note if preprocessing is None else None
-        self._said: set[str] = set()
-        self._traces: dict[tuple[int, ...], Trace] = {}
-        self._defaults: dict[tuple[int, ...], str] = {}
+            plain.to(usable_device(device))
+        called: nn.Module = known.adapter if known.adapter is not None else plain
+        names = list(labels) if labels is not None else known.labels
+        if isinstance(called, Adapter) and names:
+            called = called.with_labels(names)
+        self.engine = Engine(
+            known.name,
+            plain,
+            called,
+            Execution(called, precision, compile=compile),
+            names,
+            _as_preprocessing(preprocessing) or known.preprocessing,
+            layouts,
+            known.note if preprocessing is None else None,
+        )
 
     def __repr__(self) -> str:
         return f"Lens({self.name!r} on {self.device})"
 
-    def __getstate__(self) -> dict[str, Any]:
-        """For copies and other processes: what was found by looking is found again there."""
-        execution = Execution(self._called, self._execution.precision, compile=self._execution.compile)
-        return {**self.__dict__, "_traces": {}, "_defaults": {}, "_execution": execution}
+    @property
+    def name(self) -> str:
+        """How the model is called."""
+        return self.engine.name
 
     @property
-    def compiled(self) -> bool:
-        """Whether it runs through ``torch.compile``."""
-        return self._execution.compile
+    def model(self) -> nn.Module:
+        """The user's model."""
+        return self.engine.model
+
+    @property
+    def labels(self) -> Sequence[str] | None:
+        """Class names, if known."""
+        return self.engine.labels
+
+    @property
+    def preprocessing(self) -> Preprocessing | None:
+        """From image to input, if known."""
+        return self.engine.preprocessing
 
     @property
     def precision(self) -> Precision:
         """What the model runs in."""
-        return self._execution.precision
+        return self.engine.execution.precision
 
     @property
     def device(self) -> torch.device:
         """Where the model's parameters are."""
-        parameter = next(self.model.parameters(), None)
-        return parameter.device if parameter is not None else torch.device("cpu")
+        return self.engine.device
 
     # ---------------------------------------------------------------- what it can be asked
 
@@ -158,10 +170,9 @@ class Lens:
         ``top`` says how many.
         """
         results = []
-        for lens, batch, x in self._inputs(images, batch_size):
-            with preserved(self.model), torch.no_grad(), self._execution.casting(x):
-                output = lens._execution.module(())(x)
-            results += predictions(output, [view.geometry for view in batch], top, self._label)
+        for batch in self.engine.batches(images, batch_size):
+            geometries = [view.geometry for view in batch.views]
+            results += predictions(self.engine.output(batch), geometries, top, self.engine.label)
         return results
 
     def explain(
@@ -170,24 +181,15 @@ class Lens:
         target: TargetSpec | Sequence[TargetSpec] | Tensor | None = PREDICTED,
         layer: LayerSpec | None = None,
         method: MethodSpec | Sequence[MethodSpec] | None = None,
-        *,
-        aug_smooth: bool = False,
-        noise_smooth: bool | int = False,
-        eigen_smooth: bool = False,
-        fuse: Fusion | None = None,
-        part: Part | None = None,
-        seed: int = 0,
-        budget: int | None = None,
-        batch_size: int = 16,
-        progress: bool = True,
+        **options: Unpack[ExplainOptions],
     ) -> Explanation:
         """Heatmaps that show where the evidence for ``target`` is.
 
         Activations and gradients are taken once and shared by all targets, layers and methods.
 
         Args:
-            images: a path, bytes, PIL image, NumPy array or uint8 tensor, or a list of them; or a
-                floating-point tensor ``(C, H, W)``, ``(B, C, H, W)``, ``(B, C, T, H, W)`` or, for series,
+            images: a path, bytes, PIL image, NumPy array or uint8 tensor, or any iterable of them, decoded batch by
+                batch; or a floating-point tensor ``(C, H, W)``, ``(B, C, H, W)``, ``(B, C, T, H, W)`` or, for series,
                 ``(B, C, L)``, that is already preprocessed; or, for models of several inputs, a dict of
                 them by the names of the model's arguments.
             target: ``"predicted"`` (each image's top-1 class), a class index, a label, a target
@@ -199,61 +201,67 @@ class Lens:
             method: a name of ``hookmap.methods.METHODS``, ``"all"``, a function of ingredients (also a
                 ``functools.partial`` of one of hookmap's), or a list of these. By default Grad-CAM; for detections
                 ODAM and for embeddings HiResCAM, which don't average the gradient over places.
-            aug_smooth: average the maps of six mirrored, darker and brighter copies.
-            noise_smooth: average over so many noisy copies too (True: 25), seeded.
-            eigen_smooth: reduce the weighted feature maps to their first principal component.
-            fuse: one map of several layers: ``"mean"``, ``"max"``, ``"product"`` (RefineCAM) or ``"layercam"``.
-            part: ``"positive"``, ``"negative"`` (what speaks against the target) or ``"signed"``; by default what
-                the method's paper shows.
-            seed: of everything random; the same seed gives the same maps.
-            budget: the most changed copies of one image that methods which mask may look at; by default as many
-                as their papers do.
-            batch_size: images per forward pass.
-            progress: show a bar on a terminal while masking methods run.
+            **options: any of
+
+                - ``aug_smooth``: average the maps of six mirrored, darker and brighter copies.
+                - ``noise_smooth``: average over so many noisy copies too (True: 25), seeded.
+                - ``eigen_smooth``: reduce the weighted feature maps to their first principal component.
+                - ``fuse``: one map of several layers: ``"mean"``, ``"max"``, ``"product"`` (RefineCAM), ``"layercam"``.
+                - ``part``: ``"positive"``, ``"negative"`` (what speaks against the target) or ``"signed"``; by default
+                  what the method's paper shows.
+                - ``seed``: of everything random; the same seed gives the same maps.
+                - ``budget``: the most changed copies of one image that methods which mask may look at; by default as
+                  many as their papers do.
+                - ``batch_size``: images per forward pass, 16.
+                - ``on_error``: ``"raise"``, or ``"skip"``: an image that can't be read, or can't be asked this, doesn't
+                  stop the others; why stands in :attr:`Explanation.errors <hookmap.Explanation.errors>`.
+                - ``progress``: show a bar while masking methods run.
 
         Returns:
             One heatmap per image, target, layer and method, in that order. Index it by name:
             ``explanation["layercam", "layer4"]``.
         """
-        targets = self._goals(target)
-        specs = _listed(method)
-        methods = methods_of(method)
-        if not targets or (method is not None and not methods):
-            raise TargetError("an empty list of targets or methods was given; pass at least one")
         heatmaps: list[Heatmap] = []
-        with tracking(progress) as track:
-            samples = 25 if noise_smooth is True else int(noise_smooth)
-            plan = Plan(
-                targets, methods, Settings(seed, budget, track), aug_smooth, samples, fuse, part, "all" in specs
-            )
-            done = 0
-            for lens, batch, x in self._inputs(images, batch_size):
-                traced = lens._trace(x)
-                asked = plan.for_images(done, len(batch))
-                asked = asked if methods else replace(asked, methods=[default_method(traced.form)])
-                done += len(batch)
-                asked = asked.with_eigen_smooth() if eigen_smooth else asked
-                names: list[str] = []
-                if any(one.per_layer for one in asked.methods):
-                    names = lens._default_layers(x) if layer is None else list(match_layers(self._called, layer))
-                layouts = {name: traced.layout(name) for name in names}
-                if layer is None and plan.fuse is None and len(names) > 1 and isinstance(self._called, Adapter):
-                    asked = replace(asked, fuse=self._called.fuse)
-                with preserved(self.model):
-                    found, remarks = explain_batch(
-                        lens._execution,
-                        batch,
-                        x,
-                        layouts,
-                        traced,
-                        asked,
-                        self._label,
-                    )
-                heatmaps += found
-                for sentence in remarks:
-                    self._remark(sentence)
-            plan.check(done)
-        return _explanation(heatmaps)
+        errors: dict[str, HookmapError] = {}
+        for part in self.stream(images, target, layer, method, **options):
+            heatmaps += part
+            errors |= part.errors
+        return Explanation(heatmaps, errors)
+
+    def stream(
+        self,
+        images: Any,
+        target: TargetSpec | Sequence[TargetSpec] | Tensor | None = PREDICTED,
+        layer: LayerSpec | None = None,
+        method: MethodSpec | Sequence[MethodSpec] | None = None,
+        **options: Unpack[ExplainOptions],
+    ) -> Iterator[Explanation]:
+        """What :meth:`explain` gives, image by image as it comes, for any number of images.
+
+        Yields:
+            The explanation of each image; of one that was skipped, one that holds only why.
+        """
+        on_error, batch_size = options.pop("on_error", "raise"), options.pop("batch_size", 16)
+        with tracking(options.pop("progress", True)) as track:
+            plan = replace(self._plan(target, layer, method, options), track=track)
+            for answer in explain_each(self.engine, images, plan, batch_size=batch_size, on_error=on_error):
+                if isinstance(answer, Failure):
+                    yield Explanation([], {answer.name: answer.error})
+                else:
+                    warn_of_maps_that_show_nothing(answer)
+                    yield Explanation(answer)
+
+    def again(self, heatmap: Heatmap) -> Heatmap:
+        """The heatmap that the same question gives of this model: with the same weights the same, bit for bit.
+
+        Args:
+            heatmap: of :meth:`explain`, also one that was pickled or saved and read by another process.
+
+        Raises:
+            HookmapError: if the heatmap doesn't know its question, or its target or method was a function that the file
+                doesn't hold.
+        """
+        return explain_again(self.engine, heatmap)
 
     def features(
         self,
@@ -275,49 +283,47 @@ class Lens:
             LayerError: if a layer that was named can't be read as a grid, or none of a pattern's can.
         """
         images = list(images) if isinstance(images, Iterator) else images  # they are looked at twice
-        goal = None if target is None else self._goal(target)
+        goal = None if target is None else self.engine.goal(target)
         parts: list[list[LayerMaps]] = []
         pictures: list[Picture] = []
-        for batch, x in self._batches(images, batch_size):
-            traced = self._trace(x)
-            names = list(match_layers(self._called, layers))
-            model = self._execution.module(names)
-            with preserved(self.model), capture(model, names, gradients=goal is not None) as seen:
-                with self._execution.casting(x):
-                    output = model(x)
-                if goal is not None:
-                    goals = Goals([goal], output, [view.geometry for view in batch], self._label)
-                    seen.differentiate(goals.scores(output)[0])
-            parts.append(layer_maps(seen, traced, layers))
-            pictures += [view.picture for view in batch]
+        for batch in self.engine.batches(images, batch_size):
+            parts.append(features_of_batch(batch, layers, goal))
+            pictures += [view.picture for view in batch.views]
         return FeatureMaps(joined(parts), pictures, self._overlays(images, batch_size), self.name)
 
     def explain_in_tiles(
         self,
         images: Any,
         target: TargetSpec | Sequence[TargetSpec] = PREDICTED,
+        layer: LayerSpec | None = None,
+        method: MethodSpec | Sequence[MethodSpec] | None = None,
         *,
         tile: int | tuple[int, int] | None = None,
         overlap: float = 0.5,
-        batch_size: int = 16,
-        **how: Any,
+        **options: Unpack[ExplainOptions],
     ) -> Explanation:
-        """Heatmaps of pictures far larger than the input, at full resolution: see :mod:`hookmap.explaining.tiles`.
+        """Heatmaps of pictures far larger than the input, at full resolution: see :mod:`hookmap.attribution.tiles`.
 
         Args:
             images: as in :meth:`explain`, without preprocessed tensors.
             target: of all tiles; ``"predicted"`` is the class whose probability is largest on average over them.
+            layer: as in :meth:`explain`.
+            method: likewise.
             tile: side, or (h, w), in pixels of the picture; by default the model's input size.
             overlap: the least share of a tile that its neighbour covers too.
-            batch_size: tiles per forward pass.
-            **how: ``layer``, ``method`` and all else that :meth:`explain` takes.
+            **options: as in :meth:`explain`; ``batch_size`` counts tiles.
         """
         if self.preprocessing is None or is_input(images):
             raise ImageError("tiles are cut from pictures; pass paths or pixels, and to Lens how they are preprocessed")
-        goals, side = self._goals(target), (tile, tile) if isinstance(tile, int) else tile
-        given = (goals, self.preprocessing, side, overlap, batch_size)
-        found = [explain_in_tiles(self.explain, self.predict, one, *given, **how) for one in load_all(images)]
-        return _explanation([heatmap for some in found for heatmap in some])
+        side = (tile, tile) if isinstance(tile, int) else tile
+        batch_size = options.pop("batch_size", 16)
+        heatmaps: list[Heatmap] = []
+        with tracking(options.pop("progress", True)) as track:
+            plan = replace(self._plan(target, layer, method, options), track=track)
+            for number, picture in enumerate(load_all(images)):
+                heatmaps += explain_in_tiles(self.engine, picture, plan, side, overlap, batch_size, number)
+        warn_of_maps_that_show_nothing(heatmaps)
+        return Explanation(heatmaps)
 
     def concepts(
         self,
@@ -342,26 +348,23 @@ class Lens:
             batch_size: images per forward pass.
             seed: by default nothing is random; a number starts NMF from random numbers, to see which concepts stay.
         """
+        engine = self.engine
         name, seen = "", list[Seen]()
-        for batch, x in self._batches(images, batch_size):
-            name = name or (self.default_layer(x) if layer is None else one_layer(self._called, layer))
-            layout = self._trace(x).layout(name)
+        for batch in engine.batches(_one_input(images), batch_size):
+            name = name or (engine.default_layer(batch.x) if layer is None else one_layer(engine.called, layer))
+            layout = engine.trace(batch.x).layout(name)
             with preserved(self.model):
-                seen += look(self._called, batch, x, name, layout)
+                seen += look(engine.called, batch.views, batch.x, name, layout)
         with preserved(self.model):
-            asked = Asked(name, concepts, method, top, seed, self._label, self.to_model)
-            found, remarks = find_concepts(self._called, seen, asked)
+            asked = Asked(name, concepts, method, top, seed, engine.label, engine.to_model)
+            found, remarks = find_concepts(engine.called, seen, asked)
         for sentence in remarks:
-            self._remark(sentence)
+            engine.remark(sentence)
         return found
 
     def embed(self, images: Any, *, batch_size: int = 16) -> Tensor:
         """The vectors that an embedding model makes of images, ``(N, D)``, in their order."""
-        vectors = []
-        for _, x in self._batches(images, batch_size):
-            with preserved(self.model), torch.no_grad(), self._execution.casting(x):
-                vectors.append(vectors_in(self._execution.module(())(x)))
-        return torch.cat(vectors)
+        return self.engine.embed(images, batch_size=batch_size)
 
     def similar_patches(
         self,
@@ -381,13 +384,14 @@ class Lens:
             centred: first subtract the mean of all patches, which all have in common: then 0 is as alike as any.
             batch_size: images per forward pass.
         """
+        engine = self.engine
         name, seen = "", list[Seen]()
-        for batch, x in self._batches(images, batch_size):
-            traced = self._trace(x)
-            name = name or (last_layer(traced) if layer is None else one_layer(self._called, layer))
-            spanning = [replace(view, geometry=view.geometry.spanning(traced.field)) for view in batch]
+        for batch in engine.batches(_one_input(images), batch_size):
+            traced = engine.trace(batch.x)
+            name = name or (last_layer(traced) if layer is None else one_layer(engine.called, layer))
+            spanning = [replace(view, geometry=view.geometry.spanning(traced.field)) for view in batch.views]
             with preserved(self.model):
-                seen += look(self._called, spanning, x, name, traced.layout(name))
+                seen += look(engine.called, spanning, batch.x, name, traced.layout(name))
         return similar_places(seen, name, point, centred=centred)
 
     def layers(self, image: Any = None) -> LayerTree:
@@ -396,61 +400,32 @@ class Lens:
         Args:
             image: an example to run on, where the model's input size isn't known.
         """
-        x = next(self._batches(image, 1))[1] if image is not None else self.example()
-        traced = self._trace(x)
+        engine = self.engine
+        x = next(engine.batches(image, 1)).x if image is not None else engine.example()
+        traced = engine.trace(x)
         try:
-            default: str | None = self.default_layer(x)
+            default: str | None = engine.default_layer(x)
         except LayerError:
             default = None
         return LayerTree(traced, model=type(self.model).__name__, default=default)
 
     def default_layer(self, inputs: Tensor | None = None) -> str:
         """The layer that :meth:`explain` uses for inputs of this size ``(B, C, H, W)``."""
-        x = self.example() if inputs is None else inputs
-        traced = self._trace(x)
-        key = tuple(x.shape[1:])
-        if key not in self._defaults:
-            with preserved(self.model):
-                self._defaults[key] = choose_layer(self._called, x[:1].clone(), traced)
-        return self._defaults[key]
-
-    def form(self, inputs: Tensor) -> Form:
-        """What the model gives for inputs of this size ``(B, C, *size)``: classes, regions, detections, ..."""
-        return self._trace(inputs).form
-
-    def classes(self, inputs: Tensor) -> int | None:
-        """How many classes the model tells apart for inputs of this size; None if it gives none."""
-        return self._trace(inputs).classes
-
-    def grids(self, layers: LayerSpec | None, inputs: Tensor) -> dict[str, tuple[nn.Module, Layout]]:
-        """Layers that are read as channels over a grid, and how; by default those that :meth:`explain` looks at.
-
-        Args:
-            layers: as in :meth:`features`; what a pattern brings along that can't be read is left out.
-            inputs: of the size that is meant, ``(B, C, *size)``.
-        """
-        traced = self._trace(inputs)
-        names = self._default_layers(inputs) if layers is None else match_layers(self._called, layers)
-        modules = dict(self._called.named_modules())
-        named = [layers] if isinstance(layers, str) else [*layers] if isinstance(layers, Sequence) else []
-        readable = [n for n in names if n in named or (n in traced.layers and traced.layers[n].layout is not None)]
-        return {name: (modules[name], traced.layout(name)) for name in readable}
+        return self.engine.default_layer(self.engine.example() if inputs is None else inputs)
 
     # ---------------------------------------------------------------- how it is done
 
-    def _goals(self, target: Any) -> list[Goal]:
-        # What a data set gives: no target, numbers of NumPy, a tensor of labels.
-        plain: Any = target.tolist() if isinstance(target, (Tensor, np.ndarray, np.integer)) else target
-        several = not (plain is None or isinstance(plain, (str, int)) or callable(plain))
-        return [self._goal(PREDICTED if spec is None else spec) for spec in (plain if several else [plain])]
-
-    def _goal(self, spec: TargetSpec) -> Goal:
-        return with_references(resolve(spec, self.labels), self._called, self.embed)
-
-    def _default_layers(self, x: Tensor) -> list[str]:
-        if not isinstance(self._called, Adapter):
-            return [self.default_layer(x)]
-        return list(self._called.levels or self._called.around(self.default_layer(x)))
+    def _plan(self, target: Any, layer: LayerSpec | None, method: Any, options: ExplainOptions) -> Plan:
+        """What is asked, with all words looked up."""
+        methods = methods_of(method)
+        if method is not None and not methods:
+            raise TargetError("an empty list of methods was given; pass at least one")
+        given: dict[str, Any] = dict(options)
+        if given.get("noise_smooth") is True:
+            given["noise_smooth"] = 25
+        part, given["noise_smooth"] = given.pop("part", None), given.get("noise_smooth") or 0
+        lenient = "all" in _listed(method)
+        return Plan(self.engine.goals(target), methods, layer, Settings(**given), part, lenient)
 
     def _overlays(self, images: Any, batch_size: int) -> list[tuple[str, Image.Image]]:
         try:
@@ -459,128 +434,11 @@ class Lens:
             return []  # not a classifier, or no layer to explain: feature maps stand on their own
         return [(f"{h.picture.name}/{h.method.name}", h.overlay()) for h in explained]
 
-    def _remark(self, sentence: str) -> None:
-        """A warning that is said once per lens."""
-        if sentence not in self._said:
-            self._said.add(sentence)
-            _warn(sentence)
 
-    def _label(self, index: int) -> str:
-        return self.labels[index] if self.labels and index < len(self.labels) else f"class {index}"
-
-    def _trace(self, x: Tensor) -> Trace:
-        key = tuple(x.shape[1:])
-        if key not in self._traces:
-            prefix = getattr(self.model, "num_prefix_tokens", None)
-            try:
-                with preserved(self.model):
-                    field = self._called.field(x.shape[2:]) if isinstance(self._called, Adapter) else None
-                    prefix = prefix if isinstance(prefix, int) else None
-                    traced = trace(self._called, x[:1].clone(), prefix=prefix, field=field)
-            except Exception as error:
-                if isinstance(error, (HookmapError, torch.OutOfMemoryError)):
-                    raise
-                raise ModelError(
-                    f"the model failed on an input of shape {(1, *key)}: {first_line(error)}; check the input's size "
-                    "and channels"
-                ) from error
-            for name, layout in self._layouts.items():
-                if name not in traced.layers:
-                    raise LayerError(f"layouts= names a layer {name!r} that the model doesn't have")
-                traced.layers[name].layout = layout
-            self._traces[key] = traced
-        return self._traces[key]
-
-    def say_what_is_assumed(self) -> None:
-        """Warn, once, of what was assumed about the model without knowing, such as its preprocessing."""
-        if self._note:
-            _warn(self._note)
-            self._note = None
-
-    def example(self) -> Tensor:
-        """Noise as the model takes it, ``(1, C, H, W)``, the same every time.
-
-        Raises:
-            ModelError: if its input size isn't known.
-        """
-        if self.preprocessing is None:
-            raise ModelError(
-                "this model's input size isn't known; pass an example image or tensor, or preprocessing= to Lens"
-            )
-        channels = len(self.preprocessing.mean)
-        generator = torch.Generator().manual_seed(0)
-        noise = torch.randn(1, channels, *self.preprocessing.size, generator=generator)
-        return self.to_model(noise)
-
-    def to_model(self, x: Tensor) -> Tensor:
-        """A tensor where the model is, in the type of its parameters."""
-        parameter = next(self.model.parameters(), None)
-        dtype = parameter.dtype if parameter is not None else x.dtype
-        # To a GPU the copy goes on beside what the CPU does next.
-        return x.to(self.device, dtype, non_blocking=self.device.type == "cuda")
-
-    def _inputs(self, images: Any, batch_size: int) -> Iterator[tuple[Lens, list[View], Tensor]]:
-        """Batches, and the lens that each is seen through: one that knows a sample's other inputs."""
-        if not isinstance(images, Mapping):
-            yield from ((self, *one) for one in self._batches(images, batch_size))
-            return
-        for lens, x in with_others(self, images):
-            yield from ((lens, *one) for one in lens._batches(x, 1))
-
-    def _batches(self, images: Any, batch_size: int) -> Iterator[tuple[list[View], Tensor]]:
-        """Images as batches of one input size each, in order."""
-        if batch_size < 1:
-            raise ImageError(f"batch_size is {batch_size}; expected 1 or more")
-        if isinstance(images, Mapping):
-            raise ImageError("inputs by name are for explain and predict; pass the preprocessed image alone")
-        rank = input_rank(self.model)
-        if isinstance(images, Prepared):
-            yield images.views, self.to_model(images.x)
-            return
-        if is_view(images):
-            views = iter(images)
-        else:
-            views = tensor_views(images, self.preprocessing, rank) if is_input(images) else self._image_views(images)
-        for _, group in groupby(views, key=lambda view: view.tensor.shape):
-            while batch := list(islice(group, batch_size)):
-                x = self.to_model(torch.stack([view.tensor for view in batch]))
-                yield batch, x
-
-    def _image_views(self, images: Any) -> Iterator[View]:
-        if self.preprocessing is None:
-            raise ModelError(
-                "how this model's images are preprocessed isn't known; pass preprocessing= to Lens (a "
-                "hookmap.Preprocessing or your torchvision transforms), or a tensor that is already preprocessed"
-            )
-        self.say_what_is_assumed()
-        for picture in load_all(images):
-            tensor, geometry = self.preprocessing(picture)
-            yield View(tensor, picture, geometry)
-
-
-def _explanation(heatmaps: Sequence[Heatmap]) -> Explanation:
-    """The result for the user, with a warning for each map that shows nothing."""
-    for heatmap in heatmaps:
-        which = f"the heatmap of {heatmap.target!r} on {heatmap.picture.name!r} by {heatmap.method.name}"
-        if not heatmap.raw.isfinite().all():
-            _warn(
-                f"{which} isn't finite: the weights, or what layer {heatmap.layer!r} gives, hold NaN or infinity; "
-                "look for them, or take precision='fp32'"
-            )
-        elif not heatmap.values.any():
-            _warn(
-                f"{which} is zero everywhere: nothing in layer {heatmap.layer!r} speaks for it; look at .raw (what "
-                "speaks against), or pass another layer"
-            )
-    return Explanation(heatmaps)
-
-
-def _warn(sentence: str) -> None:
-    """A warning that points at the user's line: the first that isn't hookmap's."""
-    frame, level = inspect.currentframe(), 0
-    while frame is not None and frame.f_globals.get("__name__", "").partition(".")[0] == "hookmap":
-        frame, level = frame.f_back, level + 1
-    warnings.warn(sentence, HookmapWarning, stacklevel=level + 1)
+def _one_input(images: Any) -> Any:
+    if isinstance(images, Mapping):
+        raise ImageError("inputs by name are for explain and predict; pass the preprocessed image alone")
+    return images
 
 
 def _listed(method: MethodSpec | Sequence[MethodSpec] | None) -> list[MethodSpec]:

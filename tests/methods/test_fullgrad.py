@@ -12,8 +12,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 import hookmap as hm
-from hookmap.explaining.fullgradients import full_gradients
-from hookmap.looking.layers import trace
+from hookmap.attribution.fullgradients import full_gradients
+from hookmap.layers.trace import trace
 from hookmap.methods.fullgrad import fullgrad, fullgrad_magnitude, spread
 from networks import convnet, noise, parts, resnet18, seen, stirred
 from tiny import close, explained

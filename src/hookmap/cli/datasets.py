@@ -94,9 +94,9 @@ def run(
 
       hookmap run photos/ --out runs/photos --resume       [dim]after an interruption[/]
     """
-    from hookmap.dataset import run as run_over
-    from hookmap.dataset.results import Run
-    from hookmap.dataset.sources.names import counted
+    from hookmap.datasets.sources.names import counted
+    from hookmap.runs import run as run_over
+    from hookmap.runs.results import Run
 
     lens = lens_of(model, weights, pretrained, labels, device, precision=precision, compile=compile)
     watched: Any = True if channels == ["explained"] else channels
@@ -149,8 +149,8 @@ def report(
 
       hookmap report runs/epoch9 --versus runs/epoch1
     """
-    from hookmap.dataset.results import open_run
     from hookmap.report import write_report
+    from hookmap.runs.results import open_run
 
     other = None if versus is None else open_run(versus)
     out.print(f"{escape(str(write_report(open_run(folder), output, versus=other)))}")

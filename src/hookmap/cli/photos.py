@@ -101,8 +101,8 @@ def explain(
       hookmap explain dog.jpg -m net.py:build --weights best.pt --labels names.txt
     """
     from hookmap.errors import ImageError
-    from hookmap.pictures.images import load
-    from hookmap.results.heatmap import Explanation
+    from hookmap.images.loading import load
+    from hookmap.results.explanation import Explanation
     from hookmap.targets import PREDICTED, Contrast
 
     look: dict[str, Any] = {"opacity": opacity if opacity == "ramp" else _number(opacity)}

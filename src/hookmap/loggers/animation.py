@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from hookmap._files import written_whole
 from hookmap.errors import HookmapError
-from hookmap.files import written_whole
 
 if TYPE_CHECKING:
     from PIL import Image

@@ -14,7 +14,6 @@ if TYPE_CHECKING:
     from torch.utils.tensorboard import SummaryWriter
 
     from hookmap.loggers.animation import Animation
-    from hookmap.results.features import FeatureMaps
 
 
 class TensorBoard:
@@ -78,30 +77,3 @@ class TensorBoard:
                     f"{self._folder} can't be written ({error.strerror or error}); choose another log folder"
                 ) from None
         return self._writer
-
-
-def log_features(features: FeatureMaps, logdir: str | Path | SummaryWriter, step: int = 0) -> None:
-    """Write one image per layer, the photos, the overlays and statistics, under tags that don't change.
-
-    ``features/<layer>`` is the grid of all channels of the first image, each tile on its own
-    scale; ``photo/<name>`` and ``heatmap/<name>/<method>`` stand beside them, and
-    ``statistics/<layer>/sparsity`` and so on as scalars. A writer that is given stays open.
-
-    Raises:
-        HookmapError: if the folder can't be written.
-    """
-    from PIL import Image
-
-    logger = TensorBoard(logdir)
-    try:
-        for picture in features.pictures:
-            logger.image(f"photo/{picture.name}", Image.fromarray(picture.pixels), step)
-        for title, overlay in features.overlays:
-            logger.image(f"heatmap/{title}", overlay, step)
-        for name, layer in features.items():
-            logger.image(f"features/{name}", layer.grid(), step)
-            s = layer.statistics()
-            figures = {"mean": s.mean, "std": s.std, "sparsity": s.sparsity, "dead channels": len(s.dead)}
-            logger.scalars({f"statistics/{name}/{key}": value for key, value in figures.items()}, step)
-    finally:
-        logger.close()

@@ -12,7 +12,7 @@ and is then ``lens.explain(image, method="mycam")``.
 
 from __future__ import annotations
 
-from hookmap.looking.outputs import Form
+from hookmap.adapters.outputs import Form
 from hookmap.methods import baselines, eigen, fullgrad, gradient, masking, replaying
 from hookmap.methods.registry import BUILT_IN, INGREDIENTS, METHODS, Method, as_method, find_method, method
 from hookmap.methods.replaying import Probe

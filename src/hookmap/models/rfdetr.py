@@ -7,9 +7,9 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from hookmap.adapters.adapter import Adapter
+from hookmap.adapters.outputs import Detections
 from hookmap.errors import ModelError
-from hookmap.looking.adapter import Adapter
-from hookmap.looking.outputs import Detections
 from hookmap.models.loaded import Loaded
 from hookmap.models.transformers.adapters import matching
 from hookmap.models.transformers.detectors import best_of_all, in_pixels, masks_of

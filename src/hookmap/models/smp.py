@@ -10,8 +10,8 @@ from typing import Any
 
 from torch import nn
 
+from hookmap.images.preprocessing import Preprocessing
 from hookmap.models.loaded import Loaded
-from hookmap.pictures.preprocessing import Preprocessing
 
 _LONGEST = 1024
 _IMAGENET: Mapping[str, Any] = {"mean": (0.485, 0.456, 0.406), "std": (0.229, 0.224, 0.225)}

@@ -12,9 +12,9 @@ from urllib.request import getproxies
 
 from torch import nn
 
-from hookmap.models.embedding import Embedder
+from hookmap.adapters.embedding import Embedder
+from hookmap.images.preprocessing import Preprocessing
 from hookmap.models.loaded import Entry, Loaded, no_weights
-from hookmap.pictures.preprocessing import Preprocessing
 
 
 def has(name: str) -> bool:

@@ -10,10 +10,10 @@ from typing import Any
 import torch
 from torch import nn
 
-from hookmap.models.detection import PIXELS, OneStageDetector, TwoStageDetector
+from hookmap.adapters.detection import PIXELS, OneStageDetector, TwoStageDetector
+from hookmap.adapters.segmentation import Segmenter
+from hookmap.images.preprocessing import IMAGENET, Preprocessing
 from hookmap.models.loaded import Entry, Loaded, no_weights
-from hookmap.models.segmentation import Segmenter
-from hookmap.pictures.preprocessing import IMAGENET, Preprocessing
 
 
 @functools.cache

@@ -9,9 +9,9 @@ from typing import Any
 
 import numpy as np
 
+from hookmap.analysis.drawing import Page
 from hookmap.render.colors import Array
 from hookmap.report.packing import in_bytes
-from hookmap.reveal.drawing import Page
 
 Block = dict[str, Any]
 

@@ -6,11 +6,11 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from hookmap.dataset.results import Run
+from hookmap.analysis import compare
+from hookmap.analysis.frames import short
 from hookmap.report.blocks import Section, groups_block, table_block
 from hookmap.report.packing import without_folders
-from hookmap.reveal import compare
-from hookmap.reveal.frames import short
+from hookmap.runs.results import Run
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -7,9 +7,9 @@ from datetime import datetime
 from html import escape
 from typing import Any
 
-from hookmap.dataset.results import Run
-from hookmap.dataset.sources.names import listed
+from hookmap.datasets.sources.names import listed
 from hookmap.report.packing import title_of, without_folders
+from hookmap.runs.results import Run
 
 
 def header(run: Run) -> tuple[str, str]:

@@ -11,12 +11,12 @@ import numpy as np
 import torch
 from torch.nn.functional import interpolate
 
-from hookmap.dataset.results import Run
-from hookmap.dataset.rows import COLUMNS, flattened, geometry_of
 from hookmap.methods import METHODS
 from hookmap.render.colors import Array, colorize, limits
 from hookmap.render.overlay import DEFAULT_COLORMAP, SIGNED_COLORMAP
 from hookmap.report.piles import Pile
+from hookmap.runs.results import Run
+from hookmap.runs.rows import COLUMNS, flattened, geometry_of
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from hookmap.files import written_whole
+from hookmap._files import written_whole
 
 CHUNK = 200_000
 """Bytes of a chunk, more or less: so much is read to show one thing of it."""

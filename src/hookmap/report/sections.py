@@ -7,12 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from hookmap.dataset.extra import needed
-from hookmap.dataset.results import Run
-from hookmap.errors import DataError
-from hookmap.report.blocks import Block, Section, coded, framed, frames_block, groups_block, table_block
-from hookmap.report.packing import errors_by_id
-from hookmap.reveal import (
+from hookmap._optional import require
+from hookmap.analysis import (
     ClassMeans,
     Confusion,
     channel_atlas,
@@ -23,7 +19,11 @@ from hookmap.reveal import (
     outcomes,
     places,
 )
-from hookmap.reveal.frames import By, NotApplicableError, frames, short
+from hookmap.analysis.frames import By, NotApplicableError, frames, short
+from hookmap.errors import DataError
+from hookmap.report.blocks import Block, Section, coded, framed, frames_block, groups_block, table_block
+from hookmap.report.packing import errors_by_id
+from hookmap.runs.results import Run
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -167,7 +167,7 @@ def _pair(pair: Confusion) -> dict[str, Any]:
 
 def _clusters(run: Run, most: int = 60) -> Section:
     try:
-        needed("sklearn")
+        require("sklearn", extra="dataset")
     except DataError as error:
         return Section("clusters", "Clusters", f"Heatmaps that are alike can't be found here: {error}.")
     found = clusters(run, by=_usual(run))

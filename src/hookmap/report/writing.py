@@ -13,9 +13,8 @@ from pathlib import Path
 from string import Template
 from typing import Any
 
-from hookmap.dataset.results import Run
+from hookmap._files import save_image, written_whole
 from hookmap.errors import HookmapError
-from hookmap.files import save_image, written_whole
 from hookmap.report.blocks import Section
 from hookmap.report.comparison import compared
 from hookmap.report.head import header
@@ -31,6 +30,7 @@ from hookmap.report.packing import (
 )
 from hookmap.report.piles import stacked
 from hookmap.report.sections import errors, sections
+from hookmap.runs.results import Run
 
 INLINE = 12_000_000
 """So many characters of maps and pictures are held in the page itself; beyond that they lie beside it."""

@@ -11,11 +11,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from hookmap._files import as_png, save_image
 from hookmap.errors import HookmapError
-from hookmap.files import as_png, save_image
-from hookmap.pictures.geometry import Geometry
-from hookmap.pictures.images import Picture
-from hookmap.pictures.views import View
+from hookmap.images.geometry import Geometry
+from hookmap.images.loading import Picture
+from hookmap.images.views import View
 from hookmap.targets import Class
 
 if TYPE_CHECKING:

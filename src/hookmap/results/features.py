@@ -12,9 +12,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from hookmap._files import as_png, save_image
 from hookmap.errors import HookmapError, LayerError
-from hookmap.files import as_png, save_image
-from hookmap.pictures.images import Picture
+from hookmap.images.loading import Picture
 from hookmap.render.grid import TileScale, arrange, tiles
 
 if TYPE_CHECKING:
@@ -281,10 +281,32 @@ class FeatureMaps(Mapping[str, LayerMaps]):
         return paths
 
     def to_tensorboard(self, logdir: str | Path | SummaryWriter, step: int = 0) -> None:
-        """Write grids, photo, overlays and statistics to TensorBoard under stable tags."""
-        from hookmap.loggers.tensorboard import log_features
+        """Write one image per layer, the photos, the overlays and statistics, under tags that don't change.
 
-        log_features(self, logdir, step)
+        ``features/<layer>`` is the grid of all channels of the first image, each tile on its own
+        scale; ``photo/<name>`` and ``heatmap/<name>/<method>`` stand beside them, and
+        ``statistics/<layer>/sparsity`` and so on as scalars. A writer that is given stays open.
+
+        Raises:
+            HookmapError: if the folder can't be written.
+        """
+        from PIL import Image as PILImage
+
+        from hookmap.loggers.tensorboard import TensorBoard
+
+        logger = TensorBoard(logdir)
+        try:
+            for picture in self.pictures:
+                logger.image(f"photo/{picture.name}", PILImage.fromarray(picture.pixels), step)
+            for title, overlay in self.overlays:
+                logger.image(f"heatmap/{title}", overlay, step)
+            for name, layer in self.items():
+                logger.image(f"features/{name}", layer.grid(), step)
+                s = layer.statistics()
+                figures = {"mean": s.mean, "std": s.std, "sparsity": s.sparsity, "dead channels": len(s.dead)}
+                logger.scalars({f"statistics/{name}/{key}": value for key, value in figures.items()}, step)
+        finally:
+            logger.close()
 
     def _repr_png_(self) -> bytes:
         return as_png(self.overview())

@@ -2,23 +2,20 @@
 
 from __future__ import annotations
 
-import operator
-import re
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, get_args, overload
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import numpy as np
-import torch
 from torch import Tensor
 
+from hookmap._files import as_png, save_image
 from hookmap.errors import HookmapError
-from hookmap.files import as_png, save_image
+from hookmap.images.geometry import Geometry
+from hookmap.images.loading import Picture
 from hookmap.methods import Method
 from hookmap.methods.registry import plain_name
-from hookmap.pictures.geometry import Geometry
-from hookmap.pictures.images import Picture
+from hookmap.results.question import Position, Question
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -26,6 +23,11 @@ if TYPE_CHECKING:
 
 
 Part = Literal["positive", "negative", "signed"]
+Axis = Literal["image", "target", "layer", "method"]
+Evidence = Literal["none", "faint", "even", "some"]
+"""What a map shows: nothing; next to nothing beside what speaks against; the same everywhere; or evidence."""
+FAINT = 0.01
+"""A map whose strongest place is weaker than this share of all evidence, for and against, is faint."""
 
 
 def check_part(part: str | None) -> None:
@@ -53,6 +55,10 @@ class Heatmap:
         box: of a detection, (left, top, right, bottom) in pixels of the picture, else None.
         frames: ``(T, H, W, 3)`` for video, else None.
         part: which part of the signed map is shown; None is what the method's paper shows.
+        number: of a detection, as it is asked for: 2 for "box 2"; else None.
+        question: everything that decided this map beside the image, so that it can be asked again; None if it was made
+            otherwise.
+        position: where it stands among those of its call.
     """
 
     raw: Tensor
@@ -68,6 +74,9 @@ class Heatmap:
     box: tuple[float, float, float, float] | None = None
     frames: np.ndarray[Any, Any] | None = None
     part: Part | None = None
+    number: int | None = None
+    question: Question | None = None
+    position: Position = field(default_factory=Position)
 
     def __post_init__(self) -> None:
         check_part(self.part)
@@ -81,6 +90,23 @@ class Heatmap:
         if self.part == "signed" or (self.part is None and not self.method.rectified):
             return self.raw
         return (-self.raw if self.part == "negative" else self.raw).clamp(min=0)
+
+    @property
+    def strength(self) -> float:
+        """The strongest place that is shown, as a share of the strongest evidence for or against, 0..1."""
+        raw = self.raw.float().abs()
+        most = float(raw.max()) if raw.numel() else 0.0
+        return float(self.values.float().abs().max()) / most if most > 0 else 0.0
+
+    @property
+    def evidence(self) -> Evidence:
+        """Whether the map shows evidence; what shows none shouldn't be read, and is left out of means."""
+        if not self.strength > 0:
+            return "none"
+        if self.strength < FAINT:
+            return "faint"
+        low, high = self.values.float().aminmax()
+        return "even" if float(high - low) <= 1e-6 * float(high.abs()) else "some"
 
     @property
     def map(self) -> Tensor:
@@ -99,12 +125,6 @@ class Heatmap:
         name = self.target if self.index is None else self.target.split(",")[0]  # without a class's synonyms
         return f"{name} {sure}" + (f", {self.where}" if self.where else "")
 
-    @property
-    def number(self) -> int:
-        """Of the detection, as it is asked for: 2 for "box 2"; 0 for other targets."""
-        found = re.match(r"box (\d+)", self.where)
-        return int(found[1]) if found else 0
-
     def __repr__(self) -> str:
         grid = "x".join(map(str, self.raw.shape))
         return f"Heatmap({self.title!r}, {self.method.name} at {self.layer!r}, {grid}, {self.picture.name!r})"
@@ -121,7 +141,7 @@ class Heatmap:
 
         picture = self.painted(**look)
         tag = self.title.rpartition(f", {self.where}")[0]
-        return picture if self.box is None else marked(picture, [Mark(self.box, tag, self.number)])
+        return picture if self.box is None else marked(picture, [Mark(self.box, tag, self.number or 0)])
 
     def painted(self, **look: Any) -> Image.Image:
         """:meth:`overlay` without the box."""
@@ -153,17 +173,17 @@ class Heatmap:
         array: np.ndarray[Any, Any] = self.map.float().cpu().numpy()
         return array
 
-    def is_called(self, name: str | int) -> bool:
-        """Whether this is the name of its image, target (also a class's index), layer or method."""
-        name = str(name)
+    def is_called(self, name: str, axis: Axis | None = None) -> bool:
+        """Whether this is the name of its image, target (also a class's index), layer or method; or of one of them."""
         plain = name.casefold().strip()
-        methods = {self.method.name, self.method.title.casefold()}
         synonyms = {part.strip() for part in self.target.casefold().split(",")} | {str(self.index)}
-        return (
-            name in (self.picture.name, self.layer, self.target, self.where)
-            or plain in methods | synonyms
-            or plain_name(name) == self.method.name
-        )
+        fits: dict[Axis, bool] = {
+            "image": name == self.picture.name,
+            "target": name in (self.target, self.where) or plain in synonyms,
+            "layer": name == self.layer,
+            "method": plain_name(name) == self.method.name or plain == self.method.title.casefold(),
+        }
+        return any(fits.values()) if axis is None else fits[axis]
 
     def _repr_png_(self) -> bytes:
         return as_png(self.overlay())
@@ -184,75 +204,3 @@ class Heatmap:
         heat: np.ndarray[Any, Any] = self.geometry.lay_back(values, "cubic").float().cpu().numpy()
         # The cubic kernel overshoots: what is drawn never leaves the map's own range.
         return pixels, heat.clip(float(values.min().clamp(max=0)), float(values.max().clamp(min=0)))
-
-
-class Explanation(Sequence[Heatmap]):
-    """All heatmaps of one call, image by image, then target, layer and method.
-
-    With a single heatmap it saves and draws itself as that one; with several as one labelled sheet: methods against
-    layers, targets or images. Names index it: ``explanation["layercam", "layer4"]``.
-    """
-
-    def __init__(self, heatmaps: Sequence[Heatmap]) -> None:
-        self._heatmaps = list(heatmaps)
-
-    @overload
-    def __getitem__(self, index: int) -> Heatmap: ...
-    @overload
-    def __getitem__(self, index: slice | str | tuple[str, ...]) -> Explanation: ...
-    def __getitem__(self, index: int | slice | str | tuple[str, ...]) -> Heatmap | Explanation:
-        """One heatmap by number, or those that all given names fit, as an explanation of their own.
-
-        A name is that of an image, a target (or one of its synonyms), a layer or a method.
-
-        Raises:
-            KeyError: if a name fits no heatmap, with the names that there are.
-        """
-        if isinstance(index, slice):
-            return Explanation(self._heatmaps[index])
-        if not isinstance(index, (str, tuple)):
-            return self._heatmaps[operator.index(index)]
-        names = (index,) if isinstance(index, str) else index
-        found = self._heatmaps
-        for name in names:
-            found = [heatmap for heatmap in found if heatmap.is_called(name)]
-            if not found:
-                each = dict.fromkeys(one for h in self for one in (h.picture.name, h.target, h.layer, h.method.name))
-                called = " and ".join(map(repr, names))
-                raise KeyError(f"no heatmap here is called {called}; there are {', '.join(each)}")
-        return Explanation(found)
-
-    def __len__(self) -> int:
-        return len(self._heatmaps)
-
-    def __iter__(self) -> Iterator[Heatmap]:
-        return iter(self._heatmaps)
-
-    def __repr__(self) -> str:
-        return "Explanation([\n" + "".join(f"  {heatmap!r},\n" for heatmap in self) + "])"
-
-    def overlay(self, **look: Any) -> Image.Image:
-        """The overlay of the only heatmap, or a contact sheet of several."""
-        if len(self) == 1:
-            return self[0].overlay(**look)
-        from hookmap.render.sheet import explanation_sheet
-
-        return explanation_sheet(self, **look)
-
-    def figure(self, **look: Any) -> Figure:
-        """The matplotlib figure of the only heatmap; index one of several first."""
-        if len(self) != 1:
-            raise HookmapError(f"this explanation holds {len(self)} heatmaps; index one, e.g. explanation[0].figure()")
-        return self[0].figure(**look)
-
-    def save(self, path: str | Path, **look: Any) -> Path:
-        """Write the overlay, or the contact sheet of several, as one image file."""
-        return save_image(self.overlay(**look), path)
-
-    @property
-    def raw(self) -> Tensor:
-        """All raw maps as ``(N, *grid)``; they must share one grid."""
-        return torch.stack([heatmap.raw for heatmap in self])
-
-    def _repr_png_(self) -> bytes:
-        return as_png(self.overlay())

@@ -8,8 +8,8 @@ from typing import Any
 
 from torch import Tensor
 
-from hookmap.looking.outputs import Detections, Values, class_scores, dense_scores, distribution, probabilities_in
-from hookmap.pictures.geometry import Geometry
+from hookmap.adapters.outputs import Detections, Values, class_scores, dense_scores, distribution, probabilities_in
+from hookmap.images.geometry import Geometry
 from hookmap.targets.objects import on_picture
 
 

@@ -12,8 +12,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from hookmap.adapters.outputs import class_scores, distribution
 from hookmap.errors import TargetError
-from hookmap.looking.outputs import class_scores, distribution
 
 PREDICTED = "predicted"
 """The word for each image's own top-1 class."""
@@ -171,15 +171,15 @@ class PerImage:
             raise TargetError(f"{self} came for {len(rows[0])} images; pass one target per image")
         return torch.stack([row[b] for b, row in enumerate(rows)])
 
-    def part(self, start: int, count: int) -> PerImage:
-        """The targets of ``count`` images from number ``start`` on.
+    def chosen(self, images: Sequence[int]) -> PerImage:
+        """The targets of the images of these numbers.
 
         Raises:
             TargetError: if there are more images than targets.
         """
-        if start + count > len(self.targets):
+        if max(images) >= len(self.targets):
             raise TargetError(f"{self} came, and there are more images; pass one target per image")
-        return replace(self, targets=self.targets[start : start + count])
+        return replace(self, targets=[self.targets[number] for number in images])
 
     def __str__(self) -> str:
         return f"PerImage of {len(self.targets)} targets"

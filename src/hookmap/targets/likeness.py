@@ -11,8 +11,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from hookmap.adapters.outputs import vectors_in
 from hookmap.errors import TargetError
-from hookmap.looking.outputs import vectors_in
 from hookmap.targets.classes import Class, Contrast, Goal, PerImage
 
 

@@ -10,9 +10,9 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor
 
+from hookmap.adapters.outputs import Detections
 from hookmap.errors import NothingDetectedError, TargetError
-from hookmap.looking.outputs import Detections
-from hookmap.pictures.geometry import Geometry
+from hookmap.images.geometry import Geometry
 from hookmap.targets.classes import PREDICTED, Class, Contrast, Goal, Regression, name_of, simplified
 from hookmap.targets.pinning import Pinned, averaging
 from hookmap.targets.places import PARTS, Box, Detection, Mask, Place, Point
@@ -25,11 +25,13 @@ class CandidateScore(Pinned):
     """The class score of one candidate of a detector, found through its post-processing.
 
     Attributes:
+        number: of the detection, 0 for the strongest.
         row: of the candidate; None in the mirrored picture, where it has another.
         on_input: its box.
         boxed: the class whose box that is.
     """
 
+    number: int
     row: int | None
     on_input: Tensor
     boxed: int
@@ -215,7 +217,9 @@ def pin_to_detections(goal: Goal, found: Detections, geometry: Geometry, labels:
                 _check_class(that.index, found)
                 # The same candidate as another class.
                 sure = float(found.probabilities[0, this.row, that.index].detach())
-                other: Any = CandidateScore(that.index, sure, this.where, this.box, this.row, this.on_input, this.boxed)
+                other: Any = CandidateScore(
+                    that, that.index, sure, this.where, this.box, this.number, this.row, this.on_input, this.boxed
+                )
             else:
                 other = pin_to_detections(that, found, geometry, labels)[0]  # type: ignore[arg-type]
             sides.append(Contrast(this, other))
@@ -242,6 +246,8 @@ def _part(attribute: str, n: int, found: Detections, box: Tensor, on_input: Tens
         joint = _keypoint(attribute, names)
         part = names[joint]
     of: dict[str, Any] = {
+        "asked": Detection(n, attribute),
+        "number": n,
         "index": label,
         "probability": float(found.probabilities[0, row, label].detach()),
         "where": f"box {n}" if part == "class" else f"box {n}, its {part}",

@@ -14,12 +14,14 @@ class Pinned:
     """A place on one image, with a score.
 
     Attributes:
+        asked: the target that means the very same on this image again.
         index: the class that it is about.
         probability: of the class there, 0..1, on the plain image; None for a value.
         where: in words, or empty.
         box: on the picture, (left, top, right, bottom), if it is a detection.
     """
 
+    asked: Any
     index: int
     probability: float | None
     where: str

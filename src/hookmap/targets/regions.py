@@ -9,9 +9,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from hookmap.adapters.outputs import dense_scores
 from hookmap.errors import TargetError
-from hookmap.looking.outputs import dense_scores
-from hookmap.pictures.geometry import Geometry
+from hookmap.images.geometry import Geometry
 from hookmap.targets.classes import PREDICTED, Binary, Class, Contrast, PerImage, Regression, name_of
 from hookmap.targets.pinning import Pinned, averaging
 from hookmap.targets.places import Box, Detection, Everywhere, Mask, Place, Point
@@ -84,21 +84,21 @@ def pin_to_region(goal: Any, dense: Tensor, image: int, geometry: Geometry) -> P
         if isinstance(this, RegionScore) and isinstance(this.of, Regression) and isinstance(that, (Place, Regression)):
             return Contrast(this, pin_to_region(that, dense, image, geometry))
         if isinstance(this, RegionScore) and isinstance(that, Class) and isinstance(that.index, int):
-            return Contrast(this, _scored(that, scores, this.weights, ""))  # both are asked about the same region
+            return Contrast(this, _scored(that, scores, this.weights))  # both are asked about the same region
         raise TargetError(f"{goal} can't be read from a segmenter; contrast two classes")
     if isinstance(goal, Detection):
         raise TargetError(f"{goal} is a detected object, and this model gives scores of places; pass a Box or a Point")
     if not isinstance(goal, Place):
-        return _scored(goal, scores, None, "")
+        return _scored(goal, scores, None)
     of: Any = getattr(goal, "of", None) or Class(PREDICTED)
     if not isinstance(of, (Class, Regression)):
         raise TargetError(
             f"{name_of(of)!r} has no score at a place; pass of= a class, hm.Probability, hm.Regression, ..."
         )
-    return _scored(of, scores, _cells(goal, scores, geometry), str(goal))
+    return _scored(of, scores, _cells(goal, scores, geometry), goal)
 
 
-def _scored(of: Class | Regression, scores: Tensor, weights: Tensor | None, where: str) -> RegionScore:
+def _scored(of: Class | Regression, scores: Tensor, weights: Tensor | None, place: Any = None) -> RegionScore:
     """What is read in a region of the only image's scores ``(1, K, h, w)``; by default in its own."""
     if isinstance(of.index, int):
         index = of.index
@@ -109,8 +109,9 @@ def _scored(of: Class | Regression, scores: Tensor, weights: Tensor | None, wher
         what, several = ("value", "values") if isinstance(of, Regression) else ("class", "classes")
         raise TargetError(f"{what} {index} doesn't exist; the model's output has {classes} {several}")
     found: Class | Regression = replace(of, index=index % classes)
+    asked = found if place is None else replace(place, of=found)
     weights = averaging(_own(found, index % classes, scores)) if weights is None else weights
-    mean = RegionScore(index % classes, None, where, None, found, weights)
+    mean = RegionScore(asked, index % classes, None, str(place or ""), None, found, weights)
     return mean if isinstance(of, Regression) else replace(mean, probability=float(mean.likelihood(scores)))
 
 

@@ -9,8 +9,8 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from hookmap.adapters.adapter import Adapter
 from hookmap.errors import ModelError, first_line
-from hookmap.looking.adapter import Adapter
 from hookmap.models import image_text, timm
 from hookmap.models.loaded import Loaded, no_weights
 from hookmap.models.transformers.adapters import (

@@ -9,10 +9,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from hookmap.adapters.adapter import Adapter
+from hookmap.adapters.outputs import Values
 from hookmap.errors import ImageError
-from hookmap.looking.adapter import Adapter
-from hookmap.looking.layouts import Layout
-from hookmap.looking.outputs import Values
+from hookmap.layers.layouts import Layout
 
 
 class TransformersAdapter(Adapter):

@@ -9,8 +9,8 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor, nn
 
+from hookmap.adapters.outputs import Detections, Kept
 from hookmap.errors import ModelError
-from hookmap.looking.outputs import Detections, Kept
 from hookmap.models.transformers.adapters import TransformersAdapter, matching
 
 

@@ -12,9 +12,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from hookmap.pictures.geometry import Geometry
-from hookmap.pictures.images import Picture
-from hookmap.pictures.preprocessing import Preprocessing
+from hookmap.images.geometry import Geometry
+from hookmap.images.loading import Picture
+from hookmap.images.preprocessing import Preprocessing
 
 Sizing = Callable[[int, int], tuple[int, int]]
 
@@ -38,7 +38,7 @@ class ProcessorSteps(Preprocessing):
         if self.squared:
             side = max(height, width)
             pixels = np.pad(pixels, ((0, side - height), (0, side - width), (0, 0)))
-        tensor, geometry = super().__call__(replace(picture, pixels=np.ascontiguousarray(pixels)))
+        tensor, geometry = super().__call__(Picture(np.ascontiguousarray(pixels), picture.name))
         return tensor, replace(geometry, original=(height, width))
 
     def undo(self, tensor: Tensor) -> np.ndarray[Any, Any]:

@@ -11,11 +11,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from hookmap.looking.adapter import Adapter
-from hookmap.looking.outputs import Detections, Kept
+from hookmap.adapters.adapter import Adapter
+from hookmap.adapters.outputs import Detections, Kept
+from hookmap.images.preprocessing import Preprocessing
 from hookmap.models.transformers.detectors import best_of_all, in_pixels
 from hookmap.models.ultralytics.letterbox import GREY, Letterbox
-from hookmap.pictures.preprocessing import Preprocessing
 
 # Across a detection's box, as Mask R-CNN's.
 _MASK_SIDE = 28

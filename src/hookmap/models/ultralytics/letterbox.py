@@ -8,9 +8,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from hookmap.pictures.geometry import Geometry
-from hookmap.pictures.images import Picture
-from hookmap.pictures.preprocessing import Preprocessing
+from hookmap.images.geometry import Geometry
+from hookmap.images.loading import Picture
+from hookmap.images.preprocessing import Preprocessing
 
 GREY = 114
 

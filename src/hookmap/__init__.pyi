@@ -1,0 +1,57 @@
+# The public names and where they live: the only list of them.
+
+from . import methods as methods
+from .adapters.adapter import Adapter as Adapter
+from .adapters.embedding import Embedder as Embedder
+from .adapters.outputs import Detections as Detections
+from .adapters.outputs import Embeddings as Embeddings
+from .adapters.outputs import Kept as Kept
+from .adapters.outputs import Values as Values
+from .adapters.outputs import keep_best as keep_best
+from .callbacks.probe import Probe as Probe
+from .errors import DataError as DataError
+from .errors import DisconnectedError as DisconnectedError
+from .errors import HookmapError as HookmapError
+from .errors import HookmapWarning as HookmapWarning
+from .errors import ImageError as ImageError
+from .errors import LayerError as LayerError
+from .errors import MissingLibraryError as MissingLibraryError
+from .errors import ModelError as ModelError
+from .errors import TargetError as TargetError
+from .hooks.capture import capture as capture
+from .images.geometry import Geometry as Geometry
+from .images.loading import Picture as Picture
+from .images.preprocessing import Preprocessing as Preprocessing
+from .layers.layouts import Layout as Layout
+from .lens import Lens as Lens
+from .loggers.mlflow import MLflow as MLflow
+from .loggers.tensorboard import TensorBoard as TensorBoard
+from .loggers.wandb import WandB as WandB
+from .methods import method as method
+from .models.image_text import ImageText as ImageText
+from .results.concepts import Concepts as Concepts
+from .results.explanation import Explanation as Explanation
+from .results.explanation import load as load
+from .results.features import FeatureMaps as FeatureMaps
+from .results.heatmap import Heatmap as Heatmap
+from .results.predictions import Prediction as Prediction
+from .runs import Run as Run
+from .runs import open_run as open_run
+from .runs import run as run
+from .targets import Binary as Binary
+from .targets import Box as Box
+from .targets import Class as Class
+from .targets import Contrast as Contrast
+from .targets import Detection as Detection
+from .targets import Everywhere as Everywhere
+from .targets import Likeness as Likeness
+from .targets import Mask as Mask
+from .targets import PerImage as PerImage
+from .targets import Point as Point
+from .targets import Probability as Probability
+from .targets import Regression as Regression
+from .targets import ReST as ReST
+from .targets import Similarity as Similarity
+from .targets import Text as Text
+
+__version__: str

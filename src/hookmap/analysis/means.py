@@ -1,0 +1,93 @@
+"""What a model looks at in each class, on average."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from hookmap.analysis.drawing import Page, heat_tile, tiles_page
+from hookmap.analysis.frames import SIDE, Array, By, distance, frames, mean_of, short
+from hookmap.datasets.sources.names import counted
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from PIL import Image
+
+    from hookmap.runs.results import Run
+
+_DRAWS = 39
+_SHOWN = 24
+
+
+@dataclass(frozen=True, eq=False)
+class ClassMeans(Page):
+    """The mean heatmap of each class.
+
+    Attributes:
+        by: what the classes are.
+        table: a row per class, in the order of ``maps``: ``name``, ``count`` (heatmaps), ``distance`` (total variation
+            between the class's mean and the mean of all: the share of the heat that would have to move, 0..1),
+            ``chance`` (the largest such distance of 39 groups of as many heatmaps drawn from all: one class in forty
+            of no kind of its own is farther) and ``far`` (whether its distance is larger than that).
+        maps: ``(classes, side, side)``; each sums to 1.
+        overall: ``(side, side)``: the mean of all.
+        empty: heatmaps that are 0 everywhere; they are in no mean.
+    """
+
+    by: By
+    table: pd.DataFrame
+    maps: Array
+    overall: Array
+    empty: int = 0
+
+    def figure(self) -> Image.Image:
+        """The mean of all and those of up to 24 classes, the farthest first; each as bright as it can be."""
+        count = int(self.table["count"].sum())
+        order = self.table["distance"].sort_values(ascending=False, kind="stable").index[:_SHOWN]
+        tiles = [(heat_tile(self.overall, 160), "mean of all", counted(count, "heatmap"))]
+        for i in order:
+            one = self.table.loc[i]
+            told = f"{one['count']:,}, {one['distance']:.0%} moved, chance {one['chance']:.0%}"
+            tiles.append((heat_tile(self.maps[i], 160), short(one["name"]), told))
+        some = "" if len(self.table) <= _SHOWN else f" (the {_SHOWN} farthest of {len(self.table):,} classes)"
+        note = (
+            f"pictures squeezed into one square; the farthest from the mean of all first{some}\n"
+            "count, share of the heat that lies elsewhere than in the mean of all, and that of as many drawn at random"
+        )
+        return tiles_page(f"Mean heatmaps by {self.by}", note, [("", tiles)], tile=(160, 160))
+
+
+def class_means(run: Run, by: By = "prediction", *, asked: str | None = None, side: int = SIDE) -> ClassMeans:
+    """The mean heatmap of each class, and how far it is from the mean of all.
+
+    Args:
+        run: what was run.
+        by: what the classes are: ``"prediction"``, ``"label"`` or ``"target"``.
+        asked: see :func:`hookmap.analysis.frames.frames`.
+        side: cells of the frame along each side.
+
+    Raises:
+        DataError: if there are no heatmaps of this question; a NotApplicableError if there are none at all.
+    """
+    import pandas as pd
+
+    found = frames(run, asked=asked, side=side)
+    overall = mean_of(found.maps, np.arange(len(found)))
+    groups = found.groups(by)
+    maps = np.stack([mean_of(found.maps, rows) for rows in groups.values()]) if groups else np.zeros((0, side, side))
+    counts = [len(rows) for rows in groups.values()]
+    table = pd.DataFrame({"name": list(groups), "count": counts, "distance": distance(maps, overall)})
+    chance = {count: _by_chance(found.maps, overall, count) for count in set(counts)}
+    table["chance"] = [chance[count] for count in counts]
+    # Rounding alone is no distance.
+    table["far"] = table["distance"] > table["chance"] + 1e-6
+    return ClassMeans(by, table, maps, overall, found.empty)
+
+
+def _by_chance(maps: Array, overall: Array, count: int) -> float:
+    """The largest distance of some groups of so many maps, drawn from all."""
+    draw = np.random.default_rng(0)
+    groups = (draw.choice(len(maps), count, replace=False) for _ in range(_DRAWS))
+    return max(float(distance(mean_of(maps, rows), overall)) for rows in groups)

@@ -1,0 +1,322 @@
+"""The engine under the Lens: how a model is called, what a trace of it says, and the batches that it is given."""
+
+from __future__ import annotations
+
+import copy
+import inspect
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from itertools import groupby, islice
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from hookmap.adapters.adapter import Adapter
+from hookmap.adapters.outputs import vectors_in
+from hookmap.attribution.execution import Execution, Precision
+from hookmap.attribution.inputs import WithInputs, image_among, of_sample
+from hookmap.errors import HookmapError, HookmapWarning, ImageError, LayerError, ModelError, first_line
+from hookmap.hooks.fingerprint import fingerprint
+from hookmap.hooks.matching import LayerSpec, match_layers
+from hookmap.hooks.preserve import preserved
+from hookmap.images.loading import Picture, Unreadable, load_each
+from hookmap.images.preprocessing import Preprocessing
+from hookmap.images.views import Prepared, View, input_rank, is_input, is_view, tensor_views
+from hookmap.layers.layouts import Layout
+from hookmap.layers.trace import Trace, choose_layer, trace
+from hookmap.targets import PREDICTED, Goal, TargetSpec, resolve, with_references
+
+
+@dataclass(frozen=True, eq=False)
+class Batch:
+    """Images of one input size that run together.
+
+    Attributes:
+        views: B of them.
+        x: their input where the model is, ``(B, C, *size)``.
+        numbers: of the images among all that were given.
+        engine: that they are to be asked of: one that knows a sample's other inputs, where a model takes several.
+    """
+
+    views: list[View]
+    x: Tensor
+    numbers: list[int]
+    engine: Engine
+
+    def __getitem__(self, place: int) -> Batch:
+        """One of its images as a batch of its own."""
+        here = slice(place, place + 1)
+        return replace(self, views=self.views[here], x=self.x[here], numbers=self.numbers[here])
+
+
+@dataclass(frozen=True)
+class Failure:
+    """An image that couldn't be read or answered.
+
+    Attributes:
+        number: of the image among all that were given.
+        name: of the image.
+        error: what was wrong.
+    """
+
+    number: int
+    name: str
+    error: HookmapError
+
+
+class Engine:
+    """A model, how to call it, and what is known of it.
+
+    Args:
+        name: how the model is called.
+        model: the user's, unwrapped.
+        called: what is called: the model, or an adapter of it.
+        execution: precision and compilation.
+        labels: class names, if known.
+        preprocessing: from image to input, if known.
+        layouts: how to read layers that can't be read from their shape, by layer name.
+        note: what was assumed about the preprocessing without knowing, or None.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        model: nn.Module,
+        called: nn.Module,
+        execution: Execution,
+        labels: Sequence[str] | None = None,
+        preprocessing: Preprocessing | None = None,
+        layouts: Mapping[str, Layout] | None = None,
+        note: str | None = None,
+    ) -> None:
+        self.name = name
+        self.model = model
+        self.called = called
+        self.execution = execution
+        self.labels = labels
+        self.preprocessing = preprocessing
+        self._layouts = dict(layouts or {})
+        self._note = note
+        self._said: set[str] = set()
+        self._traces: dict[tuple[int, ...], Trace] = {}
+        self._defaults: dict[tuple[int, ...], str] = {}
+
+    def __getstate__(self) -> dict[str, Any]:
+        """For copies and other processes: what was found by looking is found again there."""
+        return {**self.__dict__, "_traces": {}, "_defaults": {}, "execution": self.execution.of(self.called)}
+
+    def beside(self, called: nn.Module) -> Engine:
+        """The same model under another way of calling it."""
+        twin = copy.copy(self)
+        twin.called, twin.execution = called, self.execution.of(called)
+        twin._traces, twin._defaults = {}, {}
+        return twin
+
+    def preprocessed_by(self, preprocessing: Preprocessing) -> Engine:
+        """The same model for pictures that are preprocessed in another way."""
+        twin = copy.copy(self)
+        twin.preprocessing = preprocessing
+        return twin
+
+    @property
+    def device(self) -> torch.device:
+        """Where the model's parameters are."""
+        parameter = next(self.model.parameters(), None)
+        return parameter.device if parameter is not None else torch.device("cpu")
+
+    def label(self, index: int) -> str:
+        """The name of a class, or its number in words."""
+        return self.labels[index] if self.labels and index < len(self.labels) else f"class {index}"
+
+    def about(self) -> tuple[str, str, Precision, Preprocessing | None]:
+        """What decides results: the model's name and fingerprint, what it runs in, and how images are preprocessed."""
+        return self.name, fingerprint(self.model), self.execution.precision, self.preprocessing
+
+    # ---------------------------------------------------------------- targets
+
+    def goals(self, target: Any) -> list[Goal]:
+        """The targets that are meant, with their words looked up."""
+        # What a data set gives: no target, numbers of NumPy, a tensor of labels.
+        plain: Any = target.tolist() if isinstance(target, (Tensor, np.ndarray, np.integer)) else target
+        several = not (plain is None or isinstance(plain, (str, int)) or callable(plain))
+        return [self.goal(PREDICTED if spec is None else spec) for spec in (plain if several else [plain])]
+
+    def goal(self, spec: TargetSpec) -> Goal:
+        """One target with its words looked up."""
+        return with_references(resolve(spec, self.labels), self.called, self.embed)
+
+    def embed(self, images: Any, *, batch_size: int = 16) -> Tensor:
+        """The vectors that an embedding model makes of images, ``(N, D)``, in their order."""
+        return torch.cat([vectors_in(self.output(batch)) for batch in self.batches(images, batch_size)])
+
+    # ---------------------------------------------------------------- layers
+
+    def trace(self, x: Tensor) -> Trace:
+        """What one pass over an input of this size ``(B, C, *size)`` showed."""
+        key = tuple(x.shape[1:])
+        if key not in self._traces:
+            prefix = getattr(self.model, "num_prefix_tokens", None)
+            try:
+                with preserved(self.model):
+                    field = self.called.field(x.shape[2:]) if isinstance(self.called, Adapter) else None
+                    prefix = prefix if isinstance(prefix, int) else None
+                    traced = trace(self.called, x[:1].clone(), prefix=prefix, field=field)
+            except Exception as error:
+                if isinstance(error, (HookmapError, torch.OutOfMemoryError)):
+                    raise
+                raise ModelError(
+                    f"the model failed on an input of shape {(1, *key)}: {first_line(error)}; check the input's size "
+                    "and channels"
+                ) from error
+            for name, layout in self._layouts.items():
+                if name not in traced.layers:
+                    raise LayerError(f"layouts= names a layer {name!r} that the model doesn't have")
+                traced.layers[name].layout = layout
+            self._traces[key] = traced
+        return self._traces[key]
+
+    def default_layer(self, x: Tensor) -> str:
+        """The layer that is explained by default for inputs of this size ``(B, C, *size)``."""
+        traced = self.trace(x)
+        key = tuple(x.shape[1:])
+        if key not in self._defaults:
+            with preserved(self.model):
+                self._defaults[key] = choose_layer(self.called, x[:1].clone(), traced)
+        return self._defaults[key]
+
+    def default_layers(self, x: Tensor) -> list[str]:
+        """The layers that are explained together by default."""
+        if not isinstance(self.called, Adapter):
+            return [self.default_layer(x)]
+        return list(self.called.levels or self.called.around(self.default_layer(x)))
+
+    def grids(self, layers: LayerSpec | None, x: Tensor) -> dict[str, tuple[nn.Module, Layout]]:
+        """Layers that are read as channels over a grid, and how; by default those that are explained.
+
+        Args:
+            layers: name, glob, module, type, kind or a list of these; what a pattern brings along that can't be read is
+                left out.
+            x: an input of the size that is meant, ``(B, C, *size)``.
+        """
+        traced = self.trace(x)
+        names = self.default_layers(x) if layers is None else match_layers(self.called, layers)
+        modules = dict(self.called.named_modules())
+        named = [layers] if isinstance(layers, str) else [*layers] if isinstance(layers, Sequence) else []
+        readable = [n for n in names if n in named or (n in traced.layers and traced.layers[n].layout is not None)]
+        return {name: (modules[name], traced.layout(name)) for name in readable}
+
+    # ---------------------------------------------------------------- inputs
+
+    def example(self) -> Tensor:
+        """Noise as the model takes it, ``(1, C, H, W)``, the same every time.
+
+        Raises:
+            ModelError: if its input size isn't known.
+        """
+        if self.preprocessing is None:
+            raise ModelError(
+                "this model's input size isn't known; pass an example image or tensor, or preprocessing= to Lens"
+            )
+        channels = len(self.preprocessing.mean)
+        generator = torch.Generator().manual_seed(0)
+        return self.to_model(torch.randn(1, channels, *self.preprocessing.size, generator=generator))
+
+    def to_model(self, x: Tensor) -> Tensor:
+        """A tensor where the model is, in the type of its parameters."""
+        parameter = next(self.model.parameters(), None)
+        dtype = parameter.dtype if parameter is not None else x.dtype
+        # To a GPU the copy goes on beside what the CPU does next.
+        return x.to(self.device, dtype, non_blocking=self.device.type == "cuda")
+
+    def batches(self, images: Any, batch_size: int) -> Iterator[Batch]:
+        """Images as batches of one input size each, in order; each is decoded when its batch comes.
+
+        Raises:
+            ImageError: for an image that can't be read.
+        """
+        for batch in self.batches_and_failures(images, batch_size):
+            if isinstance(batch, Failure):
+                raise batch.error
+            yield batch
+
+    def batches_and_failures(self, images: Any, batch_size: int) -> Iterator[Batch | Failure]:
+        """Likewise, where an image that can't be read doesn't stop the others."""
+        if batch_size < 1:
+            raise ImageError(f"batch_size is {batch_size}; expected 1 or more")
+        if isinstance(images, Mapping):
+            yield from self._with_inputs(images)
+            return
+        if isinstance(images, Prepared):
+            yield Batch(images.views, self.to_model(images.x), [*range(len(images.views))], self)
+            return
+        for shape, group in groupby(enumerate(self._views(images)), key=_shape):
+            while some := list(islice(group, batch_size)):
+                numbers, views = [n for n, _ in some], [view for _, view in some if isinstance(view, View)]
+                if shape is None:
+                    yield from (Failure(n, name, error) for n, (name, error) in some)  # type: ignore[misc]
+                else:
+                    yield Batch(views, self.to_model(torch.stack([view.tensor for view in views])), numbers, self)
+
+    def _with_inputs(self, inputs: Mapping[str, Any]) -> Iterator[Batch | Failure]:
+        """Samples of a model of several inputs, one by one."""
+        name, x = image_among(inputs)
+        called = WithInputs(self.called, name)
+        twin = self.beside(called)
+        for b in range(len(x)):
+            called.others = of_sample(inputs, name, b)
+            for batch in twin.batches_and_failures(x[b : b + 1], 1):
+                yield replace(batch, numbers=[b]) if isinstance(batch, Batch) else batch
+
+    def _views(self, images: Any) -> Iterator[View | Unreadable]:
+        if is_view(images):
+            yield from images
+        elif is_input(images):
+            yield from tensor_views(images, self.preprocessing, input_rank(self.model))
+        else:
+            if self.preprocessing is None:
+                raise ModelError(
+                    "how this model's images are preprocessed isn't known; pass preprocessing= to Lens (a "
+                    "hookmap.Preprocessing or your torchvision transforms), or a tensor that is already preprocessed"
+                )
+            self.say_what_is_assumed()
+            for picture in load_each(images):
+                if isinstance(picture, Picture):
+                    tensor, geometry = self.preprocessing(picture)
+                    yield View(tensor, picture, geometry)
+                else:
+                    yield picture
+
+    def output(self, batch: Batch) -> Any:
+        """What the model gives for a batch, without gradients."""
+        with preserved(self.model), torch.no_grad(), self.execution.casting(batch.x):
+            return batch.engine.execution.module(())(batch.x)
+
+    # ---------------------------------------------------------------- remarks
+
+    def remark(self, sentence: str) -> None:
+        """A warning that is said once."""
+        if sentence not in self._said:
+            self._said.add(sentence)
+            warn(sentence)
+
+    def say_what_is_assumed(self) -> None:
+        """Warn, once, of what was assumed about the model without knowing, such as its preprocessing."""
+        if self._note:
+            warn(self._note)
+            self._note = None
+
+
+def _shape(numbered: tuple[int, View | Unreadable]) -> torch.Size | None:
+    """Of an image's input; None if it can't be read."""
+    return numbered[1].tensor.shape if isinstance(numbered[1], View) else None
+
+
+def warn(sentence: str) -> None:
+    """A warning that points at the user's line: the first that isn't hookmap's."""
+    frame, level = inspect.currentframe(), 0
+    while frame is not None and frame.f_globals.get("__name__", "").partition(".")[0] == "hookmap":
+        frame, level = frame.f_back, level + 1
+    warnings.warn(sentence, HookmapWarning, stacklevel=level + 1)

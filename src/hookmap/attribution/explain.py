@@ -1,0 +1,107 @@
+"""From images to heatmaps, one image after the other; a bad image need not stop the others."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import Any, Literal, get_args
+
+from hookmap.attribution.batch import Plan, explain_batch
+from hookmap.attribution.engine import Batch, Engine, Failure, warn
+from hookmap.errors import HookmapError, ImageError, TargetError
+from hookmap.results.heatmap import Heatmap
+
+OnError = Literal["raise", "skip"]
+
+
+def explain_each(
+    engine: Engine, images: Any, plan: Plan, *, batch_size: int, on_error: OnError = "raise"
+) -> Iterator[list[Heatmap] | Failure]:
+    """The heatmaps of each image, in the order of the images; they are decoded and run batch by batch.
+
+    Args:
+        engine: of the model.
+        images: as in :meth:`hookmap.Lens.explain`.
+        plan: what is asked of each.
+        batch_size: images per forward pass.
+        on_error: ``"raise"``, or ``"skip"``: an image that can't be read, or that can't be asked this (nothing was
+            detected in it, it hasn't this target), is a :class:`Failure`, and the others are explained.
+
+    Raises:
+        HookmapError: for what is wrong with an image, unless it is skipped; for what is wrong with the model, the
+            layers or the methods always.
+    """
+    if on_error not in get_args(OnError):
+        raise HookmapError(f"on_error is {on_error!r}; expected one of {', '.join(get_args(OnError))}")
+    count = 0
+    for batch in engine.batches_and_failures(images, batch_size):
+        if isinstance(batch, Failure):
+            if on_error == "raise":
+                raise batch.error
+            count += 1
+            yield batch
+            continue
+        count += len(batch.views)
+        yield from _answers(batch, plan, on_error)
+    plan.check(count)
+
+
+def _answers(batch: Batch, plan: Plan, on_error: OnError) -> Iterator[list[Heatmap] | Failure]:
+    try:
+        heatmaps = explain_batch(batch, plan)
+    except (TargetError, ImageError) as error:
+        if on_error == "raise":
+            raise
+        if len(batch.views) > 1:  # whose fault it is shows one by one
+            for place in range(len(batch.views)):
+                yield from _answers(batch[place], plan, on_error)
+        else:
+            yield Failure(batch.numbers[0], batch.views[0].picture.name, error)
+        return
+    for number in batch.numbers:
+        yield [heatmap for heatmap in heatmaps if heatmap.position.image == number]
+
+
+def explain_again(engine: Engine, heatmap: Heatmap) -> Heatmap:
+    """The same question asked again of the same image: with the same weights the same map, bit for bit.
+
+    Raises:
+        HookmapError: if the heatmap doesn't know its question.
+    """
+    question = heatmap.question
+    if question is None:
+        raise HookmapError("this heatmap wasn't made by Lens.explain, so it can't be asked again; explain its picture")
+    name, fingerprint, precision, preprocessing = engine.about()
+    if fingerprint != question.fingerprint:
+        engine.remark(
+            f"this heatmap was made by {question.model} with other weights than those of {name}; asked of these, it is "
+            "another map"
+        )
+    if precision != question.precision:
+        engine.remark(f"this heatmap was made in {question.precision}, and this lens runs in {precision}")
+    if question.preprocessing is not None and question.preprocessing != preprocessing:
+        engine = engine.preprocessed_by(question.preprocessing)
+    layer = list(question.layers) or None
+    # As many copies as were asked together: other numbers may round in another way.
+    (count, size), (target, image) = question.together, question.place
+    plan = Plan([question.target] * count, [question.method], layer, question.settings, heatmap.part)
+    images = [heatmap.picture] * size if question.input is None else question.input.expand(size, *question.input.shape)
+    batch = next(engine.batches(images, size))
+    made = explain_batch(replace(batch, numbers=[0] * size), plan)[image * count + target]
+    return replace(made, picture=heatmap.picture, frames=heatmap.frames, position=heatmap.position)
+
+
+def warn_of_maps_that_show_nothing(heatmaps: list[Heatmap]) -> None:
+    """A warning for each map that has no evidence to show."""
+    for heatmap in heatmaps:
+        which = f"the heatmap of {heatmap.target!r} on {heatmap.picture.name!r} by {heatmap.method.name}"
+        if not heatmap.raw.isfinite().all():
+            warn(
+                f"{which} isn't finite: the weights, or what layer {heatmap.layer!r} gives, hold NaN or infinity; "
+                "look for them, or take precision='fp32'"
+            )
+        elif heatmap.evidence == "none":
+            warn(
+                f"{which} is zero everywhere: nothing in layer {heatmap.layer!r} speaks for it; look at .raw (what "
+                "speaks against), or pass another layer"
+            )

@@ -1,0 +1,107 @@
+"""What of one or several pictures is like one place: feature vectors compared patch by patch."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from hookmap.attribution.concepts import Seen
+from hookmap.errors import LayerError, TargetError
+from hookmap.images.geometry import Geometry
+from hookmap.methods import Method
+from hookmap.methods.weighting import full_precision
+from hookmap.results.explanation import Explanation
+from hookmap.results.heatmap import Heatmap
+
+
+def patch_similarity(activation: Tensor, vector: Tensor) -> Tensor:
+    r"""Cosine of the feature vector at each place with one vector: :math:`\frac{A_{xy} \cdot v}{|A_{xy}| |v|}`.
+
+    Args:
+        activation: ``(B, C, *grid)``.
+        vector: ``(C,)``.
+
+    Returns:
+        ``(B, *grid)``, -1..1.
+    """
+    shape = (1, -1, *[1] * (activation.ndim - 2))
+    return F.cosine_similarity(activation, vector.reshape(shape), dim=1)
+
+
+PATCHES = Method(
+    "patchsimilarity",
+    "Patch similarity",
+    patch_similarity,
+    family="activation",
+    rectified=False,
+    summary="cosine of each place's feature vector with that of one place",
+    look={"scale": "symmetric", "limit": 1.0},
+)
+
+
+def similar_places(seen: Sequence[Seen], layer: str, point: tuple[float, float], *, centred: bool) -> Explanation:
+    """One heatmap per image: how like the point's patch in the first image every patch is.
+
+    Args:
+        seen: the images and their activations.
+        layer: which they are of.
+        point: (x, y) in pixels of the first picture.
+        centred: subtract the mean of all patches first.
+
+    Raises:
+        LayerError: if the layer has no rows and columns.
+        TargetError: if the model doesn't see the point.
+    """
+    first = seen[0]
+    if any(one.activation.ndim != 3 for one in seen):
+        raise LayerError(f"layer {layer!r} holds a grid of {first.layout}, and a point needs rows and columns")
+    row, column = _cell(first.view.geometry, first.activation.shape[1:], point)
+    maps = [full_precision(one.activation) for one in seen]
+    if centred:
+        mean = torch.cat([one.flatten(1) for one in maps], 1).mean(1)
+        maps = [one - mean[:, None, None] for one in maps]
+    vector = maps[0][:, row, column]
+    x, y = point
+    here = _patch(first.view.geometry, first.activation.shape[1:], row, column)
+    heatmaps = []
+    for number, (one, features) in enumerate(zip(seen, maps, strict=True)):
+        raw = patch_similarity(features[None], vector)[0]
+        heatmaps.append(
+            Heatmap(
+                raw=raw,
+                picture=one.view.picture,
+                geometry=one.view.geometry,
+                method=PATCHES if centred else replace(PATCHES, look={"limit": 1.0}),
+                layer=layer,
+                target=f"like {first.view.picture.name} at x {x:g} y {y:g}",
+                index=None,
+                score=float(raw.max()),
+                box=here if number == 0 else None,
+            )
+        )
+    return Explanation(heatmaps)
+
+
+def _cell(geometry: Geometry, grid: Sequence[int], point: tuple[float, float]) -> tuple[int, int]:
+    """The row and column of the cell that holds a point of the picture."""
+    x, y = geometry.to_input(torch.tensor(point, dtype=torch.float64)).tolist()
+    row, column = (int(at * cells // length) for at, cells, length in zip((y, x), grid, geometry.input, strict=True))
+    top, left, bottom, right = geometry.seen
+    if not (left <= point[0] < right and top <= point[1] < bottom):
+        raise TargetError(
+            f"the point ({point[0]:g}, {point[1]:g}) lies outside of what the model sees of the picture: x from "
+            f"{left:.0f} to {right:.0f}, y from {top:.0f} to {bottom:.0f}"
+        )
+    return min(row, grid[0] - 1), min(column, grid[1] - 1)
+
+
+def _patch(geometry: Geometry, grid: Sequence[int], row: int, column: int) -> tuple[float, float, float, float]:
+    """A cell on the picture, (left, top, right, bottom)."""
+    high, wide = (length / cells for length, cells in zip(geometry.input, grid, strict=True))
+    corners = [[column * wide, row * high], [(column + 1) * wide, (row + 1) * high]]
+    left, top, right, bottom = geometry.to_original(torch.tensor(corners)).flatten().tolist()
+    return max(left, 0.0), max(top, 0.0), min(right, geometry.original[1]), min(bottom, geometry.original[0])

@@ -1,0 +1,1 @@
+"""Sources of data sets and how they are read."""

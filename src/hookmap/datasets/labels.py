@@ -1,0 +1,81 @@
+"""From the labels of a data set to the classes of a model."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+from hookmap.datasets.sources.names import printable
+from hookmap.targets.classes import simplified
+
+_MOST = 2**31
+"""The index holds numbers of 32 bits."""
+
+
+@dataclass(frozen=True)
+class TrueClasses:
+    """Which class of the model a label means.
+
+    Attributes:
+        names: of the model's classes, if known.
+        folders: of the data set's classes by index, if known.
+        count: of the model's classes, if known.
+    """
+
+    names: Sequence[str] | None
+    folders: Sequence[str] | None
+    count: int | None = None
+
+    def index(self, label: str | int | None) -> int | None:
+        """The class of a label, or None.
+
+        A number is that of the data set's own class if it names them, else the model's class itself. A word is the only
+        class that is called so, itself or a synonym. Else the data set's order counts, as ``ImageFolder`` numbers its
+        folders, if the model has as many classes. ImageNet's folders (``n01440764``) are known.
+        """
+        if label is None:
+            return None
+        if isinstance(label, int) and self.folders:
+            return self.index(self.folders[label]) if 0 <= label < len(self.folders) else None
+        if isinstance(label, int):
+            return label if 0 <= label < (self.count or _MOST) else None
+        if (found := self._by_name.get(simplified(label))) is not None:
+            return found
+        if self.folders and label in self.folders and self.count in (None, len(self.folders)):
+            return list(self.folders).index(label)
+        return self._imagenet.get(label)
+
+    def name(self, label: str | int | None) -> str | None:
+        """A label in words."""
+        if isinstance(label, int):
+            known = self.folders or self.names
+            return known[label] if known and 0 <= label < len(known) else str(label)
+        return None if label is None else printable(label)
+
+    def unknown(self) -> list[str]:
+        """The data set's classes that are none of the model's."""
+        return [name for name in self.folders or () if self.index(name) is None]
+
+    @cached_property
+    def _by_name(self) -> dict[str, int]:
+        """Classes by their whole label, else by their first synonym, else by any, if only one has it."""
+        found: dict[str, int] = {}
+        spellings = [[simplified(label), *map(simplified, label.split(","))] for label in self.names or ()]
+        for some in (slice(0, 1), slice(1, 2), slice(2, None)):
+            owners: dict[str, set[int]] = {}
+            for i, spelling in enumerate(spellings):
+                for word in spelling[some]:
+                    owners.setdefault(word, set()).add(i)
+            found = {word: min(who) for word, who in owners.items() if len(who) == 1} | found
+        return found
+
+    @cached_property
+    def _imagenet(self) -> dict[str, int]:
+        """ImageNet's folder names, where the model has its thousand classes and the data set uses them."""
+        if self.count != 1000 or not any(re.fullmatch(r"n\d{8}", name) for name in self.folders or ()):
+            return {}
+        from timm.data import ImageNetInfo
+
+        return {name: i for i, name in enumerate(ImageNetInfo().label_names())}

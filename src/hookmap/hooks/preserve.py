@@ -1,0 +1,93 @@
+"""Leave the user's model exactly as it was found."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor, nn
+
+_LOCK = threading.Lock()
+# module -> [how many blocks hold it in evaluation mode, its own mode]: with several threads on one model,
+# the last block to leave gives the mode back.
+_HELD: dict[nn.Module, list[int]] = {}
+
+
+@contextmanager
+def preserved(model: nn.Module) -> Iterator[None]:
+    """Run a block with the model in evaluation mode and give everything back afterwards.
+
+    Each module's training flag, each buffer's value and the state of the random generators are restored, also
+    after an exception or an interrupt. Flags are set directly: a model's own ``train()`` may do more than
+    set them. Batch-norm statistics aren't copied because evaluation mode never writes to them.
+    """
+    modules = list(model.modules())
+    # An adapter shares the tables of the model that it calls, so that model is not among its modules.
+    modules += [plain for module in modules if isinstance(plain := getattr(module, "plain", None), nn.Module)]
+    buffers = [
+        (module, name, buffer)
+        for module in modules
+        if not isinstance(module, nn.modules.batchnorm._NormBase)
+        for name, buffer in module._buffers.items()
+        if buffer is not None
+    ]
+    copies = [buffer.detach().clone() for _, _, buffer in buffers]
+    # Without a GPU no parameter need be looked at.
+    devices = {p.device for p in model.parameters() if p.is_cuda} if torch.cuda.is_available() else set()
+    generators = _generator_states(devices)
+    _hold(modules)
+    try:
+        yield
+    finally:
+        _release(modules)
+        with torch.no_grad():
+            for (module, name, buffer), copy in zip(buffers, copies, strict=True):
+                if not _same(buffer, copy):
+                    buffer.copy_(copy)
+                module._buffers[name] = buffer
+        for device, state in generators.items():
+            _restore_generator(device, state)
+
+
+def _hold(modules: list[nn.Module]) -> None:
+    with _LOCK:
+        for module in modules:
+            held = _HELD.setdefault(module, [0, int(module.training)])
+            held[0] += 1
+            if module.training:
+                module.training = False
+
+
+def _release(modules: list[nn.Module]) -> None:
+    with _LOCK:
+        for module in modules:
+            held = _HELD[module]
+            held[0] -= 1
+            if not held[0]:
+                del _HELD[module]
+                if held[1]:
+                    module.training = True
+
+
+def _same(one: Tensor, other: Tensor) -> bool:
+    if one.shape != other.shape:
+        return False
+    same = one.detach() == other
+    if one.is_floating_point() or one.is_complex():
+        same |= (one.detach() != one.detach()) & (other != other)  # NaN is NaN
+    return bool(same.all())
+
+
+def _generator_states(devices: set[torch.device]) -> dict[torch.device, Tensor]:
+    states = {torch.device("cpu"): torch.get_rng_state()}
+    return states | {device: torch.cuda.get_rng_state(device) for device in devices}
+
+
+def _restore_generator(device: torch.device, state: Tensor) -> None:
+    if device.type == "cpu":
+        if not torch.equal(torch.get_rng_state(), state):
+            torch.set_rng_state(state)
+    else:
+        torch.cuda.set_rng_state(state, device)

@@ -1,0 +1,180 @@
+"""From answers to the tables of a part."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from hookmap.runs.job import Answer
+from hookmap.metrics.summary import Measures, measured
+from hookmap.runs.store import INDEX, MAPS, PICTURES
+from hookmap.images.geometry import Geometry
+from hookmap.results.heatmap import Heatmap
+from hookmap.targets.objects import overlap
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+Values = TypeVar("Values", Tensor, np.ndarray[Any, Any])
+
+_TEXT, _WHOLE, _REAL = "string", "int32", "float32"
+COLUMNS = {
+    "id": _TEXT,
+    "path": _TEXT,
+    "height": _WHOLE,
+    "width": _WHOLE,
+    "label": _TEXT,
+    "label_index": _WHOLE,
+    "prediction": _TEXT,
+    "prediction_index": _WHOLE,
+    "probability": _REAL,
+    "correct": "bool",
+    "heatmap": _WHOLE,
+    "asked": _TEXT,
+    "target": _TEXT,
+    "target_index": _WHOLE,
+    "target_score": _REAL,
+    "target_probability": _REAL,
+    "where": _TEXT,
+    "method": _TEXT,
+    "layer": _TEXT,
+    "box_left": _REAL,
+    "box_top": _REAL,
+    "box_right": _REAL,
+    "box_bottom": _REAL,
+    "truth": _TEXT,
+    "iou": _REAL,
+    "map_least": _REAL,
+    "map_most": _REAL,
+    "map_mean": _REAL,
+    **dict.fromkeys(Measures.__dataclass_fields__, _REAL),
+    "grid_left": _REAL,
+    "grid_top": _REAL,
+    "grid_right": _REAL,
+    "grid_bottom": _REAL,
+    "map_scale": _REAL,
+    "part": _TEXT,
+    "error": _TEXT,
+}
+"""Of the index, with their Arrow types. ``grid_*`` is the rectangle that the map spans, in pixels of the picture; the
+signed map is ``map * map_scale``, and ``part`` says which of its values are shown: positive, negative or signed."""
+
+
+def tables(answers: Sequence[Answer]) -> dict[str, pa.Table]:
+    """The tables of a part: its index, maps and pictures."""
+    import pyarrow as pa
+
+    rows: list[dict[str, Any]] = []
+    maps: list[np.ndarray[Any, Any]] = []
+    for answer in answers:
+        for row, values in _rows(answer):
+            rows.append(row)
+            maps.append(values)
+    index = pa.Table.from_pylist(rows, schema=pa.schema([(name, _type(kind)) for name, kind in COLUMNS.items()]))
+    ends = np.cumsum([0, *(one.size for one in maps)], dtype=np.int32)
+    flat = np.concatenate([one.reshape(-1) for one in maps]) if maps else np.empty(0, np.float16)
+    drawn = pa.table(
+        {
+            "id": index["id"],
+            "heatmap": index["heatmap"],
+            "shape": pa.array([one.shape for one in maps], pa.list_(pa.int16())),
+            "map": pa.ListArray.from_arrays(pa.array(ends), pa.array(flat, pa.float16())),
+        }
+    )
+    shown = [answer.sample for answer in answers if answer.sample.thumbnail]
+    pictures = pa.table(
+        {
+            "id": pa.array([one.id for one in shown], pa.string()),
+            "jpeg": pa.array([one.thumbnail for one in shown], pa.binary()),
+        }
+    )
+    return {INDEX: index, MAPS: drawn, PICTURES: pictures}
+
+
+def _type(kind: str) -> pa.DataType:
+    import pyarrow as pa
+
+    return pa.bool_() if kind == "bool" else pa.type_for_alias(kind)
+
+
+def _rows(answer: Answer) -> Iterator[tuple[dict[str, Any], np.ndarray[Any, Any]]]:
+    """One row and map per heatmap; one without a map where there are none."""
+    sample, best = answer.sample, answer.predicted
+    image: dict[str, Any] = {
+        "id": sample.id,
+        "path": sample.path,
+        "label": answer.label,
+        "label_index": answer.truth,
+        "heatmap": 0,
+        "error": answer.error or None,
+    }
+    if sample.geometry is not None:
+        image["height"], image["width"] = sample.geometry.original
+    if best is not None:
+        image |= {"prediction": best.target, "prediction_index": best.index, "probability": best.probability}
+        image["correct"] = None if answer.truth is None else best.index == answer.truth
+    if not answer.heatmaps:
+        yield image, np.empty((0, 0), np.float16)
+    for number, (asked, heatmap) in enumerate(answer.heatmaps):
+        raw = heatmap.raw.detach().float().cpu()
+        scale = float(raw.abs().amax()) if raw.numel() else 0.0
+        kept = (raw / scale if scale > 0 else raw).numpy().astype(np.float16)
+        yield image | {"heatmap": number, "asked": asked, "map_scale": scale} | _told(answer, heatmap), kept
+
+
+def _told(answer: Answer, heatmap: Heatmap) -> dict[str, Any]:
+    """What a row says of its heatmap."""
+    sample, values = answer.sample, heatmap.values.float().cpu()
+    row: dict[str, Any] = {
+        "target": heatmap.target,
+        "target_index": heatmap.index,
+        "target_score": heatmap.score,
+        "target_probability": heatmap.probability,
+        "where": heatmap.where or None,
+        "method": heatmap.method.name,
+        "layer": heatmap.layer,
+        "map_least": float(values.amin()),
+        "map_most": float(values.amax()),
+        "map_mean": float(values.mean()),
+        "part": heatmap.part or ("positive" if heatmap.method.rectified else "signed"),
+    }
+    known = [box[:4] for box in sample.boxes if box.label in (None, answer.label, answer.sample.label)] or [
+        box[:4] for box in sample.boxes
+    ]
+    boxes = known if heatmap.box is None else [heatmap.box]
+    if heatmap.box is not None and sample.boxes:
+        shared = overlap(torch.tensor(heatmap.box), torch.tensor([box[:4] for box in sample.boxes])).tolist()
+        row["iou"] = max(shared)
+        if row["iou"] > 0:
+            label = sample.boxes[shared.index(row["iou"])].label
+            row["truth"] = None if label is None else str(label)
+    if boxes:
+        sides = zip((min, min, max, max), zip(*boxes, strict=True), strict=True)
+        names = ("box_left", "box_top", "box_right", "box_bottom")
+        row |= {name: outermost(ends) for name, (outermost, ends) in zip(names, sides, strict=True)}
+    row |= vars(measured(flattened(values), heatmap.geometry, boxes, sample.mask))
+    return row | _spanned(heatmap.geometry)
+
+
+def _spanned(geometry: Geometry) -> dict[str, float]:
+    """The rectangle of the picture that the grid spans."""
+    (high, wide), (down, across), (top, left) = geometry.input, geometry.scale, geometry.offset
+    sides = -left / across, -top / down, (wide - left) / across, (high - top) / down
+    return dict(zip(("grid_left", "grid_top", "grid_right", "grid_bottom"), sides, strict=True))
+
+
+def geometry_of(row: Any) -> Geometry:
+    """From the picture of a row of the index to its map's grid, in shares of the grid."""
+    across, down = 1 / (row["grid_right"] - row["grid_left"]), 1 / (row["grid_bottom"] - row["grid_top"])
+    size = int(row["height"]), int(row["width"])
+    return Geometry(size, (1.0, 1.0), (down, across), (-row["grid_top"] * down, -row["grid_left"] * across))
+
+
+def flattened(values: Values) -> Values:
+    """A map as a picture, ``(h, w)``: of a clip ``(t, h, w)`` the sum over time, of a series ``(L,)`` one row."""
+    flat: Values = values.sum(0) if values.ndim == 3 else values[None] if values.ndim == 1 else values
+    return flat

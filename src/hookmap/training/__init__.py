@@ -1,5 +1,0 @@
-"""Watch a model while it trains, and leave the training as it would be."""
-
-from hookmap.training.probe import Probe
-
-__all__ = ["Probe"]

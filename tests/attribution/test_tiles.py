@@ -1,0 +1,148 @@
+"""Pictures far larger than the input, explained tile by tile."""
+
+from __future__ import annotations
+
+import warnings
+from itertools import pairwise
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+import hookmap as hm
+from hookmap.attribution.tiles import Tiling
+
+SIDE = 64
+
+
+class RedFinder(nn.Module):
+    """Class 1 is red, class 0 is grey; keeps what it was shown."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.look = nn.Conv2d(3, 2, 1, bias=False)
+        with torch.no_grad():
+            self.look.weight.copy_(torch.tensor([[0.3, 0.3, 0.3], [1.0, -0.5, -0.5]])[..., None, None])
+        self.shrink = nn.AvgPool2d(8)
+        self.head = nn.Linear(2, 2, bias=False)
+        with torch.no_grad():
+            self.head.weight.copy_(torch.eye(2) * 10)
+        self.batches: list[int] = []
+
+    def forward(self, x: Tensor) -> Tensor:
+        assert x.shape[1:] == (3, SIDE, SIDE)
+        self.batches.append(len(x))
+        return self.head(self.shrink(self.look(x).relu()).mean((2, 3)))
+
+
+def lens_of(model: nn.Module) -> hm.Lens:
+    plain = hm.Preprocessing(size=(SIDE, SIDE), resize=(SIDE, SIDE), mean=(0.0,) * 3, std=(1.0,) * 3)
+    return hm.Lens(model, preprocessing=plain, labels=["grey", "red"])
+
+
+def photo(height: int, width: int, *, left: int, top: int, side: int = 60) -> np.ndarray:
+    pixels = np.full((height, width, 3), 90, np.uint8)
+    pixels[top : top + side, left : left + side] = (255, 0, 0)
+    return pixels
+
+
+@pytest.mark.parametrize("where", [(2200, 1500), (2940, 1940), (0, 0), (1000, 37)])
+def test_a_small_thing_in_a_large_picture_is_found(where: tuple[int, int]) -> None:
+    left, top = where
+    model = RedFinder()
+    (heatmap,) = lens_of(model).explain_in_tiles(photo(2000, 3000, left=left, top=top), "red", layer="look", tile=250)
+    heat = heatmap.map
+    assert heat.shape == (2000, 3000)
+    inside = heat[top : top + 60, left : left + 60].sum() / heat.sum()
+    assert inside > 0.9
+    row, column = divmod(int(heat.argmax()), 3000)
+    assert top <= row < top + 60
+    assert left <= column < left + 60
+    assert heatmap.target == "red"
+    assert max(model.batches) <= 16
+
+
+def test_memory_does_not_grow_with_the_picture() -> None:
+    seen = {}
+    for height, width in ((300, 300), (600, 900)):
+        model = RedFinder()
+        (heatmap,) = lens_of(model).explain_in_tiles(
+            photo(height, width, left=9, top=9), 1, layer="shrink", batch_size=4
+        )
+        seen[height] = model.batches
+        assert heatmap.raw.shape == (round(height / 8), round(width / 8))
+    assert max(seen[300]) == max(seen[600]) == 4
+    assert len(seen[600]) > 4 * len(seen[300]) / 2
+
+
+def test_one_tile_that_covers_all_is_the_plain_call() -> None:
+    for pixels in (photo(SIDE, SIDE, left=5, top=20, side=20), photo(200, 200, left=50, top=90)):
+        lens = lens_of(RedFinder())
+        asked = ["predicted", "red", hm.Contrast("red", "grey"), hm.Probability("red")]
+        how = {"layer": ["look", "shrink"], "method": ["gradcam", "layercam"]}
+        plain = lens.explain(pixels, asked, **how)
+        tiled = lens.explain_in_tiles(pixels, asked, tile=200, **how)
+        assert len(plain) == len(tiled) == 16
+        for one, other in zip(plain, tiled, strict=True):
+            assert torch.allclose(one.raw, other.raw, atol=1e-6)
+            assert torch.allclose(one.map, other.map, atol=1e-6)
+            assert (one.target, one.layer, one.method.name) == (other.target, other.layer, other.method.name)
+            assert one.score == pytest.approx(other.score, abs=1e-5)
+
+
+def test_the_class_is_one_for_all_tiles() -> None:
+    """Few tiles see red; over all of them the picture is grey."""
+    lens, pixels = lens_of(RedFinder()), photo(400, 400, left=300, top=300)
+    (heatmap,) = lens.explain_in_tiles(pixels, layer="shrink")
+    assert heatmap.target == "grey"
+    assert 0.5 < heatmap.probability < 1
+    assert heatmap.where == f"{12 * 12} tiles"
+
+
+def test_a_uniform_picture_has_a_uniform_map() -> None:
+    """Blending leaves no seams."""
+    pixels = np.full((333, 517, 3), 90, np.uint8)
+    for tile, overlap in ((None, 0.5), (100, 0.25), ((70, 90), 0)):
+        raw = lens_of(RedFinder()).explain_in_tiles(pixels, 0, layer="shrink", tile=tile, overlap=overlap).raw
+        assert torch.allclose(raw, raw.mean().expand_as(raw), rtol=1e-4)
+
+
+def test_tiles_fill_the_picture_and_share_a_grid() -> None:
+    tiling = Tiling.over((2000, 3000), (224, 224), (7, 7), 0.5)
+    boxes = [tiling.box(start) for start in tiling]
+    assert len(boxes) == len(tiling)
+    assert (min(b[0] for b in boxes), min(b[1] for b in boxes)) == (0, 0)
+    assert max(b[2] for b in boxes) == pytest.approx(3000)
+    assert max(b[3] for b in boxes) == pytest.approx(2000)
+    assert all(abs(b[2] - b[0] - 224) < 4 for b in boxes)
+    columns = sorted({b[0] for b in boxes})
+    assert max(b - a for a, b in pairwise(columns)) <= 4.001 * 3000 / tiling.cells[1]
+
+
+def test_only_the_whole_map_is_warned_of_when_blank() -> None:
+    """Most tiles hold nothing of a small thing, which is no news; a picture that holds nothing of it is."""
+    lens = lens_of(RedFinder())
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        lens.explain_in_tiles(photo(200, 300, left=200, top=100), "red", layer="look")
+    with pytest.warns(hm.HookmapWarning, match="the heatmap of 'red' on 'image' by gradcam is zero everywhere") as said:
+        lens.explain_in_tiles(np.full((200, 300, 3), 90, np.uint8), "red", layer="look")
+    assert len(said) == 1
+    assert said[0].filename == __file__
+
+
+def test_what_tiles_cannot_be_asked(lens: hm.Lens, cat: Path) -> None:
+    with pytest.raises(hm.TargetError, match="no target for tiles"):
+        lens.explain_in_tiles(cat, hm.Point(3, 4))
+    with pytest.raises(hm.HookmapError, match="overlap is 1"):
+        lens.explain_in_tiles(cat, overlap=1)
+    with pytest.raises(hm.ImageError, match="tiles are cut from pictures"):
+        lens.explain_in_tiles(torch.rand(1, 3, 300, 300))
+
+
+def test_a_real_photo(lens: hm.Lens, coffee: Path) -> None:
+    (heatmap,) = lens.explain_in_tiles(coffee, "espresso", tile=300)
+    assert heatmap.map.shape == (400, 600)
+    assert heatmap.map[80:205, 205:380].mean() > 2 * heatmap.map.mean()

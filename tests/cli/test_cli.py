@@ -1,0 +1,235 @@
+"""The command line, run for real; every bad input ends in one sentence."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import torchvision
+from PIL import Image
+from test_loading import bomb
+
+from hookmap import cli
+
+
+class Result:
+    def __init__(self, code: int, out: str, err: str) -> None:
+        self.code, self.out, self.err = code, out, err
+
+
+@pytest.fixture
+def hookmap(capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
+    """Call the command line in an empty folder."""
+    monkeypatch.chdir(tmp_path)
+
+    def run(*arguments: object) -> Result:
+        monkeypatch.setattr(sys, "argv", ["hookmap", *map(str, arguments)])
+        code = 0
+        try:
+            cli.main()
+        except SystemExit as stop:
+            code = int(stop.code or 0)
+        out, err = capfd.readouterr()
+        return Result(code, out, err)
+
+    return run
+
+
+def test_explain_in_one_word(hookmap, cat: Path, tmp_path: Path) -> None:
+    result = hookmap("explain", cat)
+    assert result.code == 0
+    assert "tiger cat 39%" in result.out
+    with Image.open(tmp_path / "cat_gradcam.png") as image:
+        assert image.size == (451, 300)
+
+
+def test_several_images_targets_and_layers(hookmap, cat: Path, coffee: Path, tmp_path: Path) -> None:
+    result = hookmap("explain", cat, coffee, "-t", "espresso", "-t", "281", "-l", "blocks.5", "-o", "maps")
+    assert result.code == 0
+    assert "espresso 95%" in result.out
+    assert sorted(p.name for p in (tmp_path / "maps").iterdir()) == ["cat_gradcam.png", "coffee_gradcam.png"]
+
+
+DETECTOR = """
+import torch
+import hookmap as hm
+
+
+class Bright(hm.Adapter):
+    preprocessing = hm.Preprocessing(size=(64, 64), resize=(64, 64), mean=(0.0,) * 3, std=(1.0,) * 3)
+    labels = ["bright", "dark"]
+
+    def forward(self, x):
+        at = torch.arange(4.0) * 16
+        corner = torch.stack(torch.meshgrid(at, at, indexing="xy"), -1).reshape(1, 16, 2).expand(len(x), -1, -1)
+        light = self.plain(x).flatten(2).mT
+        scores = torch.cat([light, -light], 2) * 20
+        boxes = torch.cat([corner, corner + 16], 2)
+        return hm.Detections(scores, boxes, scores.sigmoid(), hm.keep_best(boxes, scores.sigmoid(), least=0.9, most=2))
+
+
+def build():
+    net = torch.nn.Sequential(torch.nn.Conv2d(3, 4, 4, 4), torch.nn.Conv2d(4, 1, 4, 4))
+    with torch.no_grad():
+        for layer in net:
+            layer.weight.fill_(1 / layer.weight[0].numel())
+            layer.bias.zero_()
+        net[1].bias.fill_(-0.25)
+    return Bright(net)
+"""
+
+
+def test_every_detection_on_a_sheet_and_in_files_of_their_own(hookmap, cat: Path, tmp_path: Path) -> None:
+    (tmp_path / "detector.py").write_text(DETECTOR)
+    Image.new("RGB", (64, 64), (63, 63, 63)).save(tmp_path / "grey.png")
+    result = hookmap("explain", cat, "grey.png", "-m", "detector.py:build", "-o", "maps", "--each")
+    assert result.code == 1
+    assert re.search(r"bright \d+%, box 0, bright \d+%, box 1", result.out)
+    assert "grey: nothing was detected in the picture: the best candidates are dark 51%" in " ".join(result.err.split())
+    assert sorted(p.name for p in (tmp_path / "maps").iterdir()) == ["cat_odam.png", "cat_odam_0.png", "cat_odam_1.png"]
+    assert hookmap("explain", cat, "-m", "detector.py:build", "-t", "box:1", "-o", "one.png").code == 0
+    with Image.open(tmp_path / "one.png") as image:
+        assert image.size == (451, 300)
+    assert "wasn't detected" in hookmap("explain", cat, "-m", "detector.py:build", "-t", "box:7").err
+
+
+def test_why_this_and_not_that(hookmap, cat: Path) -> None:
+    result = hookmap("explain", cat, "-t", "tiger cat", "--versus", "tabby", "--part", "signed", "-o", "versus.png")
+    assert "tiger cat rather than tabby" in result.out
+
+
+def test_a_large_photo_in_tiles(hookmap, cat: Path, tmp_path: Path) -> None:
+    assert hookmap("explain", cat, "--tile", "200", "-o", "tiles.png").code == 0
+    with Image.open(tmp_path / "tiles.png") as image:
+        assert image.size == (451, 300)
+
+
+def test_concepts_of_two_photos(hookmap, cat: Path, coffee: Path, tmp_path: Path) -> None:
+    assert "espresso" in hookmap("concepts", cat, coffee, "-k", "3", "-o", "concepts.png").out
+    assert (tmp_path / "concepts.png").exists()
+
+
+def test_one_bad_image_among_good_ones(hookmap, cat: Path, tmp_path: Path) -> None:
+    result = hookmap("explain", cat, "missing.jpg", "-o", "maps")
+    assert result.code == 1
+    assert "missing.jpg can't be read" in result.err
+    assert [p.name for p in (tmp_path / "maps").iterdir()] == ["cat_gradcam.png"]
+
+
+def test_features_of_vgg16_bn(hookmap, cat: Path, tmp_path: Path) -> None:
+    result = hookmap("features", cat, "-m", "vgg16_bn", "--no-pretrained", "--logdir", "runs", "-o", "maps")
+    assert result.code == 0
+    assert "13 layers" in result.out
+    assert "random weights" in result.err
+    assert len(list((tmp_path / "maps").glob("0*_features.*.png"))) == 13
+    assert (tmp_path / "maps" / "overview.png").exists()
+    assert len(list((tmp_path / "runs").glob("events.out.tfevents.*"))) == 1
+
+
+def test_lists(hookmap) -> None:
+    assert "heatmaps are taken here" in hookmap("layers").out
+    assert "gradcam" in hookmap("methods").out
+    assert re.search(r"efficientnet_lite0 +hookmap +packaged", hookmap("models", "lite0").out)
+    assert hookmap("models", "zzzz").code == 1
+    assert hookmap("--version").out.strip() == "0.1.0"
+    assert "Examples" in hookmap("explain", "--help").out
+
+
+def test_as_a_program(cat: Path, tmp_path: Path) -> None:
+    run = subprocess.run(
+        [sys.executable, "-m", "hookmap", "explain", "nowhere.jpg"], capture_output=True, text=True, cwd=tmp_path
+    )
+    assert run.returncode == 1
+    assert run.stderr == "hookmap: nowhere.jpg can't be read (No such file or directory); check the path\n"
+
+
+@pytest.fixture
+def bad(tmp_path_factory: pytest.TempPathFactory, cat: Path) -> Path:
+    folder = tmp_path_factory.mktemp("bad")
+    (folder / "cut.jpg").write_bytes(cat.read_bytes()[:9000])
+    (folder / "text.jpg").write_text("no image")
+    (folder / "bomb.png").write_bytes(bomb())
+    Image.new("RGB", (1, 1)).save(folder / "dot.png")
+    np.save(folder / "array.npy", np.zeros((3, 9, 9)))
+    torch.save(torchvision.models.mobilenet_v2(weights=None).state_dict(), folder / "other.pt")
+    torch.save({"hook": torchvision.models.resnet18(weights=None)}, folder / "pickled.pt")
+    (folder / "file").touch()
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (["{bad}/cut.jpg"], "is damaged"),
+        (["{bad}/text.jpg"], "isn't an image"),
+        (["{bad}/dot.png"], "1x1 pixels, too small"),
+        (["{bad}/bomb.png"], "decompression bombs do"),
+        (["{bad}/array.npy"], "isn't an image"),
+        (["{cat}", "-m", "resnet5O"], "did you mean resnet50"),
+        (["{cat}", "-l", "blocks.77"], "no layer 'blocks.77'; did you mean"),
+        (["{cat}", "-t", "tabbby"], "did you mean tabby (281)"),
+        (["{cat}", "-t", "1000"], "has 1000 classes"),
+        (["{cat}", "--method", "gradcan"], "did you mean gradcam"),
+        (["{cat}", "-m", "resnet18", "--weights", "{bad}/other.pt"], "looks like another architecture"),
+        (["{cat}", "-m", "resnet18", "--weights", "{bad}/pickled.pt"], "can run code"),
+        (["{cat}", "-o", "{bad}/file/cam.png"], "can't be written"),
+        (["{cat}", "--colormap", "infernal"], "did you mean inferno"),
+        (["{cat}", "--opacity", "7"], "expected a number from 0 to 1"),
+        (["{cat}", "--device", "warp"], "can't be used here"),
+        (["{cat}", "--labels", "{bad}/nothing.txt"], "can't be read as a list of labels"),
+    ],
+)
+def test_bad_input_ends_in_one_sentence(
+    hookmap, bad: Path, cat: Path, tmp_path: Path, arguments: list[str], sentence: str
+) -> None:
+    result = hookmap("explain", *(a.format(bad=bad, cat=cat) for a in arguments))
+    assert result.code == 1
+    assert sentence in result.err
+    assert result.err.startswith("hookmap: ")
+    assert "Traceback" not in result.err
+    assert result.err.count("\n") == 1
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_data_set_is_run_continued_and_reported(hookmap, cat: Path, coffee: Path, tmp_path: Path) -> None:
+    photos = tmp_path / "my photos"
+    photos.mkdir()
+    for photo in (cat, coffee):
+        (photos / photo.name).write_bytes(photo.read_bytes())
+    result = hookmap("run", photos, "-o", "run", "--channels", "explained", "--workers", 0)
+    assert (result.code, result.err) == (0, "")
+    assert "2 images, 2 heatmaps by gradcam at bn2 in run" in result.out
+    assert "--resume" in hookmap("run", photos, "-o", "run").err
+    (photos / "text.jpg").write_text("no image")
+    result = hookmap("run", photos, "-o", "run", "--channels", "explained", "--workers", 0, "--resume")
+    assert result.code == 0
+    assert "1 image without a heatmap, e.g. text.jpg" in result.err
+    assert hookmap("report", "run").out.strip() == "run/report.html"
+    assert "espresso" in (tmp_path / "run" / "report.html").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (["run", "nowhere/", "-o", "r"], "isn't there"),
+        (["run", "{cat}", "-o", "r", "-t", "tabbby"], "did you mean tabby (281)"),
+        (["run", "{cat}", "-o", "r", "--method", "gradcan"], "did you mean gradcam"),
+        (["run", "{cat}", "-o", "r", "--engine", "spark"], "local, ray"),
+        (["run", "{cat}", "-o", "{cat}/r"], "can't be written"),
+        (["report", "nowhere"], "no run.json"),
+    ],
+)
+def test_a_bad_run_ends_in_one_sentence(
+    hookmap, cat: Path, tmp_path: Path, arguments: list[str], sentence: str
+) -> None:
+    result = hookmap(*(a.format(cat=cat) for a in arguments))
+    assert result.code == 1
+    assert sentence in result.err
+    assert result.err.startswith("hookmap: ")
+    assert result.err.count("\n") == 1
+    assert list(tmp_path.iterdir()) == []
