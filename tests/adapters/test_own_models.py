@@ -274,8 +274,8 @@ def test_inputs_that_do_not_fit_are_named() -> None:
         lens.explain({"age": torch.zeros(1, 1)})
     with pytest.raises(hm.ImageError, match="several inputs of one model come by name"):
         lens.explain((x, torch.zeros(1, 1)))
-    with pytest.raises(hm.ImageError, match="for explain and predict"):
-        lens.features({"pixel_values": x})
+    with pytest.raises(hm.ImageError, match="pass the preprocessed image alone"):
+        lens.concepts({"pixel_values": x})
 
 
 def test_series() -> None:

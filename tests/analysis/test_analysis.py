@@ -6,6 +6,7 @@ import importlib.util
 import io
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -24,8 +25,8 @@ from hookmap.analysis.frames import NotApplicableError, frames, regions
 from hookmap.analysis.grouping import separation
 from hookmap.datasets.reading import Sample
 from hookmap.errors import DataError, LayerError
+from hookmap.layers import receptive
 from hookmap.layers.channels import ChannelStatistics
-from hookmap.layers.receptive import receptive_field
 from hookmap.methods import METHODS
 from hookmap.metrics.summary import measured
 from hookmap.results.heatmap import Heatmap
@@ -322,6 +323,10 @@ def test_channels_show_the_patches_that_excite_them(tmp_path: Path) -> None:
     assert channel_atlas(bare).field == (0.75, 0.75)  # not measured: three cells
     with pytest.raises(NotApplicableError, match="channels=True"):
         channel_atlas(built(tmp_path / "none", [peak(0, 0)], [0]))
+
+
+def receptive_field(lens: hm.Lens, layer: str, x: torch.Tensor, **how: Any) -> tuple[float, float]:
+    return receptive.receptive_field(lens.engine.called, layer, lens.engine.grids(layer, x)[layer][1], x, **how)
 
 
 def test_the_receptive_field_is_that_of_the_convolutions() -> None:

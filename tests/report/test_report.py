@@ -620,7 +620,7 @@ def test_a_missing_library_is_said_and_a_damaged_part_is_an_error(
         find = importlib.util.find_spec
         without.setattr("importlib.util.find_spec", lambda name, *a: None if name == "sklearn" else find(name, *a))
         text = write_report(tmp_path / "run").read_text()
-    assert "needs sklearn; pip install &#x27;hookmap[dataset]&#x27;" in text
+    assert "needs sklearn, which isn&#x27;t installed; run: pip install &#x27;hookmap[dataset]&#x27;" in text
     assert not section(tmp_path / "run" / "report.html", "clusters")
     assert section(tmp_path / "run" / "report.html", "outcomes")
     part = sorted((tmp_path / "run" / "maps.parquet").iterdir())[1]

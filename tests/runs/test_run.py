@@ -25,15 +25,15 @@ from PIL import Image
 from torch import nn
 
 import hookmap as hm
-from hookmap.images.loading import load
 from detectors import scene, squares
-from hookmap.runs import running
-from hookmap.runs.engines.ray import connected
 from hookmap.datasets.labels import TrueClasses
-from hookmap.metrics.summary import measured
-from hookmap.runs.store import Store
+from hookmap.images.loading import load
 from hookmap.layers.channels import ChannelStatistics
 from hookmap.methods.gradient import gradcam
+from hookmap.metrics.summary import measured
+from hookmap.runs import running
+from hookmap.runs.engines.ray import connected
+from hookmap.runs.store import Store
 
 PHOTOS = Path("examples/photos")
 

@@ -52,6 +52,8 @@ def _sums(value: Tensor) -> list[Tensor]:
     dense = (plain.to_dense() if plain.layout != torch.strided else plain).contiguous()
     if dense.is_complex():
         dense = torch.view_as_real(dense).contiguous()
+    if not dense.numel():
+        return []
     kind = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}[dense.element_size()]
     rows = (dense.reshape(1) if dense.ndim == 0 else dense).view(kind).reshape(len(dense) if dense.ndim else 1, -1)
     return [rows.sum(1, dtype=torch.int64), rows.sum(0, dtype=torch.int64)]

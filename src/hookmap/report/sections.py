@@ -20,7 +20,7 @@ from hookmap.analysis import (
     places,
 )
 from hookmap.analysis.frames import By, NotApplicableError, frames, short
-from hookmap.errors import DataError
+from hookmap.errors import MissingLibraryError
 from hookmap.report.blocks import Block, Section, coded, framed, frames_block, groups_block, table_block
 from hookmap.report.packing import errors_by_id
 from hookmap.runs.results import Run
@@ -168,7 +168,7 @@ def _pair(pair: Confusion) -> dict[str, Any]:
 def _clusters(run: Run, most: int = 60) -> Section:
     try:
         require("sklearn", extra="dataset")
-    except DataError as error:
+    except MissingLibraryError as error:
         return Section("clusters", "Clusters", f"Heatmaps that are alike can't be found here: {error}.")
     found = clusters(run, by=_usual(run))
     if not len(found):  # no class is large enough

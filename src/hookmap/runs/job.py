@@ -13,7 +13,6 @@ import torch
 
 from hookmap.datasets.labels import TrueClasses
 from hookmap.datasets.reading import Batch, Sample, reason
-from hookmap.runs.watching import Watch
 from hookmap.errors import (
     DataError,
     HookmapWarning,
@@ -24,6 +23,7 @@ from hookmap.hooks.matching import LayerSpec
 from hookmap.images.loading import Picture
 from hookmap.images.views import Prepared, View
 from hookmap.results.heatmap import Heatmap
+from hookmap.runs.watching import Watch
 from hookmap.targets import PREDICTED, PerImage, TargetSpec
 
 if TYPE_CHECKING:

@@ -8,16 +8,16 @@ import os
 import platform
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 from types import CodeType
 from typing import Any
 
-from hookmap.runs.job import Job
 from hookmap.datasets.sources import Source
-from hookmap.runs.store import Store
 from hookmap.errors import DataError, HookmapError
 from hookmap.hooks.fingerprint import fingerprint
 from hookmap.layers.receptive import receptive_field
+from hookmap.runs.job import Job
+from hookmap.runs.store import Store
 
 _WORDS = {"model": "another model or other weights", "source": "other data", "labels": "other labels"}
 
@@ -124,4 +124,4 @@ def _versions() -> dict[str, str]:
 
 
 def _time() -> str:
-    return datetime.now(timezone.utc).isoformat(timespec="seconds")
+    return datetime.now(UTC).isoformat(timespec="seconds")

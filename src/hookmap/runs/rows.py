@@ -9,11 +9,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from hookmap.runs.job import Answer
-from hookmap.metrics.summary import Measures, measured
-from hookmap.runs.store import INDEX, MAPS, PICTURES
 from hookmap.images.geometry import Geometry
+from hookmap.metrics.summary import Measures, measured
 from hookmap.results.heatmap import Heatmap
+from hookmap.runs.job import Answer
+from hookmap.runs.store import INDEX, MAPS, PICTURES
 from hookmap.targets.objects import overlap
 
 if TYPE_CHECKING:

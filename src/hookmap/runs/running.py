@@ -10,20 +10,20 @@ from typing import TYPE_CHECKING, Any, Literal, TypeAlias, get_args
 
 from torch import nn
 
-from hookmap.runs import record
-from hookmap.runs.job import LABEL, Job
+from hookmap._progress import tracking
 from hookmap.datasets.labels import TrueClasses
 from hookmap.datasets.reading import Reader
-from hookmap.runs.results import Run
 from hookmap.datasets.sources import Source, source
 from hookmap.datasets.sources.names import listed
-from hookmap.runs.store import Store
 from hookmap.errors import DataError, HookmapError, HookmapWarning
-from hookmap.lens import Lens, MethodSpec, methods_of
 from hookmap.hooks.matching import LayerSpec
-from hookmap.models import DEFAULT
 from hookmap.images.views import input_rank
-from hookmap._progress import tracking
+from hookmap.lens import Lens, MethodSpec, methods_of
+from hookmap.models import DEFAULT
+from hookmap.runs import record
+from hookmap.runs.job import LABEL, Job
+from hookmap.runs.results import Run
+from hookmap.runs.store import Store
 from hookmap.targets import PREDICTED, TargetSpec, resolve
 
 if TYPE_CHECKING:

@@ -20,9 +20,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from hookmap._files import written_whole
 from hookmap._optional import require
 from hookmap.errors import DataError
-from hookmap._files import written_whole
 
 if TYPE_CHECKING:
     import pyarrow as pa

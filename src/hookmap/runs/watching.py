@@ -11,12 +11,12 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from hookmap.runs.store import CHANNELS
-from hookmap.errors import LayerError, NothingDetectedError
-from hookmap.layers.channels import ChannelStatistics
-from hookmap.hooks.registration import hooked
-from hookmap.layers.layouts import Layout
 from hookmap._nested import tensors_in
+from hookmap.errors import LayerError, NothingDetectedError
+from hookmap.hooks.registration import hooked
+from hookmap.layers.channels import ChannelStatistics
+from hookmap.layers.layouts import Layout
+from hookmap.runs.store import CHANNELS
 
 if TYPE_CHECKING:
     import pyarrow as pa

@@ -8,13 +8,13 @@ from collections.abc import Callable, Iterator, Sequence
 from itertools import islice
 from types import TracebackType
 
-from hookmap.runs.job import Answer, Job
 from hookmap.datasets.loading import batches
 from hookmap.datasets.reading import Batch, Reader
+from hookmap.errors import DataError
+from hookmap.runs.job import Answer, Job
 from hookmap.runs.rows import tables
 from hookmap.runs.store import Store
 from hookmap.runs.watching import Watch
-from hookmap.errors import DataError
 
 Parts = Sequence[Sequence[Sequence[int]]]
 """The numbers of the images of each batch of each part."""

@@ -17,14 +17,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from hookmap.runs.engines.local import Parts
 from hookmap._optional import require
-from hookmap.runs.job import Job
 from hookmap.datasets.reading import Batch, Reader
+from hookmap.errors import DataError, HookmapError
+from hookmap.runs.engines.local import Parts
+from hookmap.runs.job import Job
 from hookmap.runs.rows import tables
 from hookmap.runs.store import Store
 from hookmap.runs.watching import Watch
-from hookmap.errors import DataError, HookmapError
 
 if TYPE_CHECKING:
     import pyarrow as pa
