@@ -27,8 +27,8 @@ from hookmap.hooks.matching import LayerSpec
 from hookmap.hooks.preserve import preserved
 from hookmap.hooks.registration import check_hookable, unwrapped
 from hookmap.images.loading import Picture, load_all
-from hookmap.images.preprocessing import Preprocessing
-from hookmap.images.views import is_input
+from hookmap.images.preprocessing import Fit, Preprocessing
+from hookmap.images.views import is_input, patch_size
 from hookmap.layers.layouts import Layout
 from hookmap.layers.trace import LayerTree, last_layer
 from hookmap.methods import METHODS, Method, find_method
@@ -74,6 +74,9 @@ class Lens:
         labels: class names, if the model doesn't bring its own.
         preprocessing: from image to input, if the model doesn't bring its own: a
             :class:`hookmap.Preprocessing`, torchvision transforms, or a timm data config.
+        fit: what of a picture the model sees: ``"crop"``, as its library preprocesses (most cut off what lies beyond a
+            square in the middle); ``"whole"``, all of it at the same scale, for networks that take inputs of any size;
+            ``"stretch"``, all of it pressed into the usual input.
         layouts: how to read layers that can't be read from their shape, by layer name.
         device: where to run; by default where the module is, or the best there is for a name.
         precision: ``"fp32"`` (as the model is), or ``"bf16"`` or ``"fp16"`` by autocast: about half the time where the
@@ -95,6 +98,7 @@ class Lens:
         pretrained: bool = True,
         labels: Sequence[str] | None = None,
         preprocessing: Any = None,
+        fit: Fit = "crop",
         layouts: Mapping[str, Layout] | None = None,
         device: str | torch.device | None = None,
         precision: Precision = "fp32",
@@ -117,13 +121,18 @@ class Lens:
         names = list(labels) if labels is not None else known.labels
         if isinstance(called, Adapter) and names:
             called = called.with_labels(names)
+        steps = _as_preprocessing(preprocessing) or known.preprocessing
+        if steps is None and fit != "crop":
+            raise ModelError(
+                f"fit={fit!r} changes how pictures are preprocessed, which isn't known; pass preprocessing="
+            )
         self.engine = Engine(
             known.name,
             plain,
             called,
             Execution(called, precision, compile=compile),
             names,
-            _as_preprocessing(preprocessing) or known.preprocessing,
+            None if steps is None else steps.fitted(fit, patch_size(plain)),
             layouts,
             known.note if preprocessing is None else None,
         )

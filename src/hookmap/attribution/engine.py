@@ -167,9 +167,10 @@ class Engine:
             except Exception as error:
                 if isinstance(error, (HookmapError, torch.OutOfMemoryError)):
                     raise
+                own = self.preprocessing is not None and self.preprocessing.any_size
                 raise ModelError(
                     f"the model failed on an input of shape {(1, *key)}: {first_line(error)}; check the input's size "
-                    "and channels"
+                    "and channels" + (", or take fit='stretch' if it takes one size only" if own else "")
                 ) from error
             for name, layout in self._layouts.items():
                 if name not in traced.layers:
@@ -256,7 +257,7 @@ class Engine:
             while some := list(islice(group, batch_size)):
                 numbers, views = [n for n, _ in some], [view for _, view in some if isinstance(view, View)]
                 if shape is None:
-                    yield from (Failure(n, name, error) for n, (name, error) in some)  # type: ignore[misc]
+                    yield from (Failure(n, bad.name, bad.error) for n, bad in some if isinstance(bad, Unreadable))
                 else:
                     yield Batch(views, self.to_model(torch.stack([view.tensor for view in views])), numbers, self)
 

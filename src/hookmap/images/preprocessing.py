@@ -6,7 +6,7 @@ import functools
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import numpy as np
 import torch
@@ -16,6 +16,9 @@ from hookmap.errors import HookmapError
 from hookmap.images.geometry import Geometry
 from hookmap.images.loading import Picture
 
+Fit = Literal["crop", "whole", "stretch"]
+"""What of a picture the model sees: as its library has it (most crop the middle), all of it at the same scale, or all
+of it pressed into the model's usual input."""
 Interpolation = Literal["nearest", "box", "bilinear", "hamming", "bicubic", "lanczos"]
 
 
@@ -33,6 +36,7 @@ class Preprocessing:
         interpolation: how to resize, by Pillow's name.
         fill: grey level, or one per channel, 0..255, of padding, where the image doesn't fill the input.
         any_size: the image is taken in its own size after the resize; nothing is cropped.
+        multiple: sides of such an input are rounded to multiples of this many pixels, as patches want it.
     """
 
     size: tuple[int, int] = (224, 224)
@@ -42,6 +46,7 @@ class Preprocessing:
     interpolation: Interpolation = "bilinear"
     fill: int | tuple[int, ...] = 0
     any_size: bool = False
+    multiple: int = 1
 
     def __post_init__(self) -> None:
         if len(self.mean) != len(self.std) or len(self.mean) not in (1, 3):
@@ -52,6 +57,28 @@ class Preprocessing:
             raise HookmapError(
                 f"there's no interpolation {self.interpolation!r}; use one of {', '.join(Interpolation.__args__)}"  # type: ignore[attr-defined]
             )
+
+    def fitted(self, fit: Fit, multiple: int = 1) -> Preprocessing:
+        """This preprocessing for another part of the picture.
+
+        Args:
+            fit: ``"crop"``: as it is; ``"whole"``: the same scale, and nothing is cropped, so that inputs have the
+                pictures' proportions; ``"stretch"``: all of the picture, pressed into ``size``.
+            multiple: of which the sides of a whole input have to be.
+
+        Raises:
+            HookmapError: for another word.
+
+        >>> Preprocessing(size=(224, 224), resize=256).fitted("stretch").resize
+        (224, 224)
+        """
+        if fit not in get_args(Fit):
+            raise HookmapError(f"fit is {fit!r}; expected one of {', '.join(get_args(Fit))}")
+        if fit == "crop" or self.any_size or self.resize == "letterbox":
+            return self
+        if fit == "stretch":
+            return replace(self, resize=self.size)
+        return self if self.resize == self.size else replace(self, any_size=True, multiple=multiple)
 
     def __call__(self, picture: Picture) -> tuple[Tensor, Geometry]:
         """The input ``(C, h, w)``, float32, and where it lies on the picture."""
@@ -72,6 +99,14 @@ class Preprocessing:
         return pixels.float().div(255).sub_(mean).div_(std), geometry
 
     def _inner_size(self, height: int, width: int) -> tuple[int, int]:
+        """The size (h, w) to which a picture is resized before anything is cropped or padded."""
+        inner = self._resized(height, width)
+        if not self.any_size or self.multiple == 1:
+            return inner
+        rounded = [max(1, round(side / self.multiple)) * self.multiple for side in inner]
+        return rounded[0], rounded[1]
+
+    def _resized(self, height: int, width: int) -> tuple[int, int]:
         if self.resize is None:
             return height, width
         if self.resize == "letterbox":

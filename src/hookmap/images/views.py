@@ -65,6 +65,22 @@ def input_rank(model: nn.Module) -> int | None:
     return next((m.weight.ndim - 2 for m in convolutions), None)
 
 
+def patch_size(model: nn.Module) -> int:
+    """Of how many pixels the sides of an input have to be a multiple: those of a patch that is one token, else 1."""
+    for module in model.modules():
+        if (
+            isinstance(module, nn.Conv2d)
+            and module.kernel_size == module.stride
+            and module.stride[0] >= _SMALLEST_PATCH
+        ):
+            return int(module.stride[0])
+    return 1
+
+
+# Convolutional networks begin with patches too, of up to 4 pixels, and cope with what is left at the edge.
+_SMALLEST_PATCH = 8
+
+
 def tensor_views(images: Any, preprocessing: Preprocessing | None, rank: int | None = None) -> Iterator[View]:
     """Inputs that are already preprocessed: (C, H, W), (B, C, H, W) or (B, C, T, H, W), or a list of (C, H, W).
 
