@@ -15,22 +15,21 @@ from hookmap._devices import best_device, usable_device
 from hookmap._progress import tracking
 from hookmap.adapters.adapter import Adapter, Fusion
 from hookmap.attribution.batch import Plan
-from hookmap.attribution.concepts import Asked, Seen, find_concepts, look, one_layer
+from hookmap.attribution.concepts import find_concepts
 from hookmap.attribution.engine import Engine, Failure
 from hookmap.attribution.execution import Execution, Precision
 from hookmap.attribution.explain import OnError, explain_again, explain_each, warn_of_maps_that_show_nothing
 from hookmap.attribution.features import features_of_batch, joined
-from hookmap.attribution.similarity import similar_places
+from hookmap.attribution.similarity import similar_patches
 from hookmap.attribution.tiles import explain_in_tiles
 from hookmap.errors import HookmapError, ImageError, LayerError, ModelError, TargetError
 from hookmap.hooks.matching import LayerSpec
-from hookmap.hooks.preserve import preserved
 from hookmap.hooks.registration import check_hookable, unwrapped
 from hookmap.images.loading import Picture, load_all
 from hookmap.images.preprocessing import Fit, Preprocessing
 from hookmap.images.views import is_input, patch_size
 from hookmap.layers.layouts import Layout
-from hookmap.layers.trace import LayerTree, last_layer
+from hookmap.layers.trace import LayerTree
 from hookmap.methods import METHODS, Method, find_method
 from hookmap.results.concepts import Concepts, Factorization
 from hookmap.results.explanation import Explanation
@@ -357,19 +356,7 @@ class Lens:
             batch_size: images per forward pass.
             seed: by default nothing is random; a number starts NMF from random numbers, to see which concepts stay.
         """
-        engine = self.engine
-        name, seen = "", list[Seen]()
-        for batch in engine.batches(_one_input(images), batch_size):
-            name = name or (engine.default_layer(batch.x) if layer is None else one_layer(engine.called, layer))
-            layout = engine.trace(batch.x).layout(name)
-            with preserved(self.model):
-                seen += look(engine.called, batch.views, batch.x, name, layout)
-        with preserved(self.model):
-            asked = Asked(name, concepts, method, top, seed, engine.label, engine.to_model)
-            found, remarks = find_concepts(engine.called, seen, asked)
-        for sentence in remarks:
-            engine.remark(sentence)
-        return found
+        return find_concepts(self.engine, images, layer, concepts, method, top=top, seed=seed, batch_size=batch_size)
 
     def embed(self, images: Any, *, batch_size: int = 16) -> Tensor:
         """The vectors that an embedding model makes of images, ``(N, D)``, in their order."""
@@ -393,15 +380,7 @@ class Lens:
             centred: first subtract the mean of all patches, which all have in common: then 0 is as alike as any.
             batch_size: images per forward pass.
         """
-        engine = self.engine
-        name, seen = "", list[Seen]()
-        for batch in engine.batches(_one_input(images), batch_size):
-            traced = engine.trace(batch.x)
-            name = name or (last_layer(traced) if layer is None else one_layer(engine.called, layer))
-            spanning = [replace(view, geometry=view.geometry.spanning(traced.field)) for view in batch.views]
-            with preserved(self.model):
-                seen += look(engine.called, spanning, batch.x, name, traced.layout(name))
-        return similar_places(seen, name, point, centred=centred)
+        return similar_patches(self.engine, images, point, layer, centred=centred, batch_size=batch_size)
 
     def layers(self, image: Any = None) -> LayerTree:
         """The model's layers as a tree to read: name, type, output shape and layout.
@@ -442,12 +421,6 @@ class Lens:
         except (TargetError, LayerError):
             return []  # not a classifier, or no layer to explain: feature maps stand on their own
         return [(f"{h.picture.name}/{h.method.name}", h.overlay()) for h in explained]
-
-
-def _one_input(images: Any) -> Any:
-    if isinstance(images, Mapping):
-        raise ImageError("inputs by name are for explain and predict; pass the preprocessed image alone")
-    return images
 
 
 def _listed(method: MethodSpec | Sequence[MethodSpec] | None) -> list[MethodSpec]:

@@ -112,7 +112,7 @@ def test_a_convolutional_layer_and_a_cropped_picture() -> None:
     assert found.map[:, :47].abs().max() == 0
     with pytest.raises(hm.TargetError, match=r"point \(20, 2\) lies outside .* x from 48 to 144, y from 0 to 96"):
         lens.similar_patches(wide, (20, 2))
-    with pytest.raises(hm.LayerError, match="are of one layer"):
+    with pytest.raises(hm.LayerError, match="is about one layer"):
         lens.similar_patches(wide, (50, 2), layer=["conv1", "conv2"])
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import timm
@@ -14,7 +16,7 @@ from torch.nn import functional as F
 from torchvision.transforms import v2
 
 import hookmap as hm
-from hookmap.images.loading import load
+from hookmap.images.loading import Picture, load
 from hookmap.images.preprocessing import Preprocessing
 
 PHOTOS = [
@@ -126,3 +128,42 @@ def test_pixels_outside_the_crop_are_zero_and_points_travel_both_ways() -> None:
     assert torch.allclose(geometry.to_input(corners), torch.tensor([[0.0, 0.0], [128.0, 128.0]]), atol=1e-3)
     assert torch.allclose(geometry.to_original(geometry.to_input(corners)), corners, atol=1e-3)
     assert x.shape == (3, 128, 128)
+
+
+# ---------------------------------------------------------------- what of the picture is seen
+
+
+@pytest.mark.parametrize("fit", ["crop", "whole", "stretch"])
+def test_what_is_seen_is_what_was_asked_for(coffee: Path, fit: str) -> None:
+    """Each part's input is what Pillow gives for it, and the geometry says which part of the picture that is."""
+    chosen = hm.Lens("efficientnet_lite0", device="cpu", fit=fit)
+    picture = load(coffee)
+    x, geometry = chosen.preprocessing(picture)
+    image = Image.fromarray(picture.pixels)
+    size = {"crop": (384, 256), "whole": (384, 256), "stretch": (224, 224)}[fit]
+    resized = np.asarray(image.resize(size, Image.Resampling.BICUBIC), np.float32)
+    wanted = resized[16:240, 80:304] if fit == "crop" else resized
+    assert torch.allclose(x, torch.from_numpy((wanted / 255 - 0.5) / 0.5).permute(2, 0, 1), atol=1e-6)
+    corners = geometry.to_input(torch.tensor([[0.0, 0.0], [600.0, 400.0]])).tolist()
+    inside = corners[0] == [0, 0] and corners[1] == [x.shape[2], x.shape[1]]
+    assert inside == (fit != "crop")
+    heatmap = chosen.explain(coffee)[0]
+    assert heatmap.raw.shape[1] * 32 == x.shape[2]
+
+
+def test_sides_of_a_whole_input_are_multiples_of_a_patch() -> None:
+    steps = hm.Preprocessing(size=(224, 224), resize=256).fitted("whole", 14)
+    x, geometry = steps(Picture(np.zeros((300, 451, 3), np.uint8)))
+    assert x.shape[1:] == (252, 378)
+    assert geometry.input == (252, 378)
+
+
+def test_a_model_of_one_input_size_refuses_a_whole_picture(coffee: Path) -> None:
+    net = timm.create_model("vit_tiny_patch16_224", num_classes=3).eval()
+    with pytest.raises(hm.ModelError, match="take fit='stretch' if it takes one size only"):
+        hm.Lens(net, fit="whole").explain(coffee)
+    assert hm.Lens(net, fit="stretch").explain(coffee)[0].geometry.input == (224, 224)
+    with pytest.raises(hm.HookmapError, match="fit is 'fill'; expected one of crop, whole, stretch"):
+        hm.Lens(net, fit="fill")  # type: ignore[arg-type]
+    with pytest.raises(hm.ModelError, match="which isn't known; pass preprocessing="):
+        hm.Lens(torch.nn.Conv2d(3, 3, 3), fit="whole")

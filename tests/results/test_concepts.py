@@ -16,11 +16,6 @@ from test_cli import hookmap  # noqa: F401  (a fixture)
 from torch import Tensor, nn
 
 import hookmap as hm
-from hookmap.attribution.concepts import Asked, find_concepts, look
-from hookmap.images.geometry import Geometry
-from hookmap.images.loading import Picture
-from hookmap.images.views import View
-from hookmap.layers.layouts import Layout
 from hookmap.methods.factorization import nmf, pca
 from hookmap.render.concepts import PALETTE
 from networks import convnet, noise, stirred
@@ -178,14 +173,9 @@ def test_clips_and_volumes() -> None:
 
 def test_sequences() -> None:
     net, x = sure(convnet(rank=1)), noise(2, 3, 40)
-    picture = Picture(np.zeros((4, 40, 3), np.uint8))
-    views = [View(one, picture, Geometry.identity((4, 40))) for one in x]
-    seen = look(net, views, x, "bend2", Layout("channels first", (20,)))
-    asked = Asked("bend2", 3, "nmf", 2, None, str, lambda t: t)
-    found, remarks = find_concepts(net, seen, asked)
-    assert remarks == []
+    found = hm.Lens(net).concepts(x, "bend2", 3)
     assert found.memberships[0].shape == (3, 20)
-    assert found.map(0).shape == (3, 4, 40)
+    assert found.map(0).shape == (3, found.pictures[0].height, 40)
     assert [c.classes[0].index for c in found] == net.head(found.vectors).argmax(1).tolist()
     assert found.page().height > 200
 
@@ -230,7 +220,7 @@ def test_layers_that_cant_be_replayed_give_concepts_without_names_and_a_warning(
         ({"concepts": 0}, "0 concepts were asked for; expected 1 or more"),
         ({"concepts": 9, "layer": "bend2"}, "at most 8"),
         ({"method": "ica"}, "no factorisation 'ica'; use 'nmf' or 'pca'"),
-        ({"layer": "bend*"}, "concepts are of one layer, and 'bend\\*' names 2: bend1, bend2"),
+        ({"layer": "bend*"}, "this is about one layer, and 'bend\\*' names 2: bend1, bend2"),
         ({"layer": "bend3"}, "did you mean"),
         ({"layer": "head"}, "can't be read as a grid"),
     ],

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from hookmap.adapters.outputs import class_scores
-from hookmap.errors import HookmapError, LayerError, TargetError
+from hookmap.attribution.engine import Engine
+from hookmap.errors import HookmapError, ImageError, LayerError, TargetError
 from hookmap.hooks.capture import capture
 from hookmap.hooks.matching import LayerSpec, match_layers
+from hookmap.hooks.preserve import preserved
 from hookmap.images.views import View
 from hookmap.layers.layouts import Layout
 from hookmap.methods.factorization import Factors, joined_signs, nmf, pca, split_signs
@@ -21,31 +24,8 @@ from hookmap.targets import Class
 
 
 @dataclass(frozen=True, eq=False)
-class Asked:
-    """What is asked.
-
-    Attributes:
-        layer: where.
-        concepts: how many.
-        method: how.
-        top: classes that name a concept.
-        seed: of a random start, or None.
-        label: names a class.
-        to_model: puts an input where the model is.
-    """
-
-    layer: str
-    concepts: int
-    method: Factorization
-    top: int
-    seed: int | None
-    label: Callable[[int], str]
-    to_model: Callable[[Tensor], Tensor]
-
-
-@dataclass(frozen=True, eq=False)
-class Seen:
-    """One image and what the layer made of it.
+class LayerOutput:
+    """One image and what a layer made of it.
 
     Attributes:
         view: the image.
@@ -58,7 +38,35 @@ class Seen:
     activation: Tensor
 
 
-def one_layer(model: nn.Module, spec: LayerSpec) -> str:
+def outputs_of_layer(
+    engine: Engine, images: Any, layer: LayerSpec | None, default: Callable[[Tensor], str], batch_size: int
+) -> tuple[str, list[LayerOutput]]:
+    """What one layer makes of images, and its name.
+
+    Args:
+        engine: of the model.
+        images: as in :meth:`hookmap.Lens.explain`.
+        layer: which; None: what ``default`` says for the first batch's input.
+        default: from an input to a layer's name.
+        batch_size: images per forward pass.
+
+    Raises:
+        LayerError: if several layers are named.
+    """
+    if isinstance(images, Mapping):
+        raise ImageError("inputs by name are for explain, features and predict; pass the preprocessed image alone")
+    name, outputs = "", list[LayerOutput]()
+    for batch in engine.batches(images, batch_size):
+        name = name or (default(batch.x) if layer is None else _only_layer(engine.called, layer))
+        layout = engine.trace(batch.x).layout(name)
+        with preserved(engine.model), capture(engine.called, [name], gradients=False) as captured:
+            engine.called(batch.x)
+        maps = layout.to_grid(captured[name].activation)
+        outputs += [LayerOutput(view, layout, grid) for view, grid in zip(batch.views, maps, strict=True)]
+    return name, outputs
+
+
+def _only_layer(model: nn.Module, spec: LayerSpec) -> str:
     """The name of the only layer that is meant.
 
     Raises:
@@ -66,90 +74,88 @@ def one_layer(model: nn.Module, spec: LayerSpec) -> str:
     """
     names = list(match_layers(model, spec))
     if len(names) > 1:
-        raise LayerError(f"concepts are of one layer, and {spec!r} names {len(names)}: {', '.join(names[:4])}, ...")
+        raise LayerError(f"this is about one layer, and {spec!r} names {len(names)}: {', '.join(names[:4])}, ...")
     return names[0]
 
 
-def look(model: nn.Module, batch: Sequence[View], x: Tensor, layer: str, layout: Layout) -> list[Seen]:
-    """What a layer makes of a batch of B images, ``x`` their input ``(B, C, *size)``."""
-    with capture(model, [layer], gradients=False) as seen:
-        model(x)
-    maps = layout.to_grid(seen[layer].activation)
-    return [Seen(view, layout, one) for view, one in zip(batch, maps, strict=True)]
-
-
-def find_concepts(model: nn.Module, seen: Sequence[Seen], asked: Asked) -> tuple[Concepts, list[str]]:
-    """Concepts that all images share, and remarks that the user should read.
-
-    Args:
-        model: in evaluation mode.
-        seen: all images.
-        asked: what is asked.
+def find_concepts(
+    engine: Engine,
+    images: Any,
+    layer: LayerSpec | None,
+    count: int,
+    method: Factorization,
+    *,
+    top: int,
+    seed: int | None,
+    batch_size: int,
+) -> Concepts:
+    """Concepts that all images share: see :meth:`hookmap.Lens.concepts`.
 
     Raises:
         HookmapError: if the activation can't be factorised.
     """
-    places = torch.cat([one.activation.flatten(1).mT for one in seen])
-    memberships, vectors, shares = _factorised(places, asked)
-    grids = [one.activation.shape[1:] for one in seen]
+    name, outputs = outputs_of_layer(engine, images, layer, engine.default_layer, batch_size)
+    places = torch.cat([output.activation.flatten(1).mT for output in outputs])
+    memberships, vectors, shares = _factorised(places, count, method, seed)
+    grids = [output.activation.shape[1:] for output in outputs]
     parts = torch.split(memberships, [math.prod(grid) for grid in grids])
     maps = [part.mT.reshape(-1, *grid) for part, grid in zip(parts, grids, strict=True)]
-    remarks: list[str] = []
-    names: list[list[tuple[Class, float]]] = [[] for _ in vectors]
-    if asked.method == "nmf" and asked.top > 0:
+    classes: list[list[tuple[Class, float]]] = [[] for _ in vectors]
+    if method == "nmf" and top > 0:
         try:
-            names = _named(model, seen, maps, vectors, asked)
+            with preserved(engine.model):
+                classes = _classes_of(engine, name, outputs, maps, vectors, top)
         except TargetError:
             pass  # the output isn't classes: concepts have no names
         except LayerError as error:
-            remarks.append(f"concepts have no names: {error}")
-    found = [
-        Concept(vector, share, tuple(c for c, _ in some), tuple(p for _, p in some))
-        for vector, share, some in zip(vectors, shares.tolist(), names, strict=True)
+            engine.remark(f"concepts have no names: {error}")
+    concepts = [
+        Concept(vector, share, tuple(c for c, _ in likely), tuple(p for _, p in likely))
+        for vector, share, likely in zip(vectors, shares.tolist(), classes, strict=True)
     ]
-    return Concepts(found, maps, [one.view for one in seen], layer=asked.layer, method=asked.method), remarks
+    return Concepts(concepts, maps, [output.view for output in outputs], layer=name, method=method)
 
 
-def _factorised(places: Tensor, asked: Asked) -> Factors:
-    if asked.method == "pca":
-        return pca(places, asked.concepts)
-    if asked.method != "nmf":
-        raise HookmapError(f"there's no factorisation {asked.method!r}; use 'nmf' or 'pca'")
-    generator = None if asked.seed is None else torch.Generator().manual_seed(asked.seed)
+def _factorised(places: Tensor, count: int, method: Factorization, seed: int | None) -> Factors:
+    if method == "pca":
+        return pca(places, count)
+    if method != "nmf":
+        raise HookmapError(f"there's no factorisation {method!r}; use 'nmf' or 'pca'")
+    generator = None if seed is None else torch.Generator().manual_seed(seed)
     if not bool((places < 0).any()):
-        return nmf(places, asked.concepts, generator=generator)
-    memberships, vectors, shares = nmf(split_signs(places), asked.concepts, generator=generator)
+        return nmf(places, count, generator=generator)
+    memberships, vectors, shares = nmf(split_signs(places), count, generator=generator)
     return Factors(memberships, joined_signs(vectors), shares)
 
 
-def _named(
-    model: nn.Module, seen: Sequence[Seen], maps: Sequence[Tensor], vectors: Tensor, asked: Asked
+def _classes_of(
+    engine: Engine, layer: str, outputs: Sequence[LayerOutput], maps: Sequence[Tensor], vectors: Tensor, top: int
 ) -> list[list[tuple[Class, float]]]:
     """Each concept's most probable classes when its vector is at every place.
 
     What reaches the output past the layer (a residual, a class token) is that of the image where the concept is
     strongest.
     """
-    strongest = torch.stack([one.flatten(1).amax(1) for one in maps]).argmax(0).tolist()
-    names: list[list[tuple[Class, float]]] = [[] for _ in vectors]
+    strongest = torch.stack([grid.flatten(1).amax(1) for grid in maps]).argmax(0).tolist()
+    classes: list[list[tuple[Class, float]]] = [[] for _ in vectors]
     for image in dict.fromkeys(strongest):
         mine = [j for j in range(len(vectors)) if strongest[j] == image and bool(vectors[j].any())]
         if not mine:
             continue
-        logits = class_scores(_replayed(model, seen[image], vectors[mine], asked)).float()
-        best = logits.softmax(1).topk(min(asked.top, logits.shape[1]))
+        logits = class_scores(_replayed(engine, layer, outputs[image], vectors[mine])).float()
+        best = logits.softmax(1).topk(min(top, logits.shape[1]))
         for j, sure, indices in zip(mine, best.values.tolist(), best.indices.tolist(), strict=True):
-            names[j] = [(Class(i, asked.label(i)), p) for i, p in zip(indices, sure, strict=True)]
-    return names
+            classes[j] = [(Class(i, engine.label(i)), p) for i, p in zip(indices, sure, strict=True)]
+    return classes
 
 
-def _replayed(model: nn.Module, one: Seen, vectors: Tensor, asked: Asked) -> object:
+def _replayed(engine: Engine, layer: str, output: LayerOutput, vectors: Tensor) -> object:
     """The model's output with each of the vectors ``(m, C)`` at every place of the layer."""
-    grid = one.activation.shape[1:]
+    grid = output.activation.shape[1:]
     everywhere = vectors.reshape(*vectors.shape, *[1] * len(grid)).expand(*vectors.shape, *grid)
-    with capture(model, [asked.layer], gradients=False) as seen:
-        class_scores(model(asked.to_model(one.view.tensor[None])))
-        last = len(seen[asked.layer].calls) - 1
-        like = seen[asked.layer].calls[last].activation
-        changed = one.layout.from_grid(everywhere.to(like.dtype), like)
-        return seen.replay(asked.layer, changed, sample=0, call=last)
+    with capture(engine.called, [layer], gradients=False) as captured:
+        class_scores(engine.called(engine.to_model(output.view.tensor[None])))
+        last = len(captured[layer].calls) - 1
+        like = captured[layer].calls[last].activation
+        changed = output.layout.from_grid(everywhere.to(like.dtype), like)
+        return captured.replay(layer, changed, sample=0, call=last)

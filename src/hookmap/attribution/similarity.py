@@ -4,18 +4,23 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import Any
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from hookmap.attribution.concepts import Seen
+from hookmap.attribution.concepts import LayerOutput, outputs_of_layer
+from hookmap.attribution.engine import Engine
 from hookmap.errors import LayerError, TargetError
+from hookmap.hooks.matching import LayerSpec
 from hookmap.images.geometry import Geometry
+from hookmap.layers.trace import last_layer
 from hookmap.methods import Method
 from hookmap.methods.weighting import full_precision
 from hookmap.results.explanation import Explanation
 from hookmap.results.heatmap import Heatmap
+from hookmap.results.question import Position
 
 
 def patch_similarity(activation: Tensor, vector: Tensor) -> Tensor:
@@ -43,44 +48,54 @@ PATCHES = Method(
 )
 
 
-def similar_places(seen: Sequence[Seen], layer: str, point: tuple[float, float], *, centred: bool) -> Explanation:
+def similar_patches(
+    engine: Engine, images: Any, point: tuple[float, float], layer: LayerSpec | None, *, centred: bool, batch_size: int
+) -> Explanation:
     """One heatmap per image: how like the point's patch in the first image every patch is.
 
     Args:
-        seen: the images and their activations.
-        layer: which they are of.
+        engine: of the model.
+        images: as in :meth:`hookmap.Lens.explain`.
         point: (x, y) in pixels of the first picture.
+        layer: whose features; by default the last that has places.
         centred: subtract the mean of all patches first.
+        batch_size: images per forward pass.
 
     Raises:
         LayerError: if the layer has no rows and columns.
         TargetError: if the model doesn't see the point.
     """
-    first = seen[0]
-    if any(one.activation.ndim != 3 for one in seen):
-        raise LayerError(f"layer {layer!r} holds a grid of {first.layout}, and a point needs rows and columns")
-    row, column = _cell(first.view.geometry, first.activation.shape[1:], point)
-    maps = [full_precision(one.activation) for one in seen]
+    name, outputs = outputs_of_layer(engine, images, layer, lambda x: last_layer(engine.trace(x)), batch_size)
+    first = outputs[0]
+    if any(output.activation.ndim != 3 for output in outputs):
+        raise LayerError(f"layer {name!r} holds a grid of {first.layout}, and a point needs rows and columns")
+
+    def spanning(output: LayerOutput) -> Geometry:
+        return output.view.geometry.spanning(engine.trace(output.view.tensor[None]).field)
+
+    row, column = _cell(spanning(first), first.activation.shape[1:], point)
+    maps = [full_precision(output.activation) for output in outputs]
     if centred:
-        mean = torch.cat([one.flatten(1) for one in maps], 1).mean(1)
-        maps = [one - mean[:, None, None] for one in maps]
+        mean = torch.cat([features.flatten(1) for features in maps], 1).mean(1)
+        maps = [features - mean[:, None, None] for features in maps]
     vector = maps[0][:, row, column]
     x, y = point
-    here = _patch(first.view.geometry, first.activation.shape[1:], row, column)
+    here = _patch(spanning(first), first.activation.shape[1:], row, column)
     heatmaps = []
-    for number, (one, features) in enumerate(zip(seen, maps, strict=True)):
+    for number, (output, features) in enumerate(zip(outputs, maps, strict=True)):
         raw = patch_similarity(features[None], vector)[0]
         heatmaps.append(
             Heatmap(
                 raw=raw,
-                picture=one.view.picture,
-                geometry=one.view.geometry,
+                picture=output.view.picture,
+                geometry=spanning(output),
                 method=PATCHES if centred else replace(PATCHES, look={"limit": 1.0}),
-                layer=layer,
+                layer=name,
                 target=f"like {first.view.picture.name} at x {x:g} y {y:g}",
                 index=None,
                 score=float(raw.max()),
                 box=here if number == 0 else None,
+                position=Position(image=number),
             )
         )
     return Explanation(heatmaps)
