@@ -233,7 +233,9 @@ class Lens:
         errors: dict[str, HookmapError] = {}
         for part in self.stream(images, target, layer, method, **options):
             heatmaps += part
-            errors |= part.errors
+            for name, error in part.errors.items():
+                # Two images may have one name.
+                errors[f"{name} ({len(errors) + 1})" if name in errors else name] = error
         return Explanation(heatmaps, errors)
 
     def stream(
