@@ -126,6 +126,7 @@ class Lens:
             _as_preprocessing(preprocessing) or known.preprocessing,
             layouts,
             known.note if preprocessing is None else None,
+            labelled=labels is not None,
         )
 
     def __repr__(self) -> str:
@@ -172,7 +173,8 @@ class Lens:
         results = []
         for batch in self.engine.batches(images, batch_size):
             geometries = [view.geometry for view in batch.views]
-            results += predictions(self.engine.output(batch), geometries, top, self.engine.label)
+            reading = batch.engine.trace(batch.x).reading
+            results += predictions(self.engine.output(batch), reading, geometries, top, self.engine.label)
         return results
 
     def explain(
