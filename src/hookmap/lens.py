@@ -134,6 +134,7 @@ class Lens:
             None if steps is None else steps.fitted(fit, patch_size(plain)),
             layouts,
             known.note if preprocessing is None else None,
+            labelled=labels is not None,
         )
 
     def __repr__(self) -> str:
@@ -180,7 +181,8 @@ class Lens:
         results = []
         for batch in self.engine.batches(images, batch_size):
             geometries = [view.geometry for view in batch.views]
-            results += predictions(self.engine.output(batch), geometries, top, self.engine.label)
+            reading = batch.engine.trace(batch.x).reading
+            results += predictions(self.engine.output(batch), reading, geometries, top, self.engine.label)
         return results
 
     def explain(

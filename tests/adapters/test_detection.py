@@ -18,7 +18,7 @@ from hookmap.hooks.registration import hooked
 from hookmap.methods import METHODS
 from hookmap.render.overlay import BOX_COLORS
 from hookmap.results.sheet import _windows
-from hookmap.targets.pinned import Goals
+from hookmap.targets.resolved import ResolvedTargets
 from networks import noise
 from tiny import close
 from trained import PHOTOS, centerface, fastestdet
@@ -114,7 +114,7 @@ def test_the_gradient_of_a_detection_is_a_finite_difference_in_feature_space(nam
     level = max(range(len(levels)), key=lambda i: float(maps[i].raw.abs().sum()))
     with hm.capture(model, levels[level]) as seen:
         output = model(x[None])
-        goals = Goals([target], output, [hm.Geometry.identity((110, 150))])
+        goals = ResolvedTargets([target], output, [hm.Geometry.identity((110, 150))])
         activation = seen[levels[level]].activation.detach()
         direction = torch.zeros_like(activation)
         direction[:, :8] = noise(*activation.shape[2:]).to(activation)

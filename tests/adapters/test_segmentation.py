@@ -13,7 +13,7 @@ from torch import Tensor, nn
 import hookmap as hm
 from hookmap.attribution.modifiers import augmented
 from hookmap.layers.trace import choose_layer, trace
-from hookmap.targets.pinned import Goals
+from hookmap.targets.resolved import ResolvedTargets
 from networks import noise, stirred
 from tiny import close
 from trained import u2net
@@ -115,7 +115,7 @@ def test_mirrored_copies_ask_about_the_mirrored_region() -> None:
     conv = nn.Conv2d(3, 4, 1)
     net = nn.Sequential(conv, nn.ReLU(), nn.Conv2d(4, 3, 1)).double()
     x = noise(1, 3, 16, 24).double()
-    goals = Goals([hm.Box(2, 3, 9, 8, of=hm.Class(1))], net(x), [hm.Geometry.identity((16, 24))])
+    goals = ResolvedTargets([hm.Box(2, 3, 9, 8, of=hm.Class(1))], net(x), [hm.Geometry.identity((16, 24))])
     for variation in augmented(x):
         there = goals.mirrored(24) if variation.mirrored else goals
         box = net(variation.x)[0, 1]

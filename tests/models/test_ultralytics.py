@@ -30,7 +30,7 @@ from hookmap.hooks.registration import hooked
 from hookmap.images.loading import load_all
 from hookmap.methods import METHODS
 from hookmap.models.ultralytics.adapters import Detector
-from hookmap.targets.pinned import Goals
+from hookmap.targets.resolved import ResolvedTargets
 from networks import noise
 
 ultralytics = pytest.importorskip("ultralytics")
@@ -367,7 +367,7 @@ def test_the_gradient_of_a_detection_is_a_finite_difference_in_feature_space(tar
     (found,) = lens.explain(x, target=target, method=gradient_of, layer=level)
     with hm.capture(model, level) as seen:
         output = model(x[None])
-        goals = Goals([hm.targets.resolve(target, None)], output, [hm.Geometry.identity((128, 160))])
+        goals = ResolvedTargets([hm.targets.resolve(target, None)], output, [hm.Geometry.identity((128, 160))])
         activation = seen[level].activation.detach()
         direction = torch.zeros_like(activation)
         direction[:, :8] = noise(*activation.shape[2:]).to(activation)

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any, Literal, NamedTuple, TypeAlias
 
+import torch
 from torch import Tensor
 
-from hookmap._nested import tensors_in
 from hookmap.errors import TargetError
 
 Form: TypeAlias = Literal["classes", "regions", "detections", "embeddings", "other"]
-"""What a model gives: class scores ``(B, K)``, dense scores ``(B, K, h, w)`` or :class:`Values`, :class:`Detections`,
+"""What a model gives: class scores ``(B, K)``, dense scores ``(B, K, *grid)`` or :class:`Values`, :class:`Detections`,
 :class:`Embeddings`, or another thing."""
+
+Squashed: TypeAlias = Literal["softmax", "sigmoid"] | None
+"""What made probabilities of a model's scores within the model; None: nothing, they are logits."""
 
 
 class Kept(NamedTuple):
@@ -106,94 +110,270 @@ def keep_best(
     return found
 
 
-def scores_in(output: Any) -> Any:
-    """The scores in a model's output: the tensor itself, ``logits``, ``out``, or the first that has a batch axis.
-
-    Outputs are tensors, or tuples, lists, dicts and dataclasses that hold tensors.
-    """
-    if isinstance(output, Tensor):
-        return output
-    for name in ("logits", "out"):
-        if hasattr(output, name):
-            return getattr(output, name)
-        if isinstance(output, Mapping) and name in output:
-            return output[name]
-    return next((t for t in tensors_in(output).values() if t.ndim and t.is_floating_point()), output)
-
-
 def distribution(scores: Tensor, axis: int = 1) -> Tensor:
     """Probabilities by softmax over an axis of classes; a single score is a yes or no, by sigmoid."""
     return scores.softmax(axis) if scores.shape[axis] > 1 else scores.sigmoid()
 
 
-def class_scores(output: Any) -> Tensor:
-    """The ``(B, K)`` class scores in a model's output, found by :func:`scores_in`; ``(B,)`` are those of one class.
+@dataclass(frozen=True)
+class Scores:
+    """The scores of classes in an output, ``(B, K)`` or at each place ``(B, K, *grid)``, and what they are.
 
-    Raises:
-        TargetError: if there's no such tensor, with what to pass instead.
+    Attributes:
+        values: as the model gives them.
+        squashed: what the model has applied to them itself, so that they are probabilities already; None: they are
+            logits.
+        independent: whether each class is a yes or no by itself.
     """
-    scores = scores_in(output)
-    if isinstance(scores, Tensor) and scores.ndim in (1, 2):
-        return scores if scores.ndim == 2 else scores[:, None]
+
+    values: Tensor
+    squashed: Squashed = None
+    independent: bool = False
+
+    def in_full(self) -> Scores:
+        """The same in float32 at least."""
+        return replace(self, values=self.values.float() if self.values.dtype != torch.float64 else self.values)
+
+    @property
+    def logits(self) -> Tensor:
+        """What softmax, or sigmoid, makes the probabilities of."""
+        if self.squashed is None:
+            return self.values
+        least = torch.finfo(self.values.dtype).tiny
+        yes = self.values.clamp(min=least).log()
+        return yes if self.squashed == "softmax" else yes - (1 - self.values).clamp(min=least).log()
+
+    @property
+    def probabilities(self) -> Tensor:
+        """0..1."""
+        if self.squashed is not None:
+            return self.values
+        return self.values.sigmoid() if self.independent else distribution(self.values)
+
+
+@dataclass(frozen=True)
+class Reading:
+    """How the outputs of a model are read: decided on its answer to one image, and the same for every batch.
+
+    Attributes:
+        form: what the model gives.
+        place: of the scores among the output's tensors: names and numbers, dotted; empty if the output is the tensor.
+        classes: how many classes it tells apart, or values it gives at a place; None if neither.
+        squashed: what the model has applied to its scores itself.
+        remark: what the user should know of this choice, or empty.
+    """
+
+    form: Form = "other"
+    place: str | None = None
+    classes: int | None = None
+    squashed: Squashed = None
+    remark: str = ""
+
+    def raw(self, output: Any) -> Any:
+        """The tensor that is read; of an output that holds none, the output itself."""
+        if self.place is None or (isinstance(output, Tensor) and not self.place):
+            return output
+        tensors = dict(_tensors(output))
+        if self.place not in tensors:
+            raise TargetError(
+                f"the model's output has no {self.place!r} here, as it had for the first image; pass target= a function "
+                "of the output that gives one score per image, (B,)"
+            )
+        return tensors[self.place]
+
+    def scores(self, output: Any) -> Scores:
+        """The class scores ``(B, K)``; ``(B,)`` are those of one class.
+
+        Raises:
+            TargetError: if there are none, with what to pass instead.
+        """
+        raw = self.raw(output)
+        if not isinstance(raw, Tensor) or not _per_image(raw.shape):
+            raise TargetError(_no_classes(output, raw))
+        values = raw[:, None] if raw.ndim == 1 else raw.flatten(1)
+        return Scores(values, self.squashed, are_independent(output) or self.squashed == "sigmoid")
+
+    def dense(self, output: Any) -> Scores | None:
+        """The scores or values at places ``(B, K, *grid)``, or None if the output has no places."""
+        raw = self.raw(output)
+        if isinstance(output, (Detections, Embeddings)) or not isinstance(raw, Tensor) or not _at_places(raw.shape):
+            return None
+        return Scores(raw, self.squashed, self.squashed == "sigmoid")
+
+
+def read(output: Any, labels: int | None = None, size: Sequence[int] = ()) -> Reading:
+    """How a model's outputs are read, from its answer to one or more images.
+
+    Where it gives several tensors (tuples, lists, dicts, dataclasses), names that say what they are win (``logits``,
+    ``scores``, ``out``, ...), then agreement with the number of labels, then the shape: scores of images and of places
+    in the input's own size before feature maps. What then is still open is remarked.
+
+    Args:
+        output: of the model.
+        labels: how many class names are known, if any.
+        size: of the input, (H, W).
+    """
+    if isinstance(output, Detections):
+        return Reading("detections", None, output.scores.shape[-1])
+    if isinstance(output, Values):
+        return Reading("regions", "dense", output.dense.shape[1])
+    place, remark = _choose(dict(_tensors(output)), labels, tuple(size))
     if isinstance(output, Embeddings):
-        raise TargetError(
+        return Reading("embeddings", "logits" if output.logits is not None else None)
+    if place is None:
+        return Reading()
+    reading = Reading(place=place, remark=remark)
+    raw = reading.raw(output)
+    if not (_per_image(raw.shape) or _at_places(raw.shape)):
+        return reading
+    form: Form = "classes" if _per_image(raw.shape) else "regions"
+    reading = replace(reading, form=form, classes=raw.shape[1] if raw.ndim > 1 else 1)
+    if _sums_to_one(raw):
+        said = "the model gives probabilities itself (they sum to one), so no softmax is applied to them again"
+        reading = replace(reading, squashed="softmax", remark="; ".join(filter(None, (remark, said))))
+    return reading
+
+
+def may_be_probabilities(reading: Reading, output: Any) -> bool:
+    """Whether all scores lie in 0..1 although they don't sum to one: by a sigmoid, or by chance."""
+    if reading.classes is None or reading.squashed or isinstance(output, (Detections, Embeddings, Values)):
+        return False
+    return _in_unit_interval(reading.raw(output))
+
+
+def told_by_graph(reading: Reading, output: Any) -> Reading:
+    """The reading of scores in 0..1, where the output's graph shows whether a sigmoid made them."""
+    step = reading.raw(output).grad_fn
+    while step is not None and re.match(_REARRANGES, step.name()):
+        step = next((before for before, _ in step.next_functions if before is not None), None)
+    if step is None or "Sigmoid" not in step.name():
+        return reading
+    said = "the model gives probabilities itself (by a sigmoid), so none is applied to them again"
+    return replace(reading, squashed="sigmoid", remark="; ".join(filter(None, (reading.remark, said))))
+
+
+_REARRANGES = "(Unsafe)?(View|Reshape|Squeeze|Unsqueeze|Select|Slice|Clone|Alias|ToCopy|Permute|Transpose|T|Upsample)"
+
+# What outputs are called, by the words of their names, best first.
+_SAY_SCORES = (
+    {"logits", "logit"},
+    {"scores", "score"},
+    {"probabilities", "probability", "probs", "prob"},
+    {"predictions", "prediction", "predicted", "preds", "pred", "yhat"},
+    {"out", "output", "outputs"},
+    {"classes", "class", "cls", "classification", "classifier"},
+)
+_SAY_OTHER = {
+    *("aux", "auxiliary", "loss", "losses", "feature", "features", "feat", "feats", "embedding", "embeddings"),
+    *("embeds", "embed", "hidden", "state", "states", "attention", "attentions", "attn", "box", "boxes", "bbox"),
+    *("bboxes", "token", "tokens", "latent", "latents", "pooled", "pooler", "backbone", "anchors", "masks"),
+}
+
+
+def _naming(place: str) -> int:
+    """How well a name says that scores are there, 0 best; names that say otherwise come after those that say nothing."""
+    name = next((part for part in reversed(place.split(".")) if not part.isdigit()), "")
+    words = set(re.split(r"[^a-z]+", re.sub(r"(?<=[a-z])(?=[A-Z])", "_", name).casefold().replace("y_hat", "yhat")))
+    unnamed = len(_SAY_SCORES)
+    if words & _SAY_OTHER:
+        return unnamed + 1
+    return next((rank for rank, known in enumerate(_SAY_SCORES) if words & known), unnamed)
+
+
+def _choose(tensors: Mapping[str, Tensor], labels: int | None, size: tuple[int, ...]) -> tuple[str | None, str]:
+    """The place of the scores, and what is to be said of the choice."""
+    best = min(map(_naming, tensors), default=0)
+    named = {place: t for place, t in tensors.items() if _naming(place) == best}
+    readable = {place: t for place, t in named.items() if _per_image(t.shape) or _at_places(t.shape)} or named
+    agreeing = {p: t for p, t in readable.items() if t.shape[1:2] == (labels,)} or readable
+    kinds = {place: _likeliness(t.shape, size) for place, t in agreeing.items()}
+    likely = [place for place, kind in kinds.items() if kind == min(kinds.values())]
+    shapes = {place: tuple(agreeing[place].shape) for place in likely}
+    if len(set(shapes.values())) < 2:
+        return (likely[0] if likely else None), ""
+    listed = ", ".join(f"{place!r} {shape}" for place, shape in shapes.items())
+    return likely[0], (
+        f"the model gives several tensors that may be its scores ({listed}), and {likely[0]!r} is read; pass labels= to "
+        "Lens if it is another, or give the scores alone in an hm.Adapter"
+    )
+
+
+def _likeliness(shape: Sequence[int], size: tuple[int, ...]) -> int:
+    """What scores are by their shape, 0 the likeliest: of images or of the input's own places, one number, a grid."""
+    if (_per_image(shape) and len(shape) > 1) or (_at_places(shape) and tuple(shape[2:]) == size):
+        return 0
+    return 1 if _per_image(shape) else 2
+
+
+def _per_image(shape: Sequence[int]) -> bool:
+    """``(B,)``, ``(B, K)``, or ``(B, K, 1, 1)`` of a convolutional head."""
+    return len(shape) in (1, 2) or (len(shape) in (4, 5) and set(shape[2:]) == {1})
+
+
+def _at_places(shape: Sequence[int]) -> bool:
+    """``(B, K, h, w)``, or of a volume or a clip ``(B, K, d, h, w)``."""
+    return len(shape) in (4, 5) and not _per_image(shape)
+
+
+def _tensors(output: Any, place: str = "") -> Iterator[tuple[str, Tensor]]:
+    """The floating-point tensors of an output that have a batch axis, by their places."""
+    if isinstance(output, Tensor):
+        if output.ndim and output.is_floating_point():
+            yield place, output
+        return
+    parts: Iterable[tuple[Any, Any]] = ()
+    if isinstance(output, Mapping):
+        parts = output.items()
+    elif isinstance(output, (tuple, list)):
+        parts = zip(getattr(output, "_fields", range(len(output))), output, strict=True)
+    elif hasattr(output, "__dict__"):
+        parts = ((name, value) for name, value in vars(output).items() if isinstance(value, (Tensor, tuple, list, dict)))
+    for name, value in parts:
+        yield from _tensors(value, f"{place}.{name}" if place else str(name))
+
+
+def _in_unit_interval(values: Tensor) -> bool:
+    return bool(((values >= 0) & (values <= 1)).all())
+
+
+def _sums_to_one(values: Tensor) -> bool:
+    """Whether several classes share a whole, as after softmax."""
+    if values.ndim < 2 or values.shape[1] < 2 or not _in_unit_interval(values):
+        return False
+    sums, half = values.detach().float().sum(1), values.dtype in (torch.float16, torch.bfloat16)
+    return bool((sums - 1).abs().max() < (0.02 if half else 1e-4))
+
+
+def _no_classes(output: Any, raw: Any) -> str:
+    if isinstance(output, Embeddings):
+        return (
             "this model gives an embedding of each image and no classes; pass target=hm.Text('a red car') or, to Lens, "
             "labels=[...] if it reads texts, else target=hm.Likeness(image)"
         )
     if isinstance(output, Values):
-        raise TargetError(
+        return (
             "this model measures values at places and no classes; ask for one with explain(image, hm.Point(x, y)), "
             "hm.Box or hm.Everywhere()"
         )
-    got = f"shape {tuple(scores.shape)}" if isinstance(scores, Tensor) else f"a {type(output).__name__}"
-    raise TargetError(
+    got = f"shape {tuple(raw.shape)}" if isinstance(raw, Tensor) else f"a {type(output).__name__}"
+    return (
         f"the model's output is {got}, expected class scores (B, classes); pass target= a function of the "
         "output that gives one score per image, (B,)"
     )
 
 
-def probabilities_in(output: Any) -> Tensor:
-    """Probabilities ``(B, K)`` of the classes, 0..1: by softmax, of a yes or no by sigmoid.
+def class_scores(output: Any) -> Tensor:
+    """The class scores ``(B, K)`` in an output, found by :func:`read`.
 
     Raises:
-        TargetError: if there are no class scores.
+        TargetError: if there are none, with what to pass instead.
     """
-    scores = class_scores(output).float()
-    return scores.sigmoid() if are_independent(output) else distribution(scores)
+    return read(output).scores(output).values
 
 
 def are_independent(output: Any) -> bool:
     """Whether each class of an output is a yes or no by itself."""
     return isinstance(output, Embeddings) and output.independent
-
-
-def form_of(output: Any) -> Form:
-    """What a model's output is to targets."""
-    if isinstance(output, Detections):
-        return "detections"
-    if isinstance(output, Embeddings):
-        return "embeddings"
-    scores = scores_in(output)
-    if not isinstance(scores, Tensor) or scores.ndim not in (1, 2, 4):
-        return "other"
-    return "regions" if scores.ndim == 4 else "classes"
-
-
-def classes_in(output: Any) -> int | None:
-    """How many classes a model's output tells apart, or None if it gives none."""
-    if isinstance(output, Detections):
-        return output.scores.shape[-1]
-    form = form_of(output)
-    if form == "classes":
-        return class_scores(output).shape[1]
-    dense = dense_scores(output) if form == "regions" else None
-    return None if dense is None else dense.shape[1]
-
-
-def dense_scores(output: Any) -> Tensor | None:
-    """The ``(B, K, h, w)`` scores or values of a dense output, or None if it isn't one."""
-    scores = scores_in(output)
-    return scores if isinstance(scores, Tensor) and scores.ndim == 4 else None
 
 
 def vectors_in(output: Any) -> Tensor:

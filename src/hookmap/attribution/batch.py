@@ -24,7 +24,7 @@ from hookmap.methods import Method, default_method
 from hookmap.results.heatmap import Heatmap, Part, check_part
 from hookmap.results.question import Position, Question, Settings
 from hookmap.targets import Goal, PerImage
-from hookmap.targets.pinned import Goals
+from hookmap.targets.resolved import ResolvedTargets
 
 _Asked: TypeAlias = "tuple[Method, str | None]"
 
@@ -105,11 +105,15 @@ def _explained(
     """Heatmaps of a batch by a plan that says all methods and settings; ``used`` are its methods as they are called."""
     engine, x, views, settings = batch.engine, batch.x, batch.views, plan.settings
 
-    def evidence_of(inputs: Tensor, pin: Callable[[Any], Goals]) -> Evidence:
+    def evidence_of(inputs: Tensor, pin: Callable[[Any], ResolvedTargets]) -> Evidence:
         return Evidence(engine.execution, inputs, layouts, used, traced, settings, plan.track, pin)
 
     geometries = [view.geometry for view in views]
-    evidence = evidence_of(x, lambda output: Goals(plan.targets, output, geometries, engine.label))
+
+    def resolved(output: Any) -> ResolvedTargets:
+        return ResolvedTargets(plan.targets, output, geometries, engine.label, traced.reading, x.shape[2:])
+
+    evidence = evidence_of(x, resolved)
     goals = evidence.goals
     asked = [(m, name) for name in [*layouts, None] for m in used if m.per_layer == (name is not None)]
     if plan.lenient:
@@ -144,7 +148,7 @@ def _explained(
     heatmaps = []
     for b, view in enumerate(views):
         for t in range(len(goals)):
-            subject, (number, again) = goals.subject(t, b), goals.asked(t, b)
+            target = goals[t][b]
             given = view.tensor if view.preprocessed else None
             heatmaps += [
                 Heatmap(
@@ -153,20 +157,20 @@ def _explained(
                     geometry=view.geometry if on_pixels(one.raw) else view.geometry.spanning(traced.field),
                     method=one.method,
                     layer=one.layer,
-                    target=subject.target,
-                    index=subject.index,
+                    target=target.name,
+                    index=target.index,
                     score=scores[t][b],
-                    probability=subject.probability,
-                    where=subject.where,
-                    box=subject.box,
-                    number=subject.number,
+                    probability=target.probability,
+                    where=target.where,
+                    box=target.box,
+                    number=target.number,
                     frames=view.frames,
                     part=plan.part,
                     question=Question(
-                        again, one.method, one.layers, settings, *about, (len(goals), len(views)), (t, b), given
+                        target.asked, one.method, one.layers, settings, *about, (len(goals), len(views)), (t, b), given
                     ),
                     position=Position(
-                        batch.numbers[b], t, layers.index(one.layer), order.index(one.method.name), number
+                        batch.numbers[b], t, layers.index(one.layer), order.index(one.method.name), goals.given(t)
                     ),
                 )
                 for one in made
@@ -201,8 +205,8 @@ class Made:
     raw: Tensor
 
 
-def _as(goals: Goals) -> Callable[[Any], Goals]:
-    """Targets that are pinned already."""
+def _as(goals: ResolvedTargets) -> Callable[[Any], ResolvedTargets]:
+    """Targets that are resolved already."""
     return lambda _: goals
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import inspect
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import groupby, islice
 from typing import Any
@@ -27,7 +27,7 @@ from hookmap.images.preprocessing import Preprocessing
 from hookmap.images.views import Prepared, View, input_rank, is_input, is_view, tensor_views
 from hookmap.layers.layouts import Layout
 from hookmap.layers.trace import Trace, choose_layer, trace
-from hookmap.targets import PREDICTED, Goal, TargetSpec, resolve, with_references
+from hookmap.targets import PREDICTED, Goal, PerImage, resolve, with_references
 
 
 @dataclass(frozen=True, eq=False)
@@ -79,6 +79,7 @@ class Engine:
         preprocessing: from image to input, if known.
         layouts: how to read layers that can't be read from their shape, by layer name.
         note: what was assumed about the preprocessing without knowing, or None.
+        labelled: whether the user gave the labels, so that they must fit the model.
     """
 
     def __init__(
@@ -91,6 +92,7 @@ class Engine:
         preprocessing: Preprocessing | None = None,
         layouts: Mapping[str, Layout] | None = None,
         note: str | None = None,
+        labelled: bool = False,
     ) -> None:
         self.name = name
         self.model = model
@@ -100,6 +102,7 @@ class Engine:
         self.preprocessing = preprocessing
         self._layouts = dict(layouts or {})
         self._note = note
+        self._labelled = labelled
         self._said: set[str] = set()
         self._traces: dict[tuple[int, ...], Trace] = {}
         self._defaults: dict[tuple[int, ...], str] = {}
@@ -139,14 +142,17 @@ class Engine:
 
     def goals(self, target: Any) -> list[Goal]:
         """The targets that are meant, with their words looked up."""
-        # What a data set gives: no target, numbers of NumPy, a tensor of labels.
-        plain: Any = target.tolist() if isinstance(target, (Tensor, np.ndarray, np.integer)) else target
-        several = not (plain is None or isinstance(plain, (str, int)) or callable(plain))
-        return [self.goal(PREDICTED if spec is None else spec) for spec in (plain if several else [plain])]
+        several = isinstance(target, Iterable) and not (isinstance(target, (str, bytes)) or callable(target))
+        if several and not isinstance(target, (Tensor, np.ndarray)):
+            return [self.goal(spec) for spec in target]
+        return [self.goal(target)]
 
-    def goal(self, spec: TargetSpec) -> Goal:
-        """One target with its words looked up."""
-        return with_references(resolve(spec, self.labels), self.called, self.embed)
+    def goal(self, spec: Any) -> Goal:
+        """One target with its words looked up; labels as a data loader gives them, ``(B,)``, are one per image."""
+        plain = spec.tolist() if isinstance(spec, (Tensor, np.ndarray, np.generic)) else spec
+        if isinstance(plain, list) and not isinstance(spec, list):
+            plain = PerImage(plain)
+        return with_references(resolve(PREDICTED if plain is None else plain, self.labels), self.called, self.embed)
 
     def embed(self, images: Any, *, batch_size: int = 16) -> Tensor:
         """The vectors that an embedding model makes of images, ``(N, D)``, in their order."""
@@ -163,7 +169,8 @@ class Engine:
                 with preserved(self.model):
                     field = self.called.field(x.shape[2:]) if isinstance(self.called, Adapter) else None
                     prefix = prefix if isinstance(prefix, int) else None
-                    traced = trace(self.called, x[:1].clone(), prefix=prefix, field=field)
+                    labels = len(self.labels) if self.labels else None
+                    traced = trace(self.called, x[:1].clone(), prefix=prefix, field=field, labels=labels)
             except Exception as error:
                 if isinstance(error, (HookmapError, torch.OutOfMemoryError)):
                     raise
@@ -176,8 +183,23 @@ class Engine:
                 if name not in traced.layers:
                     raise LayerError(f"layouts= names a layer {name!r} that the model doesn't have")
                 traced.layers[name].layout = layout
+            self._check_labels(traced)
+            if traced.reading.remark:
+                self.remark(traced.reading.remark)
             self._traces[key] = traced
         return self._traces[key]
+
+    def _check_labels(self, traced: Trace) -> None:
+        """Labels that the user gave must be as many as the classes; others are dropped if they aren't."""
+        count = traced.classes
+        if self.labels is None or count in (None, len(self.labels)):
+            return
+        counted = f"{len(self.labels)} labels {{}}, and the model's output has {count} class{'es' * (count != 1)}"
+        if self._labelled:
+            hint = "the name of what yes means" if count == 1 else "one per class, in the order of the output"
+            raise ModelError(f"{counted.format('were given')}; pass labels= {hint}")
+        self.remark(f"{counted.format('came with the model')}, so they name others and are left out; pass labels=")
+        self.labels = None
 
     def default_layer(self, x: Tensor) -> str:
         """The layer that is explained by default for inputs of this size ``(B, C, *size)``."""
@@ -251,7 +273,7 @@ class Engine:
             yield from self._with_inputs(images)
             return
         if isinstance(images, Prepared):
-            yield Batch(images.views, self.to_model(images.x), [*range(len(images.views))], self)
+            yield from self._together(Batch(images.views, self.to_model(images.x), [*range(len(images.views))], self))
             return
         for shape, group in groupby(enumerate(self._views(images)), key=_shape):
             while some := list(islice(group, batch_size)):
@@ -259,7 +281,19 @@ class Engine:
                 if shape is None:
                     yield from (Failure(n, bad.name, bad.error) for n, bad in some if isinstance(bad, Unreadable))
                 else:
-                    yield Batch(views, self.to_model(torch.stack([view.tensor for view in views])), numbers, self)
+                    x = self.to_model(torch.stack([view.tensor for view in views]))
+                    yield from self._together(Batch(views, x, numbers, self))
+
+    def _together(self, batch: Batch) -> Iterator[Batch]:
+        """The batch, or its images one by one where a model can't take several without mixing them up."""
+        if len(batch.views) > 1:
+            with preserved(self.model):
+                why = self.execution.why_one_by_one(batch.x)
+            if why:
+                self.remark(why)
+                yield from (batch[place] for place in range(len(batch.views)))
+                return
+        yield batch
 
     def _with_inputs(self, inputs: Mapping[str, Any]) -> Iterator[Batch | Failure]:
         """Samples of a model of several inputs, one by one."""

@@ -11,7 +11,6 @@ import torch
 from torch import Tensor, nn
 
 from hookmap._progress import Track
-from hookmap.adapters.outputs import class_scores
 from hookmap.attribution.execution import Execution, copies_at_once
 from hookmap.attribution.fullgradients import full_gradients
 from hookmap.attribution.modifiers import noisy
@@ -24,7 +23,7 @@ from hookmap.methods import METHODS, Method
 from hookmap.methods.gradient import gradcam
 from hookmap.methods.weighting import full_precision
 from hookmap.results.question import Settings
-from hookmap.targets.pinned import Goals
+from hookmap.targets.resolved import ResolvedTargets
 
 _FROM_A_PASS = {"activation", "gradient", "curvature", "replay", "head", "ablated"}
 NOISY_SAMPLES = 25
@@ -53,7 +52,7 @@ class Evidence:
         traced: Trace,
         settings: Settings,
         track: Track,
-        pin: Callable[[Any], Goals],
+        pin: Callable[[Any], ResolvedTargets],
     ) -> None:
         self._execution = execution
         self._x = x
@@ -94,8 +93,8 @@ class Evidence:
             with torch.set_grad_enabled(gradients):
                 self.goals = self._pin(output)
                 rows = self.goals.scores(output)
-                if self.goals.predicted is not None:
-                    self._logits = class_scores(output).detach()
+                if (scores := self.goals.class_scores(output)) is not None:
+                    self._logits = scores.values.detach()
                 if rows.shape[1] != len(self._x):
                     raise TargetError(
                         f"a target gave {rows.shape[1]} scores for {len(self._x)} images; expected one per image, (B,)"

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from hookmap._nested import tensors_in
+from hookmap.adapters.outputs import read
 from hookmap.errors import ModelError
 from hookmap.hooks.capture import INPUT
 from hookmap.layers.trace import Trace
@@ -42,7 +43,7 @@ class Execution:
         self.precision: Precision = precision
         self.compile = compile
         self._compiled: dict[frozenset[str], nn.Module] = {}
-        self._batches: dict[tuple[int, ...], bool] = {}
+        self._alone: dict[tuple[int, ...], str] = {}
 
     def of(self, model: nn.Module) -> Execution:
         """Another model run in the same way."""
@@ -63,19 +64,47 @@ class Execution:
         return nullcontext() if dtype is None else torch.autocast(x.device.type, dtype)
 
     def takes_batches(self, x: Tensor) -> bool:
-        """Whether copies of an image can run together: what was exported for one image (ONNX) often can't."""
+        """Whether copies of an image can run together."""
+        return not self.why_one_by_one(x)
+
+    def why_one_by_one(self, x: Tensor) -> str:
+        """Why images can't run together, or nothing: measured once for inputs ``(B, C, *size)`` of a size.
+
+        What was exported for one image (ONNX) often takes no other number; where samples influence each other (batch
+        norm without running statistics, dynamic quantisation), an image's score depends on what runs beside it.
+        """
         key = tuple(x.shape[1:])
-        if key not in self._batches:
+        if key not in self._alone:
+            # Another range and another side, so that no statistic of the two is that of the one.
+            two = torch.cat([x[:1], 2 * x[:1].flip(-1)])
             try:
-                with torch.inference_mode(), self.casting(x):
-                    self.module(())(x[:1].repeat(2, *[1] * (x.ndim - 1)))
+                together = self._scores(two)
             except torch.OutOfMemoryError:
                 raise
             except (RuntimeError, ValueError, IndexError, AssertionError):
-                self._batches[key] = False
+                self._alone[key] = "the model takes one image at a time, so images run one by one"
             else:
-                self._batches[key] = True
-        return self._batches[key]
+                self._alone[key] = "" if self._agrees(x[:1], together) else (
+                    "images that run together influence each other in this model (as by batch norm without running "
+                    "statistics, or dynamic quantisation), so they run one by one"
+                )
+        return self._alone[key]
+
+    def _agrees(self, x: Tensor, together: Tensor | None) -> bool:
+        """Whether an image scores the same alone; what is random isn't counted as influence."""
+        alone = self._scores(x)
+        if alone is None or together is None or alone.shape[1:] != together.shape[1:]:
+            return True
+        tolerance = 1e-3 if self.precision == "fp32" and not x.is_cuda else 0.05
+        again = self._scores(x)
+        return _close(together[:1], alone, tolerance) or again is None or not _close(again, alone, tolerance)
+
+    def _scores(self, x: Tensor) -> Tensor | None:
+        """What is read of the model's output, if rows are images."""
+        with torch.inference_mode(), self.casting(x):
+            output = self.module(())(x.clone())
+        scores = read(output).raw(output)
+        return scores if isinstance(scores, Tensor) else getattr(output, "vectors", None)
 
     def for_many_passes(self, x: Tensor) -> Callable[[Tensor], Any]:
         """The model, or a copy that gives the same faster when many batches run: channels last, batch norms folded in.
@@ -154,12 +183,13 @@ def _own_code(forward: Callable[..., Any]) -> Callable[..., Any]:
     return run
 
 
-def _close(one: Tensor, other: Tensor) -> bool:
+def _close(one: Tensor, other: Tensor, tolerance: float = 1e-4) -> bool:
+    """Whether they differ by no more than a share of the largest value."""
     if one.shape != other.shape:
         return False
     half = other.dtype in (torch.float16, torch.bfloat16)
     scale = float(other.double().abs().max()) if other.numel() else 0.0
-    return bool(((one.double() - other.double()).abs() <= (0.05 if half else 1e-4) * scale + 1e-12).all())
+    return bool(((one.double() - other.double()).abs() <= (0.05 if half else tolerance) * scale + 1e-12).all())
 
 
 def _folded(model: nn.Module) -> nn.Module:

@@ -15,7 +15,7 @@ from hookmap.hooks.preserve import preserved
 from hookmap.layers.trace import Trace
 from hookmap.results.features import LayerMaps
 from hookmap.targets import Goal
-from hookmap.targets.pinned import Goals
+from hookmap.targets.resolved import ResolvedTargets
 
 
 def features_of_batch(batch: Batch, layers: LayerSpec, goal: Goal | None = None) -> list[LayerMaps]:
@@ -32,7 +32,8 @@ def features_of_batch(batch: Batch, layers: LayerSpec, goal: Goal | None = None)
         with engine.execution.casting(x):
             output = model(x)
         if goal is not None:
-            goals = Goals([goal], output, [view.geometry for view in batch.views], engine.label)
+            geometries = [view.geometry for view in batch.views]
+            goals = ResolvedTargets([goal], output, geometries, engine.label, traced.reading, x.shape[2:])
             seen.differentiate(goals.scores(output)[0])
     return layer_maps(seen, traced, layers)
 

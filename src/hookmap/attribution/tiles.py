@@ -16,7 +16,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from hookmap.adapters.outputs import probabilities_in
 from hookmap.attribution.batch import Plan, explain_batch
 from hookmap.attribution.engine import Engine
 from hookmap.errors import HookmapError, ImageError, TargetError
@@ -218,7 +217,8 @@ def _most_probable(engine: Engine, tiles: Iterator[Tensor]) -> int:
     total: Tensor | None = None
     for x in tiles:
         for batch in engine.batches(x, len(x)):
-            sure = probabilities_in(engine.output(batch)).sum(0)
+            reading = engine.trace(batch.x).reading
+            sure = reading.scores(engine.output(batch)).in_full().probabilities.sum(0)
             total = sure if total is None else total + sure
     assert total is not None
     return int(total.argmax())

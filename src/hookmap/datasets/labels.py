@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
 from hookmap.datasets.sources.names import printable
-from hookmap.targets.classes import simplified
+from hookmap.targets.naming import ClassNames, synset
 
 _MOST = 2**31
 """The index holds numbers of 32 bits."""
@@ -41,11 +40,11 @@ class TrueClasses:
             return self.index(self.folders[label]) if 0 <= label < len(self.folders) else None
         if isinstance(label, int):
             return label if 0 <= label < (self.count or _MOST) else None
-        if (found := self._by_name.get(simplified(label))) is not None:
-            return found
+        if len(called := self._by_name.called(label)) == 1:
+            return called[0]
         if self.folders and label in self.folders and self.count in (None, len(self.folders)):
             return list(self.folders).index(label)
-        return self._imagenet.get(label)
+        return synset(label, self.count)
 
     def name(self, label: str | int | None) -> str | None:
         """A label in words."""
@@ -59,23 +58,5 @@ class TrueClasses:
         return [name for name in self.folders or () if self.index(name) is None]
 
     @cached_property
-    def _by_name(self) -> dict[str, int]:
-        """Classes by their whole label, else by their first synonym, else by any, if only one has it."""
-        found: dict[str, int] = {}
-        spellings = [[simplified(label), *map(simplified, label.split(","))] for label in self.names or ()]
-        for some in (slice(0, 1), slice(1, 2), slice(2, None)):
-            owners: dict[str, set[int]] = {}
-            for i, spelling in enumerate(spellings):
-                for word in spelling[some]:
-                    owners.setdefault(word, set()).add(i)
-            found = {word: min(who) for word, who in owners.items() if len(who) == 1} | found
-        return found
-
-    @cached_property
-    def _imagenet(self) -> dict[str, int]:
-        """ImageNet's folder names, where the model has its thousand classes and the data set uses them."""
-        if self.count != 1000 or not any(re.fullmatch(r"n\d{8}", name) for name in self.folders or ()):
-            return {}
-        from timm.data import ImageNetInfo
-
-        return {name: i for i, name in enumerate(ImageNetInfo().label_names())}
+    def _by_name(self) -> ClassNames:
+        return ClassNames(self.names or ())

@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any, Literal
 import torch
 from torch import Tensor, nn
 
-from hookmap._nested import tensors_in
-from hookmap.adapters.outputs import Form, classes_in, form_of
+from hookmap._nested import map_tensors, tensors_in
+from hookmap.adapters.outputs import Form, Reading, may_be_probabilities, read, told_by_graph
 from hookmap.errors import HookmapError, LayerError
 from hookmap.hooks.capture import Capture, capture
 from hookmap.hooks.registration import hooked
@@ -79,15 +79,23 @@ class Trace:
         layers: by name.
         field: the size that grids span.
         outputs: every tensor that layers gave, in order.
-        form: what the model gives.
-        classes: how many of them it tells apart, if any.
+        reading: how the model's outputs are read.
     """
 
     layers: dict[str, LayerInfo]
     field: tuple[float, ...]
     outputs: list[_Output] = default(default_factory=list)
-    form: Form = "other"
-    classes: int | None = None
+    reading: Reading = default(default_factory=Reading)
+
+    @property
+    def form(self) -> Form:
+        """What the model gives."""
+        return self.reading.form
+
+    @property
+    def classes(self) -> int | None:
+        """How many classes the model tells apart, or values it gives at a place; None if neither."""
+        return self.reading.classes
 
     def layout(self, name: str) -> Layout:
         """The layout of a layer.
@@ -107,7 +115,14 @@ class Trace:
         return info.layout
 
 
-def trace(model: nn.Module, inputs: Any, *, prefix: int | None = None, field: Sequence[float] | None = None) -> Trace:
+def trace(
+    model: nn.Module,
+    inputs: Any,
+    *,
+    prefix: int | None = None,
+    field: Sequence[float] | None = None,
+    labels: int | None = None,
+) -> Trace:
     """Run the model once, without gradients, and note each layer's output shape and layout.
 
     Args:
@@ -118,6 +133,7 @@ def trace(model: nn.Module, inputs: Any, *, prefix: int | None = None, field: Se
             grid's are its ``num_suffix_tokens``. A model whose tokens come in another order says how by a method
             ``token_layouts(size)``.
         field: the size that grids span; by default the image's own.
+        labels: how many class names are known: what tells the scores from other outputs.
     """
     args, kwargs = as_arguments(inputs)
     image = next((t for t in tensors_in((args, kwargs)).values() if t.is_floating_point() and t.ndim >= 3), None)
@@ -172,7 +188,14 @@ def trace(model: nn.Module, inputs: Any, *, prefix: int | None = None, field: Se
 
     with hooked(modules.values(), note), torch.no_grad():
         output = model(*args, **kwargs)
-    result.form, result.classes = form_of(output), classes_in(output)
+    result.reading = read(output, labels, image.shape[2:])
+    if may_be_probabilities(result.reading, output):
+        with torch.enable_grad():
+            # Copies, because a model may work in place on its input, which no leaf of a graph allows.
+            args, kwargs = map_tensors(
+                lambda _, t: t.detach().requires_grad_().clone() if t.is_floating_point() else t, (args, kwargs)
+            )
+            result.reading = told_by_graph(result.reading, model(*args, **kwargs))
     return result
 
 
@@ -320,7 +343,7 @@ def _is_attention(name: str, kinds: dict[str, str]) -> bool:
 def _live(model: nn.Module, inputs: Any, traced: Trace, candidates: Sequence[str], extra: Sequence[str]) -> str | None:
     args, kwargs = as_arguments(inputs)
     with capture(model, [*candidates, *extra]) as seen:
-        scores = _main(model(*args, **kwargs))
+        scores = _main(traced.reading.raw(model(*args, **kwargs)))
         if scores is None:
             return None
         # Over all places: a single one may be saturated.

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
-from torch import Tensor
-
-from hookmap.adapters.outputs import Detections, Values, class_scores, dense_scores, distribution, probabilities_in
+from hookmap.adapters.outputs import Detections, Reading, Scores, Values
 from hookmap.images.geometry import Geometry
 from hookmap.targets.objects import on_picture
 
@@ -35,12 +33,13 @@ class Prediction:
 
 
 def predictions(
-    output: Any, geometries: Sequence[Geometry], top: int | None, label: Callable[[int], str]
+    output: Any, reading: Reading, geometries: Sequence[Geometry], top: int | None, label: Callable[[int], str]
 ) -> list[list[Prediction]]:
     """The strongest of each image first.
 
     Args:
         output: of the model for a batch.
+        reading: how it is read.
         geometries: of its images.
         top: how many; None: five classes, or all detections or regions.
         label: names a class.
@@ -50,12 +49,14 @@ def predictions(
     """
     if isinstance(output, Detections):
         return [_detections(output, b, geometry, label)[:top] for b, geometry in enumerate(geometries)]
-    dense = dense_scores(output)
+    dense = reading.dense(output)
     if dense is not None and not isinstance(output, Values):
-        return [_regions(scores.float(), label)[:top] for scores in dense]
-    scores = class_scores(output).float()
-    best = scores.topk(min(5 if top is None else top, scores.shape[1]))
-    sure = probabilities_in(output).gather(1, best.indices)
+        dense = dense.in_full()
+        images = (replace(dense, values=dense.values[b : b + 1]) for b in range(len(dense.values)))
+        return [_regions(scores, label)[:top] for scores in images]
+    scores = reading.scores(output).in_full()
+    best = scores.values.topk(min(5 if top is None else top, scores.values.shape[1]))
+    sure = scores.probabilities.gather(1, best.indices)
     return [
         [Prediction(i, label(i), s, p) for i, s, p in zip(*row, strict=True)]
         for row in zip(best.indices.tolist(), best.values.tolist(), sure.tolist(), strict=True)
@@ -71,16 +72,15 @@ def _detections(found: Detections, image: int, geometry: Geometry, label: Callab
     return result
 
 
-def _regions(scores: Tensor, label: Callable[[int], str]) -> list[Prediction]:
-    """The classes that some place is of, from dense scores ``(K, h, w)``; of a single score, where it is positive."""
-    several = len(scores) > 1
-    sure = distribution(scores, 0)
-    winner = scores.argmax(0) if several else (scores[0] <= 0).long()
+def _regions(scores: Scores, label: Callable[[int], str]) -> list[Prediction]:
+    """The classes that some place is of, from one image's ``(1, K, *grid)``; of a single score, where it says yes."""
+    values, logits, sure = scores.values[0], scores.logits[0], scores.probabilities[0]
+    winner = logits.argmax(0) if len(logits) > 1 else (logits[0] <= 0).long()
     result = []
-    for index in range(len(scores)):
+    for index in range(len(values)):
         own = winner == index
         if own.any():
-            score, probability = (float(t[index][own].mean()) for t in (scores, sure))
+            score, probability = (float(t[index][own].mean()) for t in (values, sure))
             share = float(own.float().mean())
             result.append(Prediction(index, label(index), score, probability, share=share))
-    return sorted(result, key=lambda one: -(one.share or 0))
+    return sorted(result, key=lambda region: -(region.share or 0))

@@ -13,11 +13,12 @@ from hookmap.targets.classes import (
     ReST,
     Target,
     TargetSpec,
-    find_class,
     name_of,
 )
 from hookmap.targets.likeness import Likeness, Similarity, Text, with_references
+from hookmap.targets.naming import find_class
 from hookmap.targets.places import Box, Detection, Everywhere, Mask, Place, Point
+from hookmap.targets.resolving import PlainOutput, Resolved
 
 __all__ = [
     "PREDICTED",
@@ -32,10 +33,12 @@ __all__ = [
     "Mask",
     "PerImage",
     "Place",
+    "PlainOutput",
     "Point",
     "Probability",
     "ReST",
     "Regression",
+    "Resolved",
     "Similarity",
     "Target",
     "TargetSpec",

@@ -8,8 +8,9 @@ from dataclasses import replace
 from typing import Any, cast
 
 from hookmap.errors import TargetError
-from hookmap.targets.classes import PREDICTED, Class, Contrast, Goal, PerImage, Regression, TargetSpec, find_class
+from hookmap.targets.classes import PREDICTED, Class, Contrast, Goal, PerImage, Regression, TargetSpec
 from hookmap.targets.likeness import Likeness, Text
+from hookmap.targets.naming import find_class
 from hookmap.targets.places import Box, Detection, Everywhere, Point
 
 _PLACE = re.compile(r"\s*(box|point|everywhere)\s*(?::\s*(.*))?", re.IGNORECASE)
@@ -24,16 +25,17 @@ def resolve(spec: TargetSpec, labels: Sequence[str] | None) -> Goal:
 
     Places in words are ``"box:2"`` (a detection by its number), ``"box:2:left"`` (how far it reaches; also ``top``,
     ``right``, ``bottom``, ``box`` and ``mask``), ``"box:2:left_shoulder"`` (a keypoint), ``"box:10,20,200,180"``,
-    ``"point:120,80"`` and ``"everywhere"``; likenesses are ``"text:a red car"`` and ``"like:car.jpg"``.
+    ``"point:120,80"`` (of a volume ``"point:120,80,31"``) and ``"everywhere"``; likenesses are ``"text:a red car"`` and ``"like:car.jpg"``.
 
     Raises:
         TargetError: for other types and words that no class is called.
 
     >>> resolve("point:120,80", None), resolve("box:2", None)
-    (Point(x=120.0, y=80.0, of=None), Detection(number=2, attribute='class'))
+    (Point(x=120.0, y=80.0, of=None, z=None), Detection(number=2, attribute='class'))
     """
     if isinstance(spec, bool) or not (isinstance(spec, (str, int)) or callable(spec)):
-        raise TargetError(f"a target was given as {type(spec).__name__}; expected an index, a label or a function")
+        given = f"{type(spec).__name__} {spec!r}" if isinstance(spec, (float, bytes, bool)) else type(spec).__name__
+        raise TargetError(f"a target was given as {given}; expected a whole number, a label or a function")
     if isinstance(spec, str) and (place := _place(spec)) is not None:
         return place
     if isinstance(spec, str) and (match := _ALIKE.fullmatch(spec)) is not None:
@@ -66,12 +68,12 @@ def _place(words: str) -> Goal | None:
         numbers = [float(part) for part in match[2].split(",")]
     except ValueError:
         numbers = []
-    if match[1].casefold() == "point" and len(numbers) == 2:
-        return Point(numbers[0], numbers[1])
+    if match[1].casefold() == "point" and len(numbers) in (2, 3):
+        return Point(numbers[0], numbers[1], z=numbers[2] if numbers[2:] else None)
     if match[1].casefold() == "box" and len(numbers) == 4:
         left, top, right, bottom = numbers
         return Box(left, top, right, bottom)
     raise TargetError(
         f"{words!r} is no place; expected box:NUMBER of a detection, box:LEFT,TOP,RIGHT,BOTTOM or point:X,Y in pixels "
-        "of the picture"
+        "of the picture (point:X,Y,Z: with the slice of a volume)"
     )

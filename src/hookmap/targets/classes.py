@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
-import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Protocol, TypeAlias, runtime_checkable
@@ -14,6 +12,7 @@ from torch.nn import functional as F
 
 from hookmap.adapters.outputs import class_scores, distribution
 from hookmap.errors import TargetError
+from hookmap.targets.resolving import PlainOutput, Resolved
 
 PREDICTED = "predicted"
 """The word for each image's own top-1 class."""
@@ -52,9 +51,11 @@ class Class:
         scores = self.scale(class_scores(output))
         if isinstance(self.index, str):
             raise TargetError(f"{self.index!r} is a word; pass {type(self).__name__}({self.index!r}) to Lens.explain")
-        if not -scores.shape[1] <= self.index < scores.shape[1]:
-            raise TargetError(f"class {self.index} doesn't exist; the model's output has {scores.shape[1]} classes")
-        return scores[:, self.index]
+        return scores[:, existing(self.index, scores.shape[1])]
+
+    def resolved(self, plain: PlainOutput, image: int) -> Sequence[Resolved]:
+        """The class on one image: of the whole image, in its region, or of each detection."""
+        return plain.of_class(self, image)
 
     def scale(self, logits: Tensor) -> Tensor:
         """What is read of the class, for all classes ``(B, K)``: here the logits themselves."""
@@ -146,6 +147,10 @@ class Regression:
         """Values ``(B,)``."""
         return Class(self.index)(output)
 
+    def resolved(self, plain: PlainOutput, image: int) -> Sequence[Resolved]:
+        """The value on one image, or in all of its places."""
+        return plain.of_value(self, image)
+
     def __str__(self) -> str:
         return self.label or f"value {self.index}"
 
@@ -170,6 +175,11 @@ class PerImage:
         if any(len(row) != len(rows) for row in rows):
             raise TargetError(f"{self} came for {len(rows[0])} images; pass one target per image")
         return torch.stack([row[b] for b, row in enumerate(rows)])
+
+    def resolved(self, plain: PlainOutput, image: int) -> Sequence[Resolved]:
+        """The image's own target."""
+        spec = self.targets[image]
+        return plain.resolved(spec if callable(spec) else Class(spec), image)
 
     def chosen(self, images: Sequence[int]) -> PerImage:
         """The targets of the images of these numbers.
@@ -206,6 +216,10 @@ class Contrast:
         this, that = (spec if callable(spec) else Class(spec) for spec in (self.this, self.that))
         return self.difference(this(output), that(output))
 
+    def resolved(self, plain: PlainOutput, image: int) -> Sequence[Resolved]:
+        """Both sides on one image."""
+        return plain.of_contrast(self, image)
+
     def difference(self, this: Tensor, that: Tensor) -> Tensor:
         """The contrast of two targets' scores."""
         return this - that
@@ -225,43 +239,13 @@ def name_of(target: Goal) -> str:
     return getattr(target, "__name__", None) or str(target)
 
 
-def find_class(word: str, labels: Sequence[str] | None) -> Class:
-    """The class that a word names: a number, a label, one of a label's synonyms, or a word that only one has.
+def existing(index: int, count: int, what: str = "class") -> int:
+    """The index, if there are so many.
 
     Raises:
-        TargetError: with suggestions if none or several match.
-
-    >>> find_class("tabby", ["goldfish, Carassius auratus", "tabby, tabby cat", "tiger cat"]).index
-    1
+        TargetError: if there aren't.
     """
-    if re.fullmatch(r"-?\d+", word.strip()):
-        index = int(word)
-        return Class(index, labels[index] if labels and -len(labels) <= index < len(labels) else None)
-    if not labels:
-        raise TargetError(f"the labels of this model aren't known, so {word!r} can't be found; pass the class's index")
-    wanted = simplified(word)
-    synonyms = [[simplified(s) for s in label.split(",")] for label in labels]
-    ways: list[Callable[[int], bool]] = [
-        lambda i: wanted == simplified(labels[i]),
-        lambda i: wanted == synonyms[i][0],
-        lambda i: wanted in synonyms[i],
-        lambda i: f" {wanted} " in f" {simplified(labels[i])} ",
-    ]
-    for matches in ways:
-        found = [i for i in range(len(labels)) if matches(i)]
-        if len(found) == 1:
-            return Class(found[0], labels[found[0]])
-        if found:
-            names = "; ".join(f"{labels[i]} ({i})" for i in found[:6])
-            raise TargetError(f"{word!r} could be {len(found)} classes: {names}; pass one of them or its index")
-    every = {name: i for i, some in enumerate(synonyms) for s in some for name in (s, *s.split())}
-    close = difflib.get_close_matches(wanted, every, n=6, cutoff=0.6)
-    indices = list(dict.fromkeys(every[name] for name in close))[:4]
-    names = ", ".join(f"{labels[i].split(',')[0]} ({i})" for i in indices)
-    hint = f"did you mean {names}?" if names else "pass a label or an index"
-    raise TargetError(f"no class is called {word!r}; {hint}")
-
-
-def simplified(text: str) -> str:
-    """A name without what people write differently: capitals, and how its words are joined."""
-    return re.sub(r"[\s_\-]+", " ", text).strip().casefold()
+    if 0 <= index < count:
+        return index
+    several = {"class": "classes", "value": "values"}[what]
+    raise TargetError(f"{what} {index} doesn't exist; the model's output has {count} {several if count > 1 else what}")

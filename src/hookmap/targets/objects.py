@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
@@ -13,30 +13,33 @@ from torch import Tensor
 from hookmap.adapters.outputs import Detections
 from hookmap.errors import NothingDetectedError, TargetError
 from hookmap.images.geometry import Geometry
-from hookmap.targets.classes import PREDICTED, Class, Contrast, Goal, Regression, name_of, simplified
-from hookmap.targets.pinning import Pinned, averaging
-from hookmap.targets.places import PARTS, Box, Detection, Mask, Place, Point
+from hookmap.targets.classes import PREDICTED, Class, Contrast, Goal, Regression, name_of
+from hookmap.targets.naming import simplified
+from hookmap.targets.places import PARTS, Box, Detection, Mask, Point
+from hookmap.targets.resolving import PlainOutput, Resolved, against, averaging
 
 Candidate = TypeVar("Candidate", bound="CandidateScore")
 
 
-@dataclass(frozen=True, eq=False)
-class CandidateScore(Pinned):
+@dataclass(frozen=True, eq=False, kw_only=True)
+class CandidateScore(Resolved):
     """The class score of one candidate of a detector, found through its post-processing.
 
     Attributes:
-        number: of the detection, 0 for the strongest.
         row: of the candidate; None in the mirrored picture, where it has another.
         on_input: its box.
         boxed: the class whose box that is.
     """
 
-    number: int
+    index: int
     row: int | None
     on_input: Tensor
     boxed: int
 
-    def __call__(self, output: Detections) -> Tensor:
+    kind = "a detected object"
+    is_detection = True
+
+    def score(self, output: Detections) -> Tensor:
         """Scores ``(K,)``."""
         return self._mine(output.scores[..., self.index], output)
 
@@ -66,7 +69,7 @@ class CandidateScore(Pinned):
 _SIDES = ("left", "top", "right", "bottom")
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, kw_only=True)
 class BoxScore(CandidateScore):
     """How far a detection's box reaches to one side from its middle on the plain picture, in pixels of the picture.
 
@@ -78,7 +81,7 @@ class BoxScore(CandidateScore):
     side: str
     scale: Tensor
 
-    def __call__(self, output: Detections) -> Tensor:
+    def score(self, output: Detections) -> Tensor:
         """Distances ``(K,)``; their gradient is that of the box's coordinates, through the decoding."""
         boxes = self._mine(output.boxes_of(self.boxed), output)
         middle = self.on_input.to(boxes).reshape(2, 2).mean(0)
@@ -87,7 +90,7 @@ class BoxScore(CandidateScore):
 
     def likelihood(self, output: Detections) -> Tensor:
         """A distance has no probability: the distances themselves."""
-        return self(output)
+        return self.score(output)
 
     def mirrored(self, width: int) -> BoxScore:
         """How far it reaches to the other side."""
@@ -95,7 +98,7 @@ class BoxScore(CandidateScore):
         return replace(super().mirrored(width), side=sides.get(self.side, self.side))
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, kw_only=True)
 class KeptScore(CandidateScore):
     """Logits that a candidate has only if it is left after post-processing, averaged.
 
@@ -109,7 +112,7 @@ class KeptScore(CandidateScore):
     part: str
     weights: Tensor
 
-    def __call__(self, output: Detections) -> Tensor:
+    def score(self, output: Detections) -> Tensor:
         """Scores ``(K,)``."""
         numbers = self._numbers(output)
         if None in numbers:
@@ -148,7 +151,7 @@ class KeptScore(CandidateScore):
         return found
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, kw_only=True)
 class MaskScore(KeptScore):
     """The mask logits of a detection, averaged over the mask that it has on the plain picture."""
 
@@ -161,7 +164,7 @@ class MaskScore(KeptScore):
         return replace(super().mirrored(width), weights=self.weights.flip(-1))
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, kw_only=True)
 class KeypointScore(KeptScore):
     """What a keypoint of a detection scores where it is found; in a changed copy where it is found there.
 
@@ -202,43 +205,79 @@ def overlap(box: Tensor, boxes: Tensor) -> Tensor:
     return shared / (areas[0] + areas[1] - shared).clamp(min=torch.finfo(boxes.dtype).tiny)
 
 
-def pin_to_detections(goal: Goal, found: Detections, geometry: Geometry, labels: Any) -> list[Pinned | Contrast]:
-    """The detections of the only image that a target means, the strongest first.
+class DetectionOutput(PlainOutput):
+    """Candidates and detections of one image."""
 
-    Raises:
-        NothingDetectedError: if it means none, with what was detected.
-        TargetError: if it can't be read from detections.
-    """
-    if isinstance(goal, Contrast):
-        sides = []
-        for this in pin_to_detections(goal.this, found, geometry, labels):  # type: ignore[arg-type]
-            that = goal.that
-            if type(that) is Class and isinstance(that.index, int) and isinstance(this, CandidateScore):
-                _check_class(that.index, found)
-                # The same candidate as another class.
-                sure = float(found.probabilities[0, this.row, that.index].detach())
-                other: Any = CandidateScore(
-                    that, that.index, sure, this.where, this.box, this.number, this.row, this.on_input, this.boxed
-                )
-            else:
-                other = pin_to_detections(that, found, geometry, labels)[0]  # type: ignore[arg-type]
-            sides.append(Contrast(this, other))
-        return list(sides)
-    if isinstance(goal, Class) and isinstance(goal.index, int):
-        _check_class(goal.index, found)
-    if isinstance(goal, Place):
-        goal.check(geometry.original)
-    kept = list(found.kept[0])
-    on_input = [found.boxes_of(k.label)[0, k.row].detach() for k in kept]
-    boxes = [on_picture(box, geometry) for box in on_input]
-    numbers = _meant(goal, kept, boxes)
-    if not numbers:
-        raise NothingDetectedError(_not_detected(goal, found, labels))
-    attribute = goal.attribute if isinstance(goal, Detection) else "class"
-    return [_part(attribute, n, found, boxes[n], on_input[n], geometry) for n in numbers]
+    def __init__(self, *given: Any) -> None:
+        super().__init__(*given)
+        if len(self.output.boxes) != 1:
+            raise TargetError("detections are explained one image at a time; pass batch_size=1")
+        self._geometry = self.geometries[0]
+
+    def of_class(self, target: Any, image: int) -> Sequence[Resolved]:
+        """The detections of a class, or all, the strongest first.
+
+        Raises:
+            NothingDetectedError: if there are none, with what was detected.
+        """
+        if isinstance(target.index, int):
+            _check_class(target.index, self.output)
+        return self._detections(target)
+
+    def of_value(self, target: Any, image: int) -> Sequence[Resolved]:
+        """Values aren't read from detections."""
+        return self._detections(target)
+
+    def of_place(self, target: Any, image: int) -> Sequence[Resolved]:
+        """The detection of a number, or at a place."""
+        target.check(self._geometry.original)
+        return self._detections(target)
+
+    def of_contrast(self, target: Contrast, image: int) -> Sequence[Resolved]:
+        """Each detection as one class rather than another, or rather than another detection."""
+        return [
+            against(target, this, self._other(this, target.that, image)) for this in self.resolved(target.this, image)
+        ]
+
+    def _other(self, this: Resolved, that: Any, image: int) -> Resolved:
+        if not (type(that) is Class and isinstance(that.index, int) and isinstance(this, CandidateScore)):
+            return self.the_one(that, image)
+        _check_class(that.index, self.output)
+        # The same candidate as another class.
+        return CandidateScore(
+            asked=that,
+            name=self.label(that.index),
+            index=that.index,
+            probability=float(self.output.probabilities[0, this.row, that.index].detach()),
+            where=this.where,
+            box=this.box,
+            number=this.number,
+            row=this.row,
+            on_input=this.on_input,
+            boxed=this.boxed,
+        )
+
+    def _detections(self, target: Any) -> Sequence[Resolved]:
+        found: Detections = self.output
+        kept = list(found.kept[0])
+        on_input = [found.boxes_of(k.label)[0, k.row].detach() for k in kept]
+        boxes = [on_picture(box, self._geometry) for box in on_input]
+        numbers = _meant(target, kept, boxes)
+        if not numbers:
+            raise NothingDetectedError(_not_detected(target, found, self.label))
+        attribute = target.attribute if isinstance(target, Detection) else "class"
+        return [_part(attribute, n, found, boxes[n], on_input[n], self._geometry, self.label) for n in numbers]
 
 
-def _part(attribute: str, n: int, found: Detections, box: Tensor, on_input: Tensor, geometry: Geometry) -> Pinned:
+def _part(
+    attribute: str,
+    n: int,
+    found: Detections,
+    box: Tensor,
+    on_input: Tensor,
+    geometry: Geometry,
+    label_of: Callable[[int], str],
+) -> CandidateScore:
     """What is asked of detection n of the only image; its box is on the picture."""
     row, label = found.kept[0][n]
     part, joint, names = attribute, 0, _keypoints(found)
@@ -247,6 +286,7 @@ def _part(attribute: str, n: int, found: Detections, box: Tensor, on_input: Tens
         part = names[joint]
     of: dict[str, Any] = {
         "asked": Detection(n, attribute),
+        "name": label_of(label),
         "number": n,
         "index": label,
         "probability": float(found.probabilities[0, row, label].detach()),

@@ -1,11 +1,13 @@
 """Targets that are somewhere on the picture: a detection, a box, a point, a mask, a region.
 
 Coordinates are pixels of the original picture. What they mean depends on the output: in dense scores they say where the
-score is read, in detections which of them is meant.
+score is read, in detections which of them is meant. In a volume or a clip ``(D, H, W)`` they span all slices, but for a
+:class:`Point` with a ``z``.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,6 +17,7 @@ from torch import Tensor
 
 from hookmap.errors import TargetError
 from hookmap.targets.classes import TargetSpec
+from hookmap.targets.resolving import PlainOutput, Resolved
 
 PARTS = ("class", "left", "top", "right", "bottom", "box", "mask")
 """What of a detection can be explained beside its keypoints."""
@@ -27,6 +30,10 @@ class Place:
     def __call__(self, output: Any) -> Tensor:
         """A place has no score by itself."""
         raise TargetError(f"{self} is a place: pass it to Lens.explain, for a detector or a segmenter")
+
+    def resolved(self, plain: PlainOutput, image: int) -> Sequence[Resolved]:
+        """What is read there in dense scores, or the detection that is meant."""
+        return plain.of_place(self, image)
 
     def covers(self, points: Tensor) -> Tensor:
         """Which of the points ``(..., 2)``, as (x, y) on the picture, belong to it."""
@@ -85,14 +92,16 @@ class Point(Place):
         x: column, in pixels of the picture.
         y: row.
         of: the class; by default the one that scores highest there.
+        z: of a volume or a clip the slice or frame of the input, from 0; None: all of them.
     """
 
     x: float
     y: float
     of: TargetSpec | None = None
+    z: float | None = None
 
     def __str__(self) -> str:
-        return f"point ({self.x:g}, {self.y:g})"
+        return f"point ({self.x:g}, {self.y:g}{'' if self.z is None else f', {self.z:g}'})"
 
     def covers(self, points: Tensor) -> Tensor:
         """None: a point is the cell that it lies in."""

@@ -2,23 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from hookmap.adapters.outputs import dense_scores
+from hookmap.adapters.outputs import Reading, Scores
 from hookmap.errors import TargetError
-from hookmap.images.geometry import Geometry
-from hookmap.targets.classes import PREDICTED, Binary, Class, Contrast, PerImage, Regression, name_of
-from hookmap.targets.pinning import Pinned, averaging
-from hookmap.targets.places import Box, Detection, Everywhere, Mask, Place, Point
+from hookmap.targets.classes import PREDICTED, Binary, Class, Contrast, Probability, Regression, existing, name_of
+from hookmap.targets.places import Detection, Place, Point
+from hookmap.targets.resolving import PlainOutput, Resolved, against, averaging
 
 
-@dataclass(frozen=True, eq=False)
-class RegionScore(Pinned):
+@dataclass(frozen=True, eq=False, kw_only=True)
+class RegionScore(Resolved):
     """What is read of a class or a value, averaged over a region of a dense output: Seg-Grad-CAM's target.
 
     Vinogradova, Dibrov and Myers, *Towards Interpretable Semantic Segmentation via Gradient-weighted Class Activation
@@ -26,124 +25,185 @@ class RegionScore(Pinned):
 
     Attributes:
         of: the class and how it is read: its logit, probability, ...; or the value.
-        weights: of the cells, ``(h, w)``; they sum to one.
+        weights: of the cells, ``(h, w)``, of a volume ``(d, h, w)``; they sum to one.
+        reading: of the output.
     """
 
+    index: int
     of: Class | Regression
     weights: Tensor
+    reading: Reading
 
-    def name(self, label: Callable[[int], str]) -> str:
-        """The class, as it is read, or the value."""
-        return str(self.of if isinstance(self.of, Regression) else replace(self.of, label=label(self.index)))
+    kind = "a region"
 
-    def __call__(self, output: Any) -> Tensor:
+    def score(self, output: Any) -> Tensor:
         """Scores ``(K,)``."""
-        dense = _dense(output)
-        return self._mean(dense if isinstance(self.of, Regression) else self.of.scale(dense))
+        scores = self._dense(output)
+        if isinstance(self.of, Regression) or type(self.of) is Class:
+            return self._mean(scores.values)
+        return self._mean(self._probabilities(scores) if isinstance(self.of, Probability) else self.of.scale(scores.logits))
 
     def likelihood(self, output: Any) -> Tensor:
         """Mean probability of the class in the region, ``(K,)``, 0..1; of a value, the value."""
-        dense = _dense(output).float()
-        return self._mean(dense if isinstance(self.of, Regression) else self.of.probability(dense))
+        scores = self._dense(output).in_full()
+        return self._mean(scores.values if isinstance(self.of, Regression) else self._probabilities(scores))
+
+    def _probabilities(self, scores: Scores) -> Tensor:
+        assert isinstance(self.of, Class)
+        if scores.squashed and not isinstance(self.of, Binary):
+            return scores.probabilities
+        return self.of.probability(scores.logits)
+
+    def _dense(self, output: Any) -> Scores:
+        scores = self.reading.dense(output)
+        assert scores is not None
+        return scores
 
     def _mean(self, dense: Tensor) -> Tensor:
-        return torch.einsum("bhw,hw->b", dense[:, self.index], self.weights.to(dense))
+        return dense[:, self.index].flatten(1) @ self.weights.to(dense).flatten()
 
     def mirrored(self, width: int) -> RegionScore:
         """The region on the other side."""
         return replace(self, weights=self.weights.flip(-1))
 
 
-def _dense(output: Any) -> Tensor:
-    dense = dense_scores(output)
-    assert dense is not None
-    return dense
+class DenseOutput(PlainOutput):
+    """Scores of classes at places, ``(B, K, *grid)``."""
 
+    def of_class(self, target: Any, image: int) -> Sequence[Resolved]:
+        """The class in its own region: where it scores highest."""
+        return [self._read(target, image)]
 
-def about_values(goal: Any, label: Callable[[int], str]) -> Any:
-    """The target for an output of values: what speaks of no class, or of one by number or name, means a value."""
-    if isinstance(goal, Contrast):
-        return replace(goal, this=about_values(goal.this, label), that=about_values(goal.that, label))
-    if isinstance(goal, PerImage):
-        return replace(goal, targets=[about_values(one, label) for one in goal.targets])
-    if isinstance(goal, (Box, Point, Mask, Everywhere)):
-        of: Any = about_values(Class(PREDICTED) if goal.of is None else goal.of, label)
-        return replace(goal, of=of)
-    if type(goal) is not Class:
-        return goal
-    index = goal.index if isinstance(goal.index, int) else 0
-    name = goal.label or label(index)
-    return Regression(index, None if name == f"class {index}" else name)
+    def of_value(self, target: Regression, image: int) -> Sequence[Resolved]:
+        """The value, on average over all places."""
+        return [self._read(target, image)]
 
+    def of_place(self, target: Any, image: int) -> Sequence[Resolved]:
+        """A class, by default the strongest, or a value in the cells that a place covers."""
+        if isinstance(target, Detection):
+            raise TargetError(
+                f"{target} is a detected object, and this model gives scores of places; pass a Box or a Point"
+            )
+        of: Any = getattr(target, "of", None) or Class(PREDICTED)
+        if not isinstance(of, (Class, Regression)):
+            raise TargetError(
+                f"{name_of(of)!r} has no score at a place; pass of= a class, hm.Probability, hm.Regression, ..."
+            )
+        return [self._read(of, image, self._cells(target, image), target)]
 
-def pin_to_region(goal: Any, dense: Tensor, image: int, geometry: Geometry) -> Pinned | Contrast:
-    """A class or a place as the score of a region of one image's dense output; a bare class's region is its own."""
-    scores: Tensor = dense[image : image + 1].detach().float()
-    if isinstance(goal, Contrast):
-        this, that = pin_to_region(goal.this, dense, image, geometry), goal.that
-        if isinstance(this, RegionScore) and isinstance(this.of, Regression) and isinstance(that, (Place, Regression)):
-            return Contrast(this, pin_to_region(that, dense, image, geometry))
-        if isinstance(this, RegionScore) and isinstance(that, Class) and isinstance(that.index, int):
-            return Contrast(this, _scored(that, scores, this.weights))  # both are asked about the same region
-        raise TargetError(f"{goal} can't be read from a segmenter; contrast two classes")
-    if isinstance(goal, Detection):
-        raise TargetError(f"{goal} is a detected object, and this model gives scores of places; pass a Box or a Point")
-    if not isinstance(goal, Place):
-        return _scored(goal, scores, None)
-    of: Any = getattr(goal, "of", None) or Class(PREDICTED)
-    if not isinstance(of, (Class, Regression)):
-        raise TargetError(
-            f"{name_of(of)!r} has no score at a place; pass of= a class, hm.Probability, hm.Regression, ..."
+    def of_contrast(self, target: Contrast, image: int) -> Sequence[Resolved]:
+        """Two classes in the same region, or two values."""
+        this, that = self.the_one(target.this, image), target.that
+        if isinstance(this, RegionScore):
+            if isinstance(this.of, Regression) and isinstance(that, (Place, Regression)):
+                return [against(target, this, self.the_one(that, image))]
+            if isinstance(that, Class) and isinstance(that.index, int):
+                return [against(target, this, self._read(that, image, this.weights))]
+        raise TargetError(f"{target} can't be read from a segmenter; contrast two classes")
+
+    def _scores(self, image: int) -> Scores:
+        """Of one image, ``(1, K, *grid)``."""
+        scores = self.reading.dense(self.output)
+        assert scores is not None
+        return replace(scores, values=scores.values[image : image + 1].detach()).in_full()
+
+    def _read(
+        self, of: Class | Regression, image: int, weights: Tensor | None = None, place: Place | None = None
+    ) -> RegionScore:
+        """What is read of a class or value in a region, by default its own."""
+        scores = self._scores(image)
+        logits, what = scores.logits, "value" if isinstance(of, Regression) else "class"
+        if isinstance(of.index, int):
+            index = existing(of.index, logits.shape[1], what)
+        else:
+            index = _most_common(logits[0]) if weights is None else _strongest(logits[0], weights)
+        of = replace(of, index=index)
+        region = RegionScore(
+            asked=of if place is None else replace(place, of=of),  # type: ignore[call-arg]
+            name=str(of if isinstance(of, Regression) else replace(of, label=self.label(index))),
+            index=index,
+            where=str(place or ""),
+            of=of,
+            weights=averaging(_own(of, index, logits)) if weights is None else weights,
+            reading=self.reading,
         )
-    return _scored(of, scores, _cells(goal, scores, geometry), goal)
+        if isinstance(of, Regression):
+            return region
+        return replace(region, probability=float(region._mean(region._probabilities(scores))))
+
+    def _cells(self, place: Any, image: int) -> Tensor:
+        """A place on the grid of the output, as weights that sum to one; of a volume, in all of its slices."""
+        geometry = self.geometries[image]
+        place.check(geometry.original)
+        grid = self._scores(image).values.shape[2:]
+        h, w = grid[-2:]
+        y, x = torch.meshgrid(torch.arange(h) + 0.5, torch.arange(w) + 0.5, indexing="ij")
+        scale = torch.tensor([geometry.input[1] / w, geometry.input[0] / h])
+        covered = place.covers(geometry.to_original(torch.stack([x, y], -1) * scale))
+        if not covered.any():
+            # Smaller than a cell: the cell that holds its centre.
+            at = (geometry.to_input(torch.tensor(place.centre)) / scale).floor().long()
+            if not (0 <= at[0] < w and 0 <= at[1] < h):
+                raise TargetError(f"{place} lies outside of what the model sees of the picture")
+            covered[at[1], at[0]] = True
+        if len(grid) == 3:
+            slices = torch.ones(grid[0], dtype=torch.bool)
+            if isinstance(place, Point) and place.z is not None:
+                slices = torch.arange(grid[0]) == self._slice(place, grid[0])
+            covered = slices[:, None, None] & covered
+        elif getattr(place, "z", None) is not None:
+            raise TargetError(f"{place} names a slice, and this model's output has none; leave out z")
+        return averaging(covered).to(self.reading.raw(self.output).device)
+
+    def _slice(self, point: Point, count: int) -> int:
+        """The output's slice that holds a point of the input."""
+        depth = self.size[0] if len(self.size) == 3 else count
+        assert point.z is not None
+        if not 0 <= point.z < depth:
+            raise TargetError(f"{point} lies outside of the {depth} slices that the model sees")
+        return int((point.z + 0.5) * count / depth)
 
 
-def _scored(of: Class | Regression, scores: Tensor, weights: Tensor | None, place: Any = None) -> RegionScore:
-    """What is read in a region of the only image's scores ``(1, K, h, w)``; by default in its own."""
-    if isinstance(of.index, int):
-        index = of.index
-    else:
-        index = _most_common(scores[0]) if weights is None else _strongest(scores[0], weights)
-    classes = scores.shape[1]
-    if not -classes <= index < classes:
-        what, several = ("value", "values") if isinstance(of, Regression) else ("class", "classes")
-        raise TargetError(f"{what} {index} doesn't exist; the model's output has {classes} {several}")
-    found: Class | Regression = replace(of, index=index % classes)
-    asked = found if place is None else replace(place, of=found)
-    weights = averaging(_own(found, index % classes, scores)) if weights is None else weights
-    mean = RegionScore(asked, index % classes, None, str(place or ""), None, found, weights)
-    return mean if isinstance(of, Regression) else replace(mean, probability=float(mean.likelihood(scores)))
+class ValuesOutput(DenseOutput):
+    """Values at places: depth, height, flow. What speaks of no class, or of one by number or name, means a value."""
+
+    def of_class(self, target: Any, image: int) -> Sequence[Resolved]:
+        """The value of that number, on average over all places."""
+        return super().of_class(self._value(target), image)
+
+    def of_place(self, target: Any, image: int) -> Sequence[Resolved]:
+        """A value, by default the first, at a place."""
+        if not isinstance(target, Detection):
+            of = getattr(target, "of", None)
+            target = replace(target, of=self._value(Class(PREDICTED) if of is None else of))
+        return super().of_place(target, image)
+
+    def of_contrast(self, target: Contrast, image: int) -> Sequence[Resolved]:
+        """One value rather than another."""
+        return super().of_contrast(
+            replace(target, this=self._value(target.this), that=self._value(target.that)), image
+        )
+
+    def _value(self, target: Any) -> Any:
+        if type(target) is not Class:
+            return target
+        index = target.index if isinstance(target.index, int) else 0
+        name = target.label or self.label(index)
+        return Regression(index, None if name == f"class {index}" else name)
 
 
-def _own(of: Class | Regression, index: int, scores: Tensor) -> Tensor:
+def _own(of: Class | Regression, index: int, logits: Tensor) -> Tensor:
     """The region of a class: where it scores highest, or where a yes or no says yes; of a value, and if empty, all."""
-    own = torch.ones_like(scores[0, 0], dtype=torch.bool)
+    own = torch.ones_like(logits[0, 0], dtype=torch.bool)
     if isinstance(of, Binary):
-        own = of.scale(scores)[0, index] > 0
+        own = of.scale(logits)[0, index] > 0
     elif isinstance(of, Class):
-        own = scores[0].argmax(0) == index if scores.shape[1] > 1 else scores[0, 0] > 0
+        own = logits[0].argmax(0) == index if logits.shape[1] > 1 else logits[0, 0] > 0
     return own if own.any() else torch.ones_like(own)
 
 
-def _cells(place: Place, scores: Tensor, geometry: Geometry) -> Tensor:
-    """A place on the grid of a dense output ``(1, K, h, w)``, as weights ``(h, w)`` that sum to one."""
-    place.check(geometry.original)
-    h, w = scores.shape[2:]
-    y, x = torch.meshgrid(torch.arange(h) + 0.5, torch.arange(w) + 0.5, indexing="ij")
-    scale = torch.tensor([geometry.input[1] / w, geometry.input[0] / h])
-    points = geometry.to_original(torch.stack([x, y], -1) * scale)
-    covered = place.covers(points)
-    if not covered.any():
-        # Smaller than a cell: the cell that holds its centre.
-        at = (geometry.to_input(torch.tensor(place.centre)) / scale).floor().long()
-        if not (0 <= at[0] < w and 0 <= at[1] < h):
-            raise TargetError(f"{place} lies outside of what the model sees of the picture")
-        covered[at[1], at[0]] = True
-    return averaging(covered).to(scores.device)
-
-
 def _strongest(scores: Tensor, weights: Tensor) -> int:
-    return int(torch.einsum("khw,hw->k", scores, weights).argmax())
+    return int((scores.flatten(1) @ weights.flatten()).argmax())
 
 
 def _most_common(scores: Tensor) -> int:
