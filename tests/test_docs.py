@@ -6,8 +6,8 @@ import importlib.util
 import json
 import re
 
-from conftest import REPOSITORY
 from hookmap.methods import METHODS
+from pictures import REPOSITORY
 
 DOCS = REPOSITORY / "docs"
 
