@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeAlias
 
 import pytest
 import torch
 
 import hookmap as hm
-
-REPOSITORY = Path(__file__).resolve().parents[1]
-PHOTOS = REPOSITORY / "examples" / "photos"
+from hookmap import cli
+from pictures import PHOTOS
 
 # Networks here are small: threads that wait for busy cores cost more (a hundredfold) than they bring.
 torch.set_num_threads(1)
@@ -35,3 +38,33 @@ def lens() -> hm.Lens:
 @pytest.fixture(autouse=True)
 def _seeded() -> None:
     torch.manual_seed(0)
+
+
+@dataclass
+class Result:
+    """What a call of the command line gave."""
+
+    code: int
+    out: str
+    err: str
+
+
+Program: TypeAlias = Callable[..., Result]
+
+
+@pytest.fixture
+def hookmap(capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Program:
+    """Call the command line in an empty folder."""
+    monkeypatch.chdir(tmp_path)
+
+    def run(*arguments: object) -> Result:
+        monkeypatch.setattr(sys, "argv", ["hookmap", *map(str, arguments)])
+        code = 0
+        try:
+            cli.main()
+        except SystemExit as stop:
+            code = int(stop.code or 0)
+        out, err = capfd.readouterr()
+        return Result(code, out, err)
+
+    return run

@@ -7,7 +7,7 @@ from graphlib import TopologicalSorter
 from pathlib import Path
 
 import hookmap as hm
-from conftest import REPOSITORY
+from pictures import REPOSITORY
 
 SOURCE = REPOSITORY / "src" / "hookmap"
 FLOORS = [

@@ -1,26 +1,137 @@
-"""The pages that are written from the code say what the code says."""
+"""The pages say what the code says, and what they show runs."""
 
 from __future__ import annotations
 
+import copy
 import importlib.util
 import json
 import re
+import shutil
+import zipfile
+from pathlib import Path
+from types import ModuleType
+from typing import Any
 
-from conftest import REPOSITORY
+import numpy as np
+import pytest
+import torch
+
+import hookmap as hm
 from hookmap.methods import METHODS
+from networks import convnet, noise
+from pictures import PHOTOS, REPOSITORY
 
 DOCS = REPOSITORY / "docs"
+PAGES = [REPOSITORY / "README.md", *sorted(DOCS.glob("*.md"))]
+BLOCK = re.compile(r"(?:<!-- not run: (?P<why>.+?) -->\n)?```python\n(?P<code>.*?)```", re.DOTALL)
+
+
+def script(name: str) -> ModuleType:
+    """One of the scripts that write a page."""
+    spec = importlib.util.spec_from_file_location(name, DOCS / f"{name}.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def blocks(page: Path) -> list[str]:
+    """The Python of a page that runs without more weights and data than the repository brings."""
+    return [match["code"] for match in BLOCK.finditer(page.read_text()) if match["why"] is None]
+
+
+def sections(page: Path) -> dict[str, str]:
+    """The Python under each heading."""
+    parts = re.split(r"^## (.+)$", page.read_text(), flags=re.MULTILINE)
+    return {title: BLOCK.search(text)["code"] for title, text in zip(parts[1::2], parts[2::2], strict=True)}
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """What the pages' examples find where they run: two photos, a broken one, a folder and a ZIP file of photos."""
+    monkeypatch.chdir(tmp_path)
+    before = dict(METHODS)
+    with zipfile.ZipFile("photos.zip", "w") as archive:
+        for name in ("cat", "coffee"):
+            shutil.copy(PHOTOS / f"{name}.jpg", ".")
+            (tmp_path / "photos" / name).mkdir(parents=True)
+            shutil.copy(PHOTOS / f"{name}.jpg", tmp_path / "photos" / name)
+            archive.write(PHOTOS / f"{name}.jpg", f"{name}/1.jpg")
+    Path("broken.jpg").write_bytes(b"no picture")
+    yield tmp_path
+    METHODS.clear()
+    METHODS.update(before)
+
+
+def run(code: str, page: str, names: dict[str, Any]) -> None:
+    """As a script of this name would."""
+    exec(compile(code, page, "exec"), names)
+
+
+@pytest.mark.filterwarnings("ignore::hookmap.HookmapWarning")
+@pytest.mark.parametrize("page", [page for page in PAGES if blocks(page)], ids=lambda page: page.stem)
+def test_the_examples_of_a_page_run_one_after_the_other(page: Path, folder: Path) -> None:
+    names: dict[str, Any] = {"__name__": "example", "hm": hm, "torch": torch}
+    for code in blocks(page):
+        run(code, page.name, names)
+
+
+@pytest.mark.filterwarnings("ignore::hookmap.HookmapWarning")
+@pytest.mark.parametrize("title", sections(DOCS / "extending.md"))
+def test_how_to_add_something_is_complete_in_fewer_than_30_lines(title: str, folder: Path) -> None:
+    code = sections(DOCS / "extending.md")[title]
+    assert len(code.strip().splitlines()) < 30
+    run(code, title, {"__name__": "example"})
+
+
+def test_what_the_added_things_did_can_be_seen(folder: Path) -> None:
+    code = sections(DOCS / "extending.md")
+    names: dict[str, Any] = {"__name__": "example"}
+    run(code["A data source"], "source", names)
+    assert names["run"].table["label"].tolist() == ["cat", "coffee"]
+    assert names["run"].table["prediction"].tolist() == ["tiger cat", "espresso"]
+    run(code["A logger"], "logger", names)
+    assert any(line.startswith("0,probability/cat,0.3") for line in Path("log/scalars.csv").read_text().splitlines())
+    assert len(list(Path("log/heatmaps").glob("*.png"))) == 1
+    run(code["A metric"], "metric", names)
+    energy = names["table"].set_index("method")["energy"]
+    assert energy["gradcam"] > 1.2 > 1.1 > energy["random"]
+
+
+GRAD_CAM_ROW = re.compile(r"\| `(?P<theirs>\w+\(model, .+?)` \| `(?P<ours>lens\..+?)` \|")
+
+
+@pytest.mark.parametrize(("theirs", "ours"), GRAD_CAM_ROW.findall((DOCS / "from_grad_cam.md").read_text()))
+def test_both_sides_of_the_table_for_those_who_come_from_grad_cam_give_the_same_map(theirs: str, ours: str) -> None:
+    peers = pytest.importorskip("pytorch_grad_cam")
+    targets, image = pytest.importorskip("pytorch_grad_cam.utils.model_targets"), peers.utils.image
+    net = convnet(stride=1)
+    net.first, net.second = net.bend1, net.bend2
+    model = copy.deepcopy(net)  # it keeps gradients of all parameters
+    x = noise(2, 3, 24, 32)
+    names = {**vars(peers), **vars(targets), "model": model, "first": model.bend1, "second": model.bend2, "x": x}
+    names |= {"two": [targets.ClassifierOutputTarget(2)] * 2}
+    expected = eval(theirs, names)
+    plain = re.sub('"(first|second)"', lambda match: {"first": '"bend1"', "second": '"bend2"'}[match[1]], ours)
+    maps = np.stack([heatmap.values for heatmap in eval(plain, {"hm": hm, "lens": hm.Lens(convnet(stride=1)), "x": x})])
+    mine = image.scale_cam_image(image.scale_cam_image(maps, (32, 24)))
+    assert expected.max() > 0.9
+    assert np.abs(mine - expected).max() <= 2e-5
+
+
+def test_the_table_for_those_who_come_from_grad_cam_is_read() -> None:
+    assert len(GRAD_CAM_ROW.findall((DOCS / "from_grad_cam.md").read_text())) >= 15
 
 
 def test_the_table_of_methods_is_the_registrys() -> None:
-    spec = importlib.util.spec_from_file_location("make_methods", DOCS / "make_methods.py")
-    make_methods = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(make_methods)
     costs = json.loads((DOCS / "methods.json").read_text())
     page = (DOCS / "methods.md").read_text()
-    assert page == make_methods.page(costs), "run docs/make_methods.py"
+    assert page == script("make_methods").page(costs), "run docs/make_methods.py"
     assert all(f"`{name}`" in page for name in METHODS)
     assert costs.keys() == {name for name, method in METHODS.items() if not method.objects}
+
+
+def test_the_reference_is_the_docstrings() -> None:
+    assert (DOCS / "api.md").read_text() == script("make_api").page(), "run docs/make_api.py"
 
 
 def test_pictures_and_pages_that_are_linked_exist() -> None:

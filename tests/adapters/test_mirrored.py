@@ -7,7 +7,6 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from test_places import CORNERS, Padding, photo, segmenter
 from torch import Tensor
 from torchvision.ops import box_iou
 
@@ -16,6 +15,7 @@ from detectors import detector, picture, scene, squares
 from hookmap.attribution.modifiers import Variation
 from hookmap.hooks.registration import hooked
 from networks import noise
+from segmenters import CORNERS, Padding, photo, segmenter
 
 pytestmark = pytest.mark.filterwarnings("ignore::hookmap.HookmapWarning")
 KINDS = [(factor, mirrored) for factor in (0.9, 1.0, 1.1) for mirrored in (False, True)]

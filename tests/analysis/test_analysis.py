@@ -17,7 +17,6 @@ from sklearn.metrics import silhouette_samples
 from torch import nn
 
 import hookmap as hm
-from conftest import REPOSITORY
 from hookmap.analysis import channel_atlas, class_means, clusters, compare, confusions, focus, outcomes, places
 from hookmap.analysis.crops import attended_crops, described
 from hookmap.analysis.focus import cliffs_delta
@@ -36,6 +35,7 @@ from hookmap.runs.rows import geometry_of, tables
 from hookmap.runs.store import Store
 from hookmap.runs.watching import Watch
 from networks import convnet, noise
+from pictures import REPOSITORY
 
 CLASSES = ("cat", "dog", "owl")
 GRID = 4

@@ -12,32 +12,8 @@ import pytest
 import torch
 import torchvision
 from PIL import Image
-from test_loading import bomb
 
-from hookmap import cli
-
-
-class Result:
-    def __init__(self, code: int, out: str, err: str) -> None:
-        self.code, self.out, self.err = code, out, err
-
-
-@pytest.fixture
-def hookmap(capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
-    """Call the command line in an empty folder."""
-    monkeypatch.chdir(tmp_path)
-
-    def run(*arguments: object) -> Result:
-        monkeypatch.setattr(sys, "argv", ["hookmap", *map(str, arguments)])
-        code = 0
-        try:
-            cli.main()
-        except SystemExit as stop:
-            code = int(stop.code or 0)
-        out, err = capfd.readouterr()
-        return Result(code, out, err)
-
-    return run
+from pictures import bomb
 
 
 def test_explain_in_one_word(hookmap, cat: Path, tmp_path: Path) -> None:

@@ -30,12 +30,12 @@ from pycocotools import mask as peer
 from torch.utils.data import DataLoader, Dataset, IterableDataset, Subset, SubsetRandomSampler, random_split
 
 import datasets
-from conftest import REPOSITORY
 from hookmap.datasets.sources import Item, LabelledBox, Source, Stream, source
 from hookmap.datasets.sources.files import braces
 from hookmap.datasets.sources.masks import fill, from_runs
 from hookmap.errors import DataError, ImageError
 from hookmap.images.loading import load
+from pictures import REPOSITORY
 
 PHOTOS = REPOSITORY / "examples" / "photos"
 RED = Image.new("RGB", (12, 8), "red")

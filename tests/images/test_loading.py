@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import zlib
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +12,7 @@ from PIL import Image
 
 import hookmap as hm
 from hookmap.images.loading import load, load_all
+from pictures import bomb
 
 RGB = np.random.default_rng(0).integers(0, 256, (20, 30, 3), dtype=np.uint8)
 
@@ -99,16 +99,6 @@ def test_lists_and_batches(tmp_path: Path) -> None:
     assert len(load_all(p for p in [path, path])) == 2
     with pytest.raises(hm.ImageError, match="empty list"):
         load_all([])
-
-
-def bomb() -> bytes:
-    """A PNG that says it has 20000 x 20000 pixels."""
-    header = b"IHDR" + (20000).to_bytes(4, "big") * 2 + bytes([1, 0, 0, 0, 0])
-    data = b"IDAT" + zlib.compress(bytes(2501 * 20))
-    chunks = [(c, len(c) - 4) for c in (header, data, b"IEND")]
-    return b"\x89PNG\r\n\x1a\n" + b"".join(
-        n.to_bytes(4, "big") + c + zlib.crc32(c).to_bytes(4, "big") for c, n in chunks
-    )
 
 
 @pytest.mark.parametrize(

@@ -9,13 +9,13 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from test_transformers import by_hand, slope, snapshot, unchanged
 from torch import Tensor, nn
 
 import hookmap as hm
 from hookmap import models
 from hookmap.images.loading import load
 from hookmap.models.rfdetr import RFDETRDetector
+from library_models import by_hand, slope, snapshot, unchanged
 
 pytestmark = pytest.mark.filterwarnings("ignore:RFDETR.* was instantiated with pretrain_weights=None")
 

@@ -22,9 +22,9 @@ from hookmap.images.loading import load
 from hookmap.models.transformers.adapters import DepthEstimator, MaskSegmenter
 from hookmap.models.transformers.detectors import PhraseDetector, QueryDetector, TextDetector
 from hookmap.models.transformers.processing import read
+from library_models import SMALL, by_hand, photos, slope, snapshot, to_grid, unchanged
 from tiny_transformers import DETR, VIT, model, resnet
 
-SMALL = hm.Preprocessing(size=(96, 128), resize=(96, 128))
 SQUARE = hm.Preprocessing(size=(64, 64), resize=(64, 64))
 
 CLASSIFIERS = {
@@ -96,32 +96,11 @@ class Words:
         return 2 + self.known.index(word)
 
 
-def slope(gradient: Tensor) -> Tensor:
-    """Gradients ``(N, C, *grid)`` as maps, each channel with a weight of its own."""
-    return torch.einsum("nchw,c->nhw", gradient, torch.linspace(0.5, 1.5, gradient.shape[1]))
-
-
 def detector(name: str, least: float) -> hm.Lens:
     adapter = models.describe(model(name)).adapter
     assert isinstance(adapter, QueryDetector)
     adapter.least = least
     return hm.Lens(adapter, preprocessing=SMALL, labels=["cat", "dog", "car", "cup"])
-
-
-def snapshot(net: nn.Module) -> dict[str, Any]:
-    state = {key: value.clone() for key, value in net.state_dict().items()}
-    modes = [m.training for m in net.modules()]
-    gradients = [(p.requires_grad, p.grad) for p in net.parameters()]
-    return {"state": state, "modes": modes, "gradients": gradients}
-
-
-def unchanged(net: nn.Module, before: dict[str, Any]) -> bool:
-    now = snapshot(net)
-    same = all(torch.equal(now["state"][key], value) for key, value in before["state"].items())
-    # The library's own recorders, which it installs by itself, may be there; nothing of hookmap's.
-    hooks = [hook.__module__ for m in net.modules() for hook in m._forward_hooks.values()]
-    rest = now["modes"] == before["modes"] and now["gradients"] == before["gradients"]
-    return same and rest and all(name.startswith("transformers.") for name in hooks)
 
 
 def inputs(name: str, x: Tensor) -> dict[str, Tensor]:
@@ -131,23 +110,6 @@ def inputs(name: str, x: Tensor) -> dict[str, Tensor]:
     # The library's processor fills the rest with zeros.
     tokens = open_clip.SimpleTokenizer(context_length=77)(["the task is semantic"])
     return {"pixel_values": x, "task_inputs": tokens.expand(len(x), -1)}
-
-
-def by_hand(net: nn.Module, layer: str, given: dict[str, Tensor], score: Any) -> Tensor:
-    """The gradient of a score of the model's plain output with respect to a layer's output, in the layer's shape."""
-    kept: list[Tensor] = []
-
-    def keep(_: nn.Module, __: Any, output: Any) -> None:
-        kept.append(output if isinstance(output, Tensor) else output[0])
-
-    handle = net.get_submodule(layer).register_forward_hook(keep)
-    (gradient,) = torch.autograd.grad(score(net(**given)), kept[0])
-    handle.remove()
-    return gradient
-
-
-def to_grid(lens: hm.Lens, x: Tensor, layer: str, tensor: Tensor) -> Tensor:
-    return lens.engine.trace(x).layout(layer).to_grid(tensor)
 
 
 # -------------------------------------------------------------------------------------------------- classifiers
@@ -421,11 +383,6 @@ EXACT = {
     "efficientnet": hf.EfficientNetImageProcessorPil(rescale_factor=1 / 127.5, rescale_offset=True),
     "nothing": hf.ViTImageProcessorPil(do_resize=False, do_rescale=False, do_normalize=False),
 }
-
-
-def photos(cat: Path) -> list[np.ndarray]:
-    whole = np.array(Image.open(cat).convert("RGB"))
-    return [whole, np.ascontiguousarray(np.rot90(whole)), np.ascontiguousarray(whole[:101, :333])]
 
 
 @pytest.mark.parametrize("name", EXACT)

@@ -10,7 +10,6 @@ import pytest
 import torch
 import transformers as hf
 from PIL import Image
-from test_transformers import SMALL, by_hand, photos, slope, snapshot, to_grid, unchanged
 from torch import Tensor, nn
 
 import hookmap as hm
@@ -19,6 +18,7 @@ from hookmap.adapters.outputs import Kept
 from hookmap.images.loading import load
 from hookmap.models.transformers.detectors import OpenDetector, QueryDetector, without_doubles
 from hookmap.models.transformers.processing import read
+from library_models import SMALL, by_hand, photos, slope, snapshot, to_grid, unchanged
 from networks import stirred
 from tiny_transformers import model
 

@@ -9,7 +9,6 @@ import numpy as np
 import pytest
 import torch
 import transformers as hf
-from test_transformers import photos, snapshot, unchanged
 from torch import Tensor, nn
 
 import hookmap as hm
@@ -17,6 +16,7 @@ from hookmap import models
 from hookmap.images.loading import load
 from hookmap.layers.layouts import Layout
 from hookmap.models.transformers.processing import read
+from library_models import photos, snapshot, unchanged
 from networks import noise
 from tiny_transformers import model
 

@@ -12,7 +12,6 @@ import pytest
 import timm
 import torch
 from PIL import Image
-from test_cli import hookmap  # noqa: F401  (a fixture)
 from torch import Tensor, nn
 
 import hookmap as hm
@@ -330,7 +329,7 @@ def test_the_palette_is_told_apart_by_colour_blind_eyes() -> None:
             assert min(np.linalg.norm(seen(one, eye) - seen(other, eye)) for eye in eyes.values()) > distance
 
 
-def test_on_the_command_line(hookmap, cat: Path, coffee: Path, tmp_path: Path) -> None:  # noqa: F811
+def test_on_the_command_line(hookmap, cat: Path, coffee: Path, tmp_path: Path) -> None:
     result = hookmap("concepts", cat, coffee, "-o", "out/concepts.png", "-k", "3")
     assert result.code == 0
     assert "espresso 100%" in result.out

@@ -14,9 +14,9 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from torch import nn
 
 import hookmap as hm
-from conftest import REPOSITORY
 from hookmap.images.loading import load
 from hookmap.results.features import LayerMaps
+from pictures import REPOSITORY
 
 
 @pytest.fixture(scope="module")

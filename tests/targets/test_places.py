@@ -7,11 +7,12 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 import hookmap as hm
 from detectors import Bright, Squares, detector, picture
 from hookmap.adapters.detection import PIXELS
+from segmenters import CORNERS, HEIGHT, SIDE, WIDTH, Padding, photo, segmenter
 
 pytestmark = pytest.mark.filterwarnings("ignore:the heatmap of:hookmap.HookmapWarning")
 
@@ -25,39 +26,6 @@ WAYS = {
     "padding": hm.Preprocessing(size=(224, 320), resize=None, **PLAIN),
     "pixels as they are": PIXELS,
 }
-HEIGHT, WIDTH, SIDE = 160, 240, 24
-CORNERS = [(68, 60), (44, 150), (100, 110)]
-
-
-def photo(top: int, left: int) -> Any:
-    image = np.zeros((HEIGHT, WIDTH, 3), np.uint8)
-    image[top : top + SIDE, left : left + SIDE, 0] = 255
-    return image
-
-
-class Padding(hm.Adapter):
-    """As torchvision's detectors do it: makes the picture larger by itself and pads it to whole strides."""
-
-    stride = 32
-
-    def field(self, size: Any) -> tuple[float, ...]:
-        return tuple(-(-int(side * 1.5) // self.stride) * self.stride * side / int(side * 1.5) for side in size)
-
-    def forward(self, x: Tensor) -> Tensor:
-        inner = [int(side * 1.5) for side in x.shape[2:]]
-        high, wide = (-(-side // self.stride) * self.stride for side in inner)
-        large = nn.functional.interpolate(x, inner, mode="bilinear")
-        scores = self.plain(nn.functional.pad(large, (0, wide - inner[1], 0, high - inner[0])))
-        # Scores of the picture alone, as such a model gives them.
-        grown = nn.functional.interpolate(scores, (high, wide))[..., : inner[0], : inner[1]]
-        return nn.functional.interpolate(grown, x.shape[2:])
-
-
-def segmenter(way: hm.Preprocessing, adapter: type[hm.Adapter] = hm.Adapter) -> hm.Lens:
-    net = Bright()
-    with torch.no_grad():
-        net.head.bias[1] += 0.1  # where there is nothing, it isn't red
-    return hm.Lens(adapter(net), preprocessing=way, labels=["red", "green"])
 
 
 def centre(heat: Tensor) -> tuple[float, float]:
