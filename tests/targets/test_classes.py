@@ -84,7 +84,7 @@ def test_functions_are_targets_and_nothing_else_is() -> None:
     assert name_of(margin) == "margin"
     assert str(resolve(1, LABELS)) == "tabby, tabby cat"
     for wrong in (1.5, True, None):
-        with pytest.raises(TargetError, match="expected an index, a label or a function"):
+        with pytest.raises(TargetError, match="expected an index .*, a label or a function"):
             resolve(wrong, LABELS)
 
 
@@ -126,13 +126,8 @@ def test_a_contrast_is_the_difference_of_two_maps(lens: hm.Lens, cat) -> None:
     assert both[0].score == pytest.approx(both[1].score - both[2].score, rel=1e-4)
 
 
-def test_a_negative_index_counts_from_the_end_for_every_method(lens: hm.Lens, coffee) -> None:
-    """Espresso is class 967 of 1000."""
-    asked = {"method": ["gradcam", "finercam"]}
-    for one, other in zip(*(lens.explain(coffee, index, **asked) for index in (-33, 967)), strict=True):
-        assert torch.equal(one.raw, other.raw)
-        assert (one.target, one.index, one.probability) == (other.target, 967, other.probability)
-    for wrong in (-1001, 1000):
+def test_an_index_that_no_class_has_is_refused_also_a_negative_one(lens: hm.Lens, coffee) -> None:
+    for wrong, why in ((-1, "classes are numbered from 0"), (1000, "the model's output has 1000 classes")):
         for target in (wrong, Contrast(0, wrong), Contrast(wrong, "predicted"), Probability(wrong)):
-            with pytest.raises(TargetError, match=rf"class {wrong} doesn't exist; the model's output has 1000 classes"):
+            with pytest.raises(TargetError, match=rf"class {wrong} doesn't exist; {why}"):
                 lens.explain(coffee, target)

@@ -98,15 +98,6 @@ def test_probability_and_rest_are_read_place_by_place(scores: Tensor) -> None:
     check(lens(), contrast, lambda s: s[1][own].mean() - s.softmax(0)[2][own].mean())
 
 
-def test_a_negative_index_counts_from_the_end(scores: Tensor) -> None:
-    own = scores.argmax(0) == 2
-    assert own.any()
-    check(lens(), -1, lambda s: s[2][own].mean(), target="car", index=2)
-    check(
-        lens(), hm.Contrast(0, -1), lambda s: (s[0] - s[2])[scores.argmax(0) == 0].mean(), target="sky rather than car"
-    )
-
-
 def test_what_masking_methods_ask_of_a_region_is_its_own_probability(scores: Tensor) -> None:
     """RISE weighs masks by how probable the target still is: of a probe that hides nothing, that is the plain one."""
     seen: list[Tensor] = []

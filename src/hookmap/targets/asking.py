@@ -35,7 +35,7 @@ def resolve(spec: TargetSpec, labels: Sequence[str] | None) -> Goal:
     """
     if isinstance(spec, bool) or not (isinstance(spec, (str, int)) or callable(spec)):
         given = f"{type(spec).__name__} {spec!r}" if isinstance(spec, (float, bytes, bool)) else type(spec).__name__
-        raise TargetError(f"a target was given as {given}; expected a whole number, a label or a function")
+        raise TargetError(f"a target was given as {given}; expected an index (a whole number), a label or a function")
     if isinstance(spec, str) and (place := _place(spec)) is not None:
         return place
     if isinstance(spec, str) and (match := _ALIKE.fullmatch(spec)) is not None:

@@ -203,7 +203,7 @@ def _own(of: Class | Regression, index: int, logits: Tensor) -> Tensor:
 
 
 def _strongest(scores: Tensor, weights: Tensor) -> int:
-    return int((scores.flatten(1) @ weights.flatten()).argmax())
+    return int((scores.flatten(1) @ weights.to(scores).flatten()).argmax())
 
 
 def _most_common(scores: Tensor) -> int:
