@@ -135,7 +135,7 @@ def test_mirrored_copies_ask_about_the_mirrored_region() -> None:
             hm.Point(5, 5, of=hm.Contrast(0, 1)),
             "'class 0 rather than class 1' has no score at a place; pass of= a class",
         ),
-        (-5, "class -5 doesn't exist; the model's output has 4 classes"),
+        (-5, "class -5 doesn't exist; classes are numbered from 0"),
         (hm.Contrast(1, -5), "class -5 doesn't exist"),
         (hm.Regression(4), "value 4 doesn't exist; the model's output has 4 values"),
         ("point:500,500", r"point \(500, 500\) lies outside of what the model sees of the picture"),

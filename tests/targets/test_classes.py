@@ -4,11 +4,16 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+import torchvision
+from timm.data import ImageNetInfo
+from torchvision.models import ResNet18_Weights
 
 import hookmap as hm
 from hookmap.adapters.outputs import class_scores
+from hookmap.datasets.labels import TrueClasses
 from hookmap.errors import TargetError
 from hookmap.targets import Class, Contrast, Probability, ReST, find_class, name_of, resolve
+from tiny import images, tiny
 
 LABELS = [
     "tench, Tinca tinca",
@@ -82,7 +87,7 @@ def test_functions_are_targets_and_nothing_else_is() -> None:
 
     assert resolve(margin, LABELS) is margin
     assert name_of(margin) == "margin"
-    assert str(resolve(1, LABELS)) == "tabby, tabby cat"
+    assert str(resolve("tabby", LABELS)) == "tabby, tabby cat"
     for wrong in (1.5, True, None):
         with pytest.raises(TargetError, match="expected an index .*, a label or a function"):
             resolve(wrong, LABELS)
@@ -131,3 +136,72 @@ def test_an_index_that_no_class_has_is_refused_also_a_negative_one(lens: hm.Lens
         for target in (wrong, Contrast(0, wrong), Contrast(wrong, "predicted"), Probability(wrong)):
             with pytest.raises(TargetError, match=rf"class {wrong} doesn't exist; {why}"):
                 lens.explain(coffee, target)
+
+
+# ---------------------------------------------------------------- names
+
+
+IMAGENET = ImageNetInfo()
+DESCRIBED = [IMAGENET.index_to_description(i, detailed=False) for i in range(1000)]
+
+
+def test_case_tells_the_dog_from_the_knitwear() -> None:
+    """The dog Cardigan (264) became the knitwear (474)."""
+    for labels in (DESCRIBED, ResNet18_Weights.DEFAULT.meta["categories"]):
+        assert find_class("Cardigan", labels).index == 264
+        assert find_class("cardigan", labels).index == 474
+        with pytest.raises(TargetError, match=r"could be 2 classes: Cardigan.* \(264\); cardigan \(474\)"):
+            find_class("CARDIGAN", labels)
+
+
+@pytest.mark.parametrize(("word", "indices"), [("crane", (134, 517)), ("maillot", (638, 639)), ("panda", (387, 388))])
+def test_a_name_of_two_classes_is_refused_with_their_indices(word: str, indices: tuple[int, int]) -> None:
+    with pytest.raises(
+        TargetError, match=r"could be 2 classes: .*\({}\); .*\({}\); pass one of their".format(*indices)
+    ):
+        find_class(word, DESCRIBED)
+
+
+def test_synsets_are_names_of_imagenet_classes_everywhere() -> None:
+    assert find_class("n02123045", DESCRIBED).index == 281
+    assert TrueClasses(DESCRIBED, None, 1000).index("n02123045") == 281  # a table's label column
+    assert TrueClasses(None, None, 1000).index("n02123045") == 281
+    assert TrueClasses(DESCRIBED, ["n02123045", "other"], 1000).index(0) == 281  # a folder's name
+    assert TrueClasses(["cat"], None, 1).index("n02123045") is None
+    assert TrueClasses(DESCRIBED, None, 1000).index("Cardigan") == 264
+    assert TrueClasses(DESCRIBED, None, 1000).index("crane") is None
+
+
+# ---------------------------------------------------------------- the number of labels
+
+
+@pytest.mark.parametrize("count", [2, 4, 6])
+def test_labels_of_another_number_than_the_classes_are_refused(count: int) -> None:
+    lens = hm.Lens(tiny(), labels=[f"name {i}" for i in range(count)])
+    with pytest.raises(hm.ModelError, match=f"{count} labels were given, and the model's output has 5 classes"):
+        lens.explain(images(1), 0)
+    with pytest.raises(hm.ModelError, match=f"{count} labels were given"):
+        lens.predict(images(1))
+
+
+def test_labels_that_a_model_brought_along_for_another_head_are_dropped_with_a_remark() -> None:
+    class Labelled(hm.Adapter):
+        labels = ("cat", "dog", "bird")
+
+    lens = hm.Lens(Labelled(tiny()))
+    with pytest.warns(hm.HookmapWarning, match="3 labels came with the model, and the model's output has 5 classes"):
+        heatmap = lens.explain(images(1), 1)[0]
+    assert heatmap.target == "class 1"
+    assert lens.labels is None
+    with pytest.raises(hm.TargetError, match="3 labels came with the model, .* so 'dog' may be none of them"):
+        hm.Lens(Labelled(tiny())).explain(images(1), "dog")
+
+
+def test_a_new_head_of_a_thousand_classes_bears_no_imagenet_names() -> None:
+    net = torchvision.models.resnet18(weights=None)
+    assert hm.Lens(net).labels is None
+    with torch.no_grad():
+        net.fc.weight.normal_(0, 0.05)  # as training leaves it: not the numbers that PyTorch starts with
+    assert hm.Lens(net).labels[281] == "tabby"
+    net.fc = torch.nn.Linear(512, 1000)
+    assert hm.Lens(net).labels is None

@@ -136,12 +136,16 @@ class Scores:
 
     @property
     def logits(self) -> Tensor:
-        """What softmax, or sigmoid, makes the probabilities of."""
-        if self.squashed is None:
-            return self.values
-        least = torch.finfo(self.values.dtype).tiny
-        yes = self.values.clamp(min=least).log()
-        return yes if self.squashed == "softmax" else yes - (1 - self.values).clamp(min=least).log()
+        """What softmax, or sigmoid where classes are independent, makes the probabilities of."""
+        return self._log(self.values) if self.squashed == "softmax" else self.log_odds
+
+    @property
+    def log_odds(self) -> Tensor:
+        """What sigmoid makes of each class a yes or no: the logits, or the log-odds of what are probabilities."""
+        return self.values if self.squashed is None else self._log(self.values) - self._log(1 - self.values)
+
+    def _log(self, share: Tensor) -> Tensor:
+        return share.clamp(min=torch.finfo(share.dtype).tiny).log()
 
     @property
     def probabilities(self) -> Tensor:
@@ -176,8 +180,8 @@ class Reading:
         tensors = dict(_tensors(output))
         if self.place not in tensors:
             raise TargetError(
-                f"the model's output has no {self.place!r} here, as it had for the first image; pass target= a function "
-                "of the output that gives one score per image, (B,)"
+                f"the model's output has no {self.place!r} here, as it had for the first image; pass target= a "
+                "function of the output that gives one score per image, (B,)"
             )
         return tensors[self.place]
 
@@ -271,7 +275,7 @@ _SAY_OTHER = {
 
 
 def _naming(place: str) -> int:
-    """How well a name says that scores are there, 0 best; names that say otherwise come after those that say nothing."""
+    """How well a name says that scores are there, 0 best; names that say otherwise come after those that are silent."""
     name = next((part for part in reversed(place.split(".")) if not part.isdigit()), "")
     words = set(re.split(r"[^a-z]+", re.sub(r"(?<=[a-z])(?=[A-Z])", "_", name).casefold().replace("y_hat", "yhat")))
     unnamed = len(_SAY_SCORES)
@@ -293,8 +297,8 @@ def _choose(tensors: Mapping[str, Tensor], labels: int | None, size: tuple[int, 
         return (likely[0] if likely else None), ""
     listed = ", ".join(f"{place!r} {shape}" for place, shape in shapes.items())
     return likely[0], (
-        f"the model gives several tensors that may be its scores ({listed}), and {likely[0]!r} is read; pass labels= to "
-        "Lens if it is another, or give the scores alone in an hm.Adapter"
+        f"the model gives several tensors that may be its scores ({listed}), and {likely[0]!r} is read; pass labels= "
+        "to Lens if it is another, or give the scores alone in an hm.Adapter"
     )
 
 
@@ -327,7 +331,9 @@ def _tensors(output: Any, place: str = "") -> Iterator[tuple[str, Tensor]]:
     elif isinstance(output, (tuple, list)):
         parts = zip(getattr(output, "_fields", range(len(output))), output, strict=True)
     elif hasattr(output, "__dict__"):
-        parts = ((name, value) for name, value in vars(output).items() if isinstance(value, (Tensor, tuple, list, dict)))
+        parts = (
+            (name, value) for name, value in vars(output).items() if isinstance(value, (Tensor, tuple, list, dict))
+        )
     for name, value in parts:
         yield from _tensors(value, f"{place}.{name}" if place else str(name))
 

@@ -72,7 +72,9 @@ class Plan:
         """Raise a :class:`TargetError` if there were targets for other images than came."""
         for goal in self.targets:
             if isinstance(goal, PerImage) and len(goal.targets) != images:
-                raise TargetError(f"{goal} came for {images} images; pass one target per image")
+                raise TargetError(
+                    f"{goal} came for {images} images; pass one target per image, or a list to ask all of each"
+                )
 
 
 def explain_batch(batch: Batch, plan: Plan) -> list[Heatmap]:

@@ -18,16 +18,16 @@ from hookmap.adapters.adapter import Adapter
 from hookmap.adapters.outputs import vectors_in
 from hookmap.attribution.execution import Execution, Precision
 from hookmap.attribution.inputs import WithInputs, image_among, of_sample
-from hookmap.errors import HookmapError, HookmapWarning, ImageError, LayerError, ModelError, first_line
+from hookmap.errors import HookmapError, HookmapWarning, ImageError, LayerError, ModelError, TargetError, first_line
 from hookmap.hooks.fingerprint import fingerprint
 from hookmap.hooks.matching import LayerSpec, match_layers
 from hookmap.hooks.preserve import preserved
 from hookmap.images.loading import Picture, Unreadable, load_each
 from hookmap.images.preprocessing import Preprocessing
-from hookmap.images.views import Prepared, View, input_rank, is_input, is_view, tensor_views
+from hookmap.images.views import Prepared, View, input_rank, is_input, is_view, looks_like_pixels, tensor_views
 from hookmap.layers.layouts import Layout
 from hookmap.layers.trace import Trace, choose_layer, trace
-from hookmap.targets import PREDICTED, Goal, PerImage, resolve, with_references
+from hookmap.targets import PREDICTED, Class, Goal, PerImage, resolve, with_references
 
 
 @dataclass(frozen=True, eq=False)
@@ -104,6 +104,7 @@ class Engine:
         self._note = note
         self._labelled = labelled
         self._said: set[str] = set()
+        self._words: list[str] = []
         self._traces: dict[tuple[int, ...], Trace] = {}
         self._defaults: dict[tuple[int, ...], str] = {}
 
@@ -142,7 +143,7 @@ class Engine:
 
     def goals(self, target: Any) -> list[Goal]:
         """The targets that are meant, with their words looked up."""
-        several = isinstance(target, Iterable) and not (isinstance(target, (str, bytes)) or callable(target))
+        several = isinstance(target, Iterable) and not (isinstance(target, (str, bytes, Mapping)) or callable(target))
         if several and not isinstance(target, (Tensor, np.ndarray)):
             return [self.goal(spec) for spec in target]
         return [self.goal(target)]
@@ -152,7 +153,10 @@ class Engine:
         plain = spec.tolist() if isinstance(spec, (Tensor, np.ndarray, np.generic)) else spec
         if isinstance(plain, list) and not isinstance(spec, list):
             plain = PerImage(plain)
-        return with_references(resolve(PREDICTED if plain is None else plain, self.labels), self.called, self.embed)
+        goal = resolve(PREDICTED if plain is None else plain, self.labels)
+        if isinstance(plain, str) and isinstance(goal, Class) and goal.label is not None:
+            self._words.append(plain)
+        return with_references(goal, self.called, self.embed)
 
     def embed(self, images: Any, *, batch_size: int = 16) -> Tensor:
         """The vectors that an embedding model makes of images, ``(N, D)``, in their order."""
@@ -198,8 +202,10 @@ class Engine:
         if self._labelled:
             hint = "the name of what yes means" if count == 1 else "one per class, in the order of the output"
             raise ModelError(f"{counted.format('were given')}; pass labels= {hint}")
-        self.remark(f"{counted.format('came with the model')}, so they name others and are left out; pass labels=")
-        self.labels = None
+        came, self.labels = counted.format("came with the model"), None
+        if self._words:
+            raise TargetError(f"{came}, so {self._words[0]!r} may be none of them; pass labels=, or the class's index")
+        self.remark(f"{came}, so they name others and are left out; pass labels=")
 
     def default_layer(self, x: Tensor) -> str:
         """The layer that is explained by default for inputs of this size ``(B, C, *size)``."""
@@ -309,7 +315,13 @@ class Engine:
         if is_view(images):
             yield from images
         elif is_input(images):
-            yield from tensor_views(images, self.preprocessing, input_rank(self.model))
+            for view in tensor_views(images, self.preprocessing, input_rank(self.model)):
+                if self.preprocessing is not None and looks_like_pixels(view.tensor, self.preprocessing):
+                    self.remark(
+                        "a floating-point tensor in 0..255 came, which is taken as it is and looks like pixels; pass "
+                        "them as uint8, so that they are preprocessed"
+                    )
+                yield view
         else:
             if self.preprocessing is None:
                 raise ModelError(

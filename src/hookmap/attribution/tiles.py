@@ -159,6 +159,12 @@ def explain_in_tiles(
 
     if any(_asks_for_predicted(goal) for goal in targets):
         predicted = _most_probable(engine, (x for _, x in inputs(tiling)))
+        seen_whole = _most_probable(engine, iter([preprocessing(picture)[0][None]]))
+        if seen_whole != predicted:
+            engine.remark(
+                f"of {picture.name!r} the tiles together show {engine.label(predicted)!r}, which is explained, and the "
+                f"picture seen as a whole shows {engine.label(seen_whole)!r}; pass target= the class that you mean"
+            )
         plan = replace(plan, targets=[_fixed(goal, predicted) for goal in targets])
     done = plan.track("tiles", len(tiling))
     blends: list[Blend] = []

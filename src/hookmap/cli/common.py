@@ -71,7 +71,7 @@ def lens_of(
     names = None
     if labels is not None:
         try:
-            names = [line.strip() for line in labels.read_text(encoding="utf-8").splitlines() if line.strip()]
+            names = [line.strip() for line in labels.read_text(encoding="utf-8-sig").splitlines() if line.strip()]
         except (OSError, UnicodeDecodeError) as error:
             raise hm.HookmapError(f"{labels} can't be read as a list of labels ({error})") from None
     return hm.Lens(model, weights=weights, pretrained=pretrained, labels=names, device=device, **how)

@@ -54,6 +54,12 @@ def is_input(images: Any) -> bool:
     return isinstance(first, Tensor) and first.is_floating_point()
 
 
+def looks_like_pixels(x: Tensor, preprocessing: Preprocessing) -> bool:
+    """Whether an input is in 0..255, as pixels are, where the model was given another range."""
+    white = max((1 - mean) / std for mean, std in zip(preprocessing.mean, preprocessing.std, strict=True))
+    return bool(x.min() >= 0) and 10 * white < float(x.max()) <= 255
+
+
 def is_view(images: Any) -> bool:
     """Whether these are images as the model will see them already, prepared elsewhere."""
     return isinstance(images, list) and bool(images) and isinstance(images[0], View)

@@ -93,12 +93,31 @@ def describe(model: nn.Module) -> Loaded:
         return _adapted(Loaded(model, name, usual, note=note), "segmentation")
     last = [m for m in model.modules() if isinstance(m, (nn.Linear, nn.Conv2d))][-1]
     classes = last.out_features if isinstance(last, nn.Linear) else last.out_channels
-    labels = models.ResNet18_Weights.DEFAULT.meta["categories"] if classes == 1000 else None
+    way = "ImageNet's usual way (resize 256, crop 224)"
+    if classes == 1000 and not _is_untrained(last):
+        labels, assumed = models.ResNet18_Weights.DEFAULT.meta["categories"], f"{way} and names are assumed"
+    else:
+        labels, assumed = None, f"{way} is assumed"
+    if classes == 1000 and labels is None:
+        assumed += ", and its untrained classes have no names"
     note = (
-        f"a torchvision {name} doesn't say how its images were preprocessed: ImageNet's usual way is assumed "
-        "(resize 256, crop 224); pass preprocessing=weights.transforms() to be sure"
+        f"a torchvision {name} doesn't say how its images were preprocessed and what its classes are: {assumed}; pass "
+        "preprocessing=weights.transforms() and labels= to be sure"
     )
     return Loaded(model, name, IMAGENET, labels, note)
+
+
+def _is_untrained(head: nn.Linear | nn.Conv2d) -> bool:
+    """Whether a head is as PyTorch and torchvision start it: without biases, or with weights that are uniform numbers.
+
+    The default draws from -b to b with b = 1 / sqrt(inputs): none lies outside, and their deviation is b / sqrt(3).
+    """
+    weight, bias = head.weight.detach().float(), head.bias
+    if bias is not None and not bool(bias.detach().any()):
+        return True
+    bound = weight[0].numel() ** -0.5
+    uniform = abs(float(weight.std()) * 3**0.5 / bound - 1) < 0.02
+    return uniform and float(weight.abs().max()) <= bound * 1.001
 
 
 def _coco(model: nn.Module) -> Sequence[str] | None:

@@ -13,6 +13,7 @@ import torch
 
 from hookmap.datasets.labels import TrueClasses
 from hookmap.datasets.reading import Batch, Sample, reason
+from hookmap.datasets.sources.names import listed
 from hookmap.errors import (
     DataError,
     HookmapWarning,
@@ -110,8 +111,7 @@ class Job:
             self._answer(x[rows], [answers[b] for b in rows], rest, watch)
         elif rows:
             for answer in (answers[b] for b in rows):
-                known = "it has no label" if answer.label is None else f"no class is called {answer.label!r}"
-                answer.error = f"the target is each image's label, and {known}"
+                answer.error = f"the target is each image's label, and {_why_unknown(answer)}"
 
     def _begun(self, sample: Sample) -> Answer:
         """What is known of an image before it is explained."""
@@ -187,6 +187,16 @@ class Job:
                 if not all(heatmap.raw.isfinite().all() for _, heatmap in answer.heatmaps):
                     answer.heatmaps.clear()
                     answer.error = "a heatmap holds NaN or infinite values; check the model's weights and the input"
+
+
+def _why_unknown(answer: Answer) -> str:
+    """Why an image has no class of the model that is its label."""
+    if answer.label is not None:
+        return f"no class is called {answer.label!r}"
+    several = list(dict.fromkeys(box.label for box in answer.sample.boxes if box.label is not None))
+    if len(several) > 1:
+        return f"its boxes are of several classes ({listed(several)}); name one of them as the target"
+    return "it has no label"
 
 
 def _view(tensor: torch.Tensor, sample: Sample) -> View:

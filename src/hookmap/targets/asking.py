@@ -25,7 +25,8 @@ def resolve(spec: TargetSpec, labels: Sequence[str] | None) -> Goal:
 
     Places in words are ``"box:2"`` (a detection by its number), ``"box:2:left"`` (how far it reaches; also ``top``,
     ``right``, ``bottom``, ``box`` and ``mask``), ``"box:2:left_shoulder"`` (a keypoint), ``"box:10,20,200,180"``,
-    ``"point:120,80"`` (of a volume ``"point:120,80,31"``) and ``"everywhere"``; likenesses are ``"text:a red car"`` and ``"like:car.jpg"``.
+    ``"point:120,80"`` (of a volume ``"point:120,80,31"``) and ``"everywhere"``; likenesses are ``"text:a red car"`` and
+    ``"like:car.jpg"``.
 
     Raises:
         TargetError: for other types and words that no class is called.

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from hookmap.adapters.outputs import class_scores, distribution
+from hookmap.adapters.outputs import Scores, class_scores, distribution
 from hookmap.errors import TargetError
 from hookmap.targets.resolving import PlainOutput, Resolved
 
@@ -57,6 +57,10 @@ class Class:
         """The class on one image: of the whole image, in its region, or of each detection."""
         return plain.of_class(self, image)
 
+    def logits(self, scores: Scores) -> Tensor:
+        """The logits that it is read from, of all classes ``(B, K)``."""
+        return scores.logits
+
     def scale(self, logits: Tensor) -> Tensor:
         """What is read of the class, for all classes ``(B, K)``: here the logits themselves."""
         return logits
@@ -71,7 +75,7 @@ class Class:
 
 @dataclass(frozen=True)
 class Probability(Class):
-    """The softmax probability of a class, in 0..1; its gradient also holds what speaks for the other classes."""
+    """The probability of a class, in 0..1; after softmax its gradient also holds what speaks for the other classes."""
 
     def scale(self, logits: Tensor) -> Tensor:
         """Probabilities ``(B, K)``."""
@@ -114,6 +118,10 @@ class Binary(Class):
 
     index: int | str = 0
     positive: bool = True
+
+    def logits(self, scores: Scores) -> Tensor:
+        """Log-odds of yes and no for each class, ``(B, K)``."""
+        return scores.log_odds
 
     def scale(self, logits: Tensor) -> Tensor:
         """Logits of yes, or of no, ``(B, K)``."""
@@ -188,7 +196,9 @@ class PerImage:
             TargetError: if there are more images than targets.
         """
         if max(images) >= len(self.targets):
-            raise TargetError(f"{self} came, and there are more images; pass one target per image")
+            raise TargetError(
+                f"{self} came, and there are more images; pass one target per image, or a list to ask all of each"
+            )
         return replace(self, targets=[self.targets[number] for number in images])
 
     def __str__(self) -> str:

@@ -95,7 +95,7 @@ def find_class(word: str, labels: Sequence[str] | None) -> Class:
         index = int(word)
         if index < 0:
             raise TargetError(f"class {index} doesn't exist; classes are numbered from 0")
-        return Class(index, labels[index] if labels and index < len(labels) else None)
+        return Class(index)
     if not labels:
         raise TargetError(f"the labels of this model aren't known, so {word!r} can't be found; pass the class's index")
     wanted = simplified(word)

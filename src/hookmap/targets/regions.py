@@ -41,7 +41,9 @@ class RegionScore(Resolved):
         scores = self._dense(output)
         if isinstance(self.of, Regression) or type(self.of) is Class:
             return self._mean(scores.values)
-        return self._mean(self._probabilities(scores) if isinstance(self.of, Probability) else self.of.scale(scores.logits))
+        if isinstance(self.of, Probability):
+            return self._mean(self._probabilities(scores))
+        return self._mean(self.of.scale(self.of.logits(scores)))
 
     def likelihood(self, output: Any) -> Tensor:
         """Mean probability of the class in the region, ``(K,)``, 0..1; of a value, the value."""
@@ -52,7 +54,7 @@ class RegionScore(Resolved):
         assert isinstance(self.of, Class)
         if scores.squashed and not isinstance(self.of, Binary):
             return scores.probabilities
-        return self.of.probability(scores.logits)
+        return self.of.probability(self.of.logits(scores))
 
     def _dense(self, output: Any) -> Scores:
         scores = self.reading.dense(output)
@@ -124,7 +126,7 @@ class DenseOutput(PlainOutput):
             index=index,
             where=str(place or ""),
             of=of,
-            weights=averaging(_own(of, index, logits)) if weights is None else weights,
+            weights=averaging(_own(of, index, scores)) if weights is None else weights,
             reading=self.reading,
         )
         if isinstance(of, Regression):
@@ -180,9 +182,7 @@ class ValuesOutput(DenseOutput):
 
     def of_contrast(self, target: Contrast, image: int) -> Sequence[Resolved]:
         """One value rather than another."""
-        return super().of_contrast(
-            replace(target, this=self._value(target.this), that=self._value(target.that)), image
-        )
+        return super().of_contrast(replace(target, this=self._value(target.this), that=self._value(target.that)), image)
 
     def _value(self, target: Any) -> Any:
         if type(target) is not Class:
@@ -192,13 +192,14 @@ class ValuesOutput(DenseOutput):
         return Regression(index, None if name == f"class {index}" else name)
 
 
-def _own(of: Class | Regression, index: int, logits: Tensor) -> Tensor:
+def _own(of: Class | Regression, index: int, scores: Scores) -> Tensor:
     """The region of a class: where it scores highest, or where a yes or no says yes; of a value, and if empty, all."""
-    own = torch.ones_like(logits[0, 0], dtype=torch.bool)
+    logits = scores.logits[0]
+    own = torch.ones_like(logits[0], dtype=torch.bool)
     if isinstance(of, Binary):
-        own = of.scale(logits)[0, index] > 0
+        own = of.scale(of.logits(scores))[0, index] > 0
     elif isinstance(of, Class):
-        own = logits[0].argmax(0) == index if logits.shape[1] > 1 else logits[0, 0] > 0
+        own = logits.argmax(0) == index if len(logits) > 1 else logits[0] > 0
     return own if own.any() else torch.ones_like(own)
 
 

@@ -76,7 +76,9 @@ class ResolvedTargets(Sequence[Sequence[Resolved]]):
         self._given: list[int] = []
         for number, goal in enumerate(goals):
             if isinstance(goal, PerImage) and len(goal.targets) != len(geometries):
-                raise TargetError(f"{goal} came for {len(geometries)} images; pass one target per image")
+                raise TargetError(
+                    f"{goal} came for {len(geometries)} images; pass one target per image, or a list to ask all of each"
+                )
             each = [plain.resolved(goal, image) for image in range(len(geometries))]
             # Several things are meant only where images come one by one.
             rows = [list(row) for row in zip(*each, strict=True)]

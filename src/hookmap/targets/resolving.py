@@ -1,7 +1,7 @@
 """What a target becomes on one image, and what it is resolved against: the model's answer to the plain image.
 
-A kind of target is a class with a method ``resolved(plain, image)`` that gives a :class:`Resolved` for each thing that it
-means on that image: one, but of a detector as many as there are detections.
+A kind of target is a class with a method ``resolved(plain, image)`` that gives a :class:`Resolved` for each thing that
+it means on that image: one, but of a detector as many as there are detections.
 """
 
 from __future__ import annotations

@@ -36,7 +36,7 @@ class ClassScore(Resolved):
             return scores.values[:, self.index]
         if isinstance(self.of, Probability):
             return self._probabilities(scores)[:, self.index]
-        return self.of.scale(self._facing(scores.logits))[:, self.index]
+        return self.of.scale(self._facing(scores))[:, self.index]
 
     def likelihood(self, output: Any) -> Tensor:
         """Probabilities ``(K,)``, 0..1; of what is neither a class nor a yes or no, the scores."""
@@ -47,10 +47,11 @@ class ClassScore(Resolved):
     def _probabilities(self, scores: Scores) -> Tensor:
         if self.side is None and not isinstance(self.of, Binary) and (scores.independent or scores.squashed):
             return scores.probabilities
-        return self.of.probability(self._facing(scores.logits))
+        return self.of.probability(self._facing(scores))
 
-    def _facing(self, logits: Tensor) -> Tensor:
+    def _facing(self, scores: Scores) -> Tensor:
         """Logits of what was predicted: of no, where a single score says no."""
+        logits = self.of.logits(scores)
         return logits if self.side is None else logits * self.side
 
     @property
