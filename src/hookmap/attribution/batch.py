@@ -6,9 +6,9 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, TypeAlias
 
-import torch
 from torch import Tensor
 
+from hookmap._devices import out_of_memory
 from hookmap._progress import Track
 from hookmap.adapters.adapter import Adapter, Fusion
 from hookmap.attribution.engine import Batch
@@ -82,6 +82,7 @@ def explain_batch(batch: Batch, plan: Plan) -> list[Heatmap]:
         HookmapError: if a target, a layer or a method can't be asked of these images.
     """
     engine, x = batch.engine, batch.x
+    engine.check_weights()
     traced = engine.trace(x)
     if traced.form == "detections" and len(batch.views) > 1:  # each has detections of its own
         return [heatmap for b in range(len(batch.views)) for heatmap in explain_batch(batch[b], plan)]
@@ -236,9 +237,9 @@ def _defined(evidence: Evidence, asked: Sequence[_Asked], remark: Callable[[str]
     for method, name in asked:
         try:
             evidence.map(method, name)
-        except torch.OutOfMemoryError:
-            raise
         except (HookmapError, RuntimeError) as error:
+            if out_of_memory(error):
+                raise
             remark(f"{method.name} is left out: {error}")
         else:
             defined.append((method, name))

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from hookmap._devices import out_of_memory
 from hookmap._progress import Track
 from hookmap.attribution.execution import Execution, copies_at_once
 from hookmap.attribution.fullgradients import full_gradients
@@ -104,9 +105,9 @@ class Evidence:
                 if "curvature" in self._needs:
                     try:
                         seen.curve(rows)
-                    except torch.OutOfMemoryError:
-                        raise
                     except RuntimeError as error:  # not every operation can be differentiated twice
+                        if out_of_memory(error):
+                            raise
                         self._straight = error
         self.scores = rows.detach()
         self._seen: Capture = seen
@@ -334,6 +335,8 @@ class Evidence:
         ablated = scores.new_empty(*scores.shape, channels)
         for sample in range(len(self._x)):
             replay = _LayerProbe(self, sample, f"ablationcam, image {sample + 1} of {len(self._x)}", layer)
+            whole = self.activation(layer)[sample : sample + 1]
+            alone = None if self._execution.takes_batches(self._x) else replay(whole)
             copies: Tensor | None = None
             for part in replay.parts(channels):
                 channel = torch.arange(part.start, part.stop, device=activation.device)

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.forward_ad import dual_level, make_dual, unpack_dual
 
+from hookmap._devices import out_of_memory
 from hookmap._nested import map_tensors
 from hookmap.errors import LayerError, ModelError, first_line
 from hookmap.hooks.capture import INPUT, capture
@@ -103,7 +104,9 @@ def _biases(
                 output = model(make_dual(x.clone(), x.clone()))  # type: ignore[no-untyped-call]
             value, tangent = unpack_dual(scores(output))  # type: ignore[no-untyped-call]
             rest = value - tangent if tangent is not None else value
-    except (NotImplementedError, RuntimeError) as error:
+    except RuntimeError as error:  # NotImplementedError is one
+        if out_of_memory(error):
+            raise
         reason = first_line(error)
         raise ModelError(
             f"fullgrad needs forward-mode derivatives, which something in this model lacks ({reason}); "
