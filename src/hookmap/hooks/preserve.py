@@ -46,7 +46,7 @@ def preserved(model: nn.Module) -> Iterator[None]:
             for (module, name, buffer), (copy, writes) in zip(buffers, copies, strict=True):
                 if not _same(buffer, copy, writes):
                     buffer.copy_(copy)
-                if module._buffers.get(name) is not buffer:
+                if name not in module._buffers or module._buffers[name] is not buffer:
                     module._buffers[name] = buffer
         for device, state in generators.items():
             _restore_generator(device, state)

@@ -16,7 +16,45 @@ from hookmap.hooks.capture import INPUT, capture
 from hookmap.hooks.registration import hooked, plain_attention
 from hookmap.layers.layouts import Layout
 from hookmap.layers.trace import Trace
+from hookmap.methods.ingredients.ingredient import ImageIngredient, Pass, Request, ingredient
 from hookmap.methods.weighting import full_precision
+
+
+@ingredient
+class Terms(ImageIngredient):
+    """Shares of the score."""
+
+    name = "terms"
+    description = "shares of the score per layer, (B, *grid) or (B,); they add up to it"
+    price = "gradient and tangent of every layer"
+    of_target = True
+
+    def of_image(self, run: Pass, request: Request, sample: int) -> list[Tensor]:
+        """Per layer ``(T, *grid)`` or ``(T,)``."""
+        return _of_image(run, sample)[0]
+
+
+@ingredient
+class Magnitudes(ImageIngredient):
+    """Shares of the score by magnitude."""
+
+    name = "magnitudes"
+    description = "the same with each channel's share by magnitude"
+    price = Terms.price
+    of_target = True
+
+    def of_image(self, run: Pass, request: Request, sample: int) -> list[Tensor]:
+        """Per layer ``(T, *grid)`` or ``(T,)``."""
+        return _of_image(run, sample)[1]
+
+
+def _of_image(run: Pass, sample: int) -> tuple[list[Tensor], list[Tensor]]:
+    image = run.x[sample : sample + 1]
+    shares: tuple[list[Tensor], list[Tensor]] = run.kept(
+        ("full gradients", sample),
+        lambda: full_gradients(run.model, image, lambda output: run.targets.scores(output, sample), run.traced),
+    )
+    return shares
 
 
 def full_gradients(
