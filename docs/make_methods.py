@@ -121,7 +121,7 @@ def _seconds(run: Callable[[], object]) -> float:
 
 def _seen(heatmap: Heatmap) -> Image.Image:
     """The part of the overlay that the model saw."""
-    top, left, bottom, right = heatmap.geometry.seen
+    left, top, right, bottom = heatmap.geometry.seen
     return heatmap.overlay().crop((round(left), round(top), round(right), round(bottom))).resize((120, 120))
 
 
