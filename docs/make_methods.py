@@ -15,7 +15,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from hookmap.methods import METHODS, Method
+from hookmap.methods import INGREDIENTS, METHODS, Method
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -28,19 +28,6 @@ DOCS = Path(__file__).resolve().parent
 PAGE, COSTS, PICTURES = DOCS / "methods.md", DOCS / "methods.json", DOCS / "images" / "methods"
 PHOTO = DOCS.parent / "examples" / "photos" / "cat.jpg"
 LAYER, HEAD_LAYER = "blocks.6", "bn2"
-_NEEDS = {
-    "curvature": "gradient, second derivative",
-    "moments": "gradient on 25 noisy copies",
-    "terms": "gradient and tangent of every layer",
-    "magnitudes": "gradient and tangent of every layer",
-    "cam_of": "gradient on crops",
-    "head": "a plain linear head",
-    "ablated": "the tail, once per channel",
-    "replay": "the tail, once per place",
-    "probe": "masked copies",
-    "gradient": "gradient",
-    "activation": "activation",
-}
 _FAMILIES = {
     "gradient": "Gradient",
     "activation": "Activation only (no target)",
@@ -87,12 +74,12 @@ def page(costs: dict[str, float]) -> str:
 
 def _row(method: Method, cost: float | None) -> str:
     picture = "" if cost is None else f"![{method.title}](images/methods/{method.name}.jpg)"
-    needs = next((text for word, text in _NEEDS.items() if word in method.needs), "nothing")
+    needs = ", ".join(dict.fromkeys(i.price for i in INGREDIENTS.values() if i.price and i in method.ingredients))
     # Which order of magnitude it is can be told from one run; more digits can't.
     price = "" if cost is None else f"{cost:.2g}" if cost < 10 else f"{float(f'{cost:.1g}'):,.0f}"
     signed = "yes" if method.signed else "no"
     name = f"**{method.title}**<br>`{method.name}`"
-    return f"| {' | '.join((picture, name, method.summary, needs, price, signed, method.paper or '-'))} |"
+    return f"| {' | '.join((picture, name, method.summary, needs or '-', price, signed, method.paper or '-'))} |"
 
 
 def measure() -> dict[str, float]:
@@ -134,7 +121,7 @@ def _seconds(run: Callable[[], object]) -> float:
 
 def _seen(heatmap: Heatmap) -> Image.Image:
     """The part of the overlay that the model saw."""
-    top, left, bottom, right = heatmap.geometry.seen
+    left, top, right, bottom = heatmap.geometry.seen
     return heatmap.overlay().crop((round(left), round(top), round(right), round(bottom))).resize((120, 120))
 
 

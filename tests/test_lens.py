@@ -49,7 +49,7 @@ def test_a_heatmap_holds_what_it_is_of(lens: hm.Lens, cat: Path) -> None:
     assert against.raw.min() < 0 <= against.values.min()
     assert heatmap.map.shape == (300, 451)
     assert (heatmap.layer, heatmap.method.name, heatmap.picture.name) == ("bn2", "gradcam", "cat")
-    top, left, _, _ = heatmap.geometry.seen
+    left, top, _, _ = heatmap.geometry.seen
     assert not heatmap.map[: int(top)].any()
     assert not heatmap.map[:, : int(left)].any()
 

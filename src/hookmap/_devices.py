@@ -27,3 +27,11 @@ def usable_device(device: str | torch.device) -> torch.device:
         reason = first_line(error)
         raise ModelError(f"device {str(device)!r} can't be used here ({reason}); try 'cpu'") from None
     return chosen
+
+
+def out_of_memory(error: BaseException) -> bool:
+    """Whether memory ran out, a GPU's or the machine's: nothing that another way of trying would mend."""
+    if isinstance(error, (MemoryError, torch.OutOfMemoryError)):
+        return True
+    text = str(error)  # on the CPU PyTorch raises a RuntimeError
+    return isinstance(error, RuntimeError) and ("can't allocate memory" in text or "out of memory" in text)

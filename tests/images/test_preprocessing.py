@@ -120,7 +120,7 @@ def test_laying_back_equals_interpolate_where_nothing_is_cut() -> None:
 def test_pixels_outside_the_crop_are_zero_and_points_travel_both_ways() -> None:
     x, geometry = KINDS["crop"](load(PHOTOS[0]))
     laid = geometry.lay_back(torch.ones(4, 4))
-    top, left, bottom, right = geometry.seen
+    left, top, right, bottom = geometry.seen
     assert laid.sum() == pytest.approx((bottom - top) * (right - left), rel=0.02)
     assert laid[150, 225] == 1
     assert laid[0, 0] == laid[-1, -1] == 0

@@ -12,9 +12,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 import hookmap as hm
-from hookmap.attribution.fullgradients import full_gradients
 from hookmap.layers.trace import trace
 from hookmap.methods.fullgrad import fullgrad, fullgrad_magnitude, spread
+from hookmap.methods.ingredients.full_gradients import full_gradients
 from networks import convnet, noise, parts, resnet18, seen, stirred
 from tiny import close, explained
 

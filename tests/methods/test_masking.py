@@ -353,7 +353,7 @@ def test_how_many_copies_run_at_once_changes_nothing(name: str, monkeypatch: pyt
     net, x = tiny(), images()
     whole = explained(net, x, name, budget=100)
     batches = watched(net)
-    monkeypatch.setattr("hookmap.attribution.evidence.copies_at_once", lambda *_: 4)
+    monkeypatch.setattr("hookmap.attribution.forward.copies_at_once", lambda *_: 4)
     assert close(explained(net, x, name, budget=100), whole)
     assert max(map(len, batches)) <= 4
 

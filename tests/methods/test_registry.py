@@ -118,7 +118,7 @@ def test_every_ingredient_comes_in_its_shape() -> None:
 
     def one_by_one(
         activation: Tensor, gradient: Tensor, image: Tensor, score: Tensor, terms: list, magnitudes: list,
-        replay: Any, probe: Any, cam_of: Any,
+        replay: Any, probe: Any, distribution: Any, cam_of: Any,
     ) -> Tensor:  # fmt: skip
         assert (activation.shape, gradient.shape) == ((1, 6, 12, 16), (3, 6, 12, 16))
         assert (image.shape, score.shape) == ((1, 3, 24, 32), (3,))
@@ -128,7 +128,7 @@ def test_every_ingredient_comes_in_its_shape() -> None:
         assert sum(part.stop - part.start for part in probe.parts(7)) == 7
         for scores in (probe(image), replay(activation)):
             assert torch.allclose(scores, score[:, None])
-        everything = probe.distribution(image.repeat(4, 1, 1, 1))
+        everything = distribution(image.repeat(4, 1, 1, 1))
         assert everything.shape == (4, 5)
         assert torch.allclose(everything.sum(1), torch.ones(4))
         assert torch.equal(probe.probability(image)[:2, 0], everything[0, [0, 3]])
@@ -184,11 +184,55 @@ def test_an_ingredient_that_there_is_not_is_said() -> None:
         as_method(lambda x: x)
 
 
-def test_one_image_at_a_time_and_means_over_noise_do_not_go_together() -> None:
-    def torn(probe: Any, moments: Tensor) -> Tensor: ...
+def test_a_method_that_sees_one_image_at_a_time_may_ask_for_what_is_taken_of_a_batch() -> None:
+    net, x, shapes = tiny(), images(2), []
 
-    with pytest.raises(hm.LayerError, match="'torn' asks for 'moments' and looks at one image at a time"):
-        explained(tiny(), images(), torn)
+    def both(probe: Any, moments: Tensor, curvature: Tensor, ablated: Tensor) -> Tensor:
+        shapes.append([tuple(value.shape) for value in (moments, curvature, ablated)])
+        return moments[:, 0].sum(1)
+
+    maps = explained(net, x, both, [0, 3])
+    assert shapes == [[(2, 3, 6, 12, 16), (2, 6, 12, 16), (2, 6)]] * 2
+    assert torch.equal(maps, explained(net, x, lambda moments: moments[:, 0].sum(1), [0, 3]))
+
+
+def test_an_ingredient_of_ones_own_is_one_class() -> None:
+    @hm.methods.ingredient
+    class Jump(hm.methods.Ingredient):
+        """How much higher the target scores than the mean class."""
+
+        name = "jump"
+        description = "the target's score minus the mean of all logits, (B,)"
+        of_target = True
+        records = hm.methods.Records.ACTIVATIONS
+
+        def of_batch(self, run: hm.methods.Pass, request: Any) -> Tensor:
+            assert run.logits is not None
+            return run.scores - run.logits.mean(1)
+
+    try:
+        net, x = tiny(), images(2)
+
+        @hm.method
+        def jumpcam(activation: Tensor, jump: Tensor) -> Tensor:
+            return activation.sum(1) * jump[:, None, None]
+
+        made = METHODS["jumpcam"]
+        assert (made.needs, made.per_layer, made.knows_target, made.one_by_one) == (
+            {"activation", "jump"},
+            True,
+            True,
+            False,
+        )
+        logits = net(x).detach()
+        maps = explained(net, x, "jumpcam", [0, 3]).reshape(2, 2, 12, 16)
+        for place, index in enumerate([0, 3]):
+            jump = logits[:, index] - logits.mean(1)
+            assert close(maps[:, place], output_of(net, "bend1", x).sum(1) * jump[:, None, None])
+        with pytest.raises(hm.HookmapError, match="there is an ingredient 'gradient' already"):
+            hm.methods.ingredient(type("Mine", (Jump,), {"name": "gradient"}))
+    finally:
+        INGREDIENTS.pop("jump")
 
 
 @pytest.mark.filterwarnings("ignore:the heatmap of:hookmap.HookmapWarning")

@@ -260,7 +260,7 @@ def test_real_photos(lens: hm.Lens, cat: Path, coffee: Path) -> None:
     assert found.memberships[1][drink].max() > 2 * found.memberships[0][drink].max()
     maps = found.map(1)
     assert maps.shape == (4, 400, 600)
-    top, left, _, _ = lens.explain(coffee)[0].geometry.seen
+    left, top, _, _ = lens.explain(coffee)[0].geometry.seen
     assert not maps[:, : int(top)].any()
     assert not maps[:, :, : int(left)].any()
     row, column = divmod(int(maps[drink].argmax()), 600)

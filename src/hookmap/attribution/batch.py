@@ -1,4 +1,4 @@
-"""From one batch to its heatmaps: every target, layer and method from shared evidence."""
+"""From one batch to its heatmaps: every target, layer and method from one shared pass."""
 
 from __future__ import annotations
 
@@ -6,14 +6,14 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, TypeAlias
 
-import torch
 from torch import Tensor
 
+from hookmap._devices import out_of_memory
 from hookmap._progress import Track
 from hookmap.adapters.adapter import Adapter, Fusion
 from hookmap.attribution.engine import Batch
-from hookmap.attribution.evidence import Evidence
-from hookmap.attribution.modifiers import Variation, augmented, eigen_smoothed, fused, noisy
+from hookmap.attribution.forward import Forward
+from hookmap.attribution.modifiers import Variation, augmented, eigen_smoothed, fused
 from hookmap.errors import HookmapError, TargetError
 from hookmap.hooks.capture import INPUT
 from hookmap.hooks.matching import LayerSpec, match_layers
@@ -21,6 +21,7 @@ from hookmap.hooks.preserve import preserved
 from hookmap.layers.layouts import Layout
 from hookmap.layers.trace import Trace
 from hookmap.methods import Method, default_method
+from hookmap.methods.noise import noisy
 from hookmap.results.heatmap import Heatmap, Part, check_part
 from hookmap.results.question import Position, Question, Settings
 from hookmap.targets import Goal, PerImage
@@ -84,6 +85,7 @@ def explain_batch(batch: Batch, plan: Plan) -> list[Heatmap]:
         HookmapError: if a target, a layer or a method can't be asked of these images.
     """
     engine, x = batch.engine, batch.x
+    engine.check_weights()
     traced = engine.trace(x)
     if traced.form == "detections" and len(batch.views) > 1:  # each has detections of its own
         return [heatmap for b in range(len(batch.views)) for heatmap in explain_batch(batch[b], plan)]
@@ -107,20 +109,20 @@ def _explained(
     """Heatmaps of a batch by a plan that says all methods and settings; ``used`` are its methods as they are called."""
     engine, x, views, settings = batch.engine, batch.x, batch.views, plan.settings
 
-    def evidence_of(inputs: Tensor, pin: Callable[[Any], ResolvedTargets]) -> Evidence:
-        return Evidence(engine.execution, inputs, layouts, used, traced, settings, plan.track, pin)
+    def forward(inputs: Tensor, resolve: Callable[[Any], ResolvedTargets]) -> Forward:
+        return Forward(engine.execution, inputs, layouts, used, traced, settings, plan.track, resolve)
 
     geometries = [view.geometry for view in views]
 
     def resolved(output: Any) -> ResolvedTargets:
         return ResolvedTargets(plan.targets, output, geometries, engine.label, traced.reading, x.shape[2:])
 
-    evidence = evidence_of(x, resolved)
-    goals = evidence.goals
+    run = forward(x, resolved)
+    targets = run.targets
     asked = [(m, name) for name in [*layouts, None] for m in used if m.per_layer == (name is not None)]
     if plan.lenient:
-        asked = _defined(evidence, asked, engine.remark)
-    maps = [evidence.map(method, name) for method, name in asked]
+        asked = _defined(run, asked, engine.remark)
+    maps = [run.map(method, name) for method, name in asked]
 
     def on_pixels(raw: Tensor) -> bool:
         return raw.shape[2:] == x.shape[2:]
@@ -130,9 +132,9 @@ def _explained(
 
     variations = _variations(x, settings)
     for variation in variations:
-        there = goals.mirrored(x.shape[-1]) if variation.mirrored else goals
-        other = evidence_of(variation.x, _as(there))
-        maps = [total + undone(variation, other.map(*one)) for total, one in zip(maps, asked, strict=True)]
+        there = targets.mirrored(x.shape[-1]) if variation.mirrored else targets
+        other = forward(variation.x, _as(there))
+        maps = [total + undone(variation, other.map(*pair)) for total, pair in zip(maps, asked, strict=True)]
     if variations:
         maps = [total / (1 + len(variations)) for total in maps]
     originals = {method.name: method for method in plan.methods}
@@ -142,23 +144,23 @@ def _explained(
     ]
     if settings.fuse is not None and len(layouts) > 1:
         made = _fused(made, settings.fuse)
-    scores = evidence.scores.tolist()
-    layers = list(dict.fromkeys(one.layer for one in made))
+    scores = run.scores.tolist()
+    layers = list(dict.fromkeys(maps.layer for maps in made))
     order = list(originals)
     about = engine.about()
 
     heatmaps = []
     for b, view in enumerate(views):
-        for t in range(len(goals)):
-            target = goals[t][b]
+        for t in range(len(targets)):
+            target = targets[t][b]
             given = view.tensor if view.preprocessed else None
             heatmaps += [
                 Heatmap(
-                    raw=one.raw[t, b],
+                    raw=shown.raw[t, b],
                     picture=view.picture,
-                    geometry=view.geometry if on_pixels(one.raw) else view.geometry.spanning(traced.field),
-                    method=one.method,
-                    layer=one.layer,
+                    geometry=view.geometry if on_pixels(shown.raw) else view.geometry.spanning(traced.field),
+                    method=shown.method,
+                    layer=shown.layer,
                     target=target.name,
                     index=target.index,
                     score=scores[t][b],
@@ -169,24 +171,24 @@ def _explained(
                     frames=view.frames,
                     part=plan.part,
                     question=Question(
-                        target.asked, one.method, one.layers, settings, *about, (len(goals), len(views)), (t, b), given
+                        target.asked, shown.method, shown.layers, settings, *about, (len(targets), len(views)), (t, b), given
                     ),
                     position=Position(
-                        batch.numbers[b], t, layers.index(one.layer), order.index(one.method.name), goals.given(t)
+                        batch.numbers[b], t, layers.index(shown.layer), order.index(shown.method.name), targets.given(t)
                     ),
                 )
-                for one in made
+                for shown in made
             ]
     for name in layouts:
-        if (calls := evidence.calls(name)) > 1:
+        if (calls := run.calls(name)) > 1:
             engine.remark(f"layer {name!r} ran {calls} times; this is its last call")
-        if len(same := evidence.same(name) & {method.name for method in used}) > 1:
+        if len(same := run.same(name) & {method.name for method in used}) > 1:
             engine.remark(
                 f"at {name!r} the methods {', '.join(sorted(same))} give the same map, because the gradient is the "
                 "same at all places there (only pooling and a linear head follow); it was computed once"
             )
-    if goals.assumed:
-        engine.remark(goals.assumed)
+    if targets.assumed:
+        engine.remark(targets.assumed)
     return heatmaps
 
 
@@ -207,40 +209,40 @@ class Made:
     raw: Tensor
 
 
-def _as(goals: ResolvedTargets) -> Callable[[Any], ResolvedTargets]:
+def _as(targets: ResolvedTargets) -> Callable[[Any], ResolvedTargets]:
     """Targets that are resolved already."""
-    return lambda _: goals
+    return lambda _: targets
 
 
 def _variations(x: Tensor, settings: Settings) -> list[Variation]:
     changed = augmented(x) if settings.aug_smooth else []
-    return [*changed, *(noisy(x, settings.noise_smooth, settings.generator()) if settings.noise_smooth else ())]
+    return changed + [Variation(copies) for copies in noisy(x, settings.noise_smooth, settings.generator())]
 
 
 def _fused(made: Sequence[Made], how: Fusion) -> list[Made]:
     result = []
-    for name in dict.fromkeys(one.method.name for one in made):
-        mine = [one for one in made if one.method.name == name]
+    for name in dict.fromkeys(maps.method.name for maps in made):
+        mine = [maps for maps in made if maps.method.name == name]
         if len(mine) == 1:
             result += mine
             continue
         shape = mine[0].raw.shape[:2]
-        raw = fused([one.raw.flatten(0, 1) for one in mine], how)
-        names = [one.layer for one in mine]
+        raw = fused([maps.raw.flatten(0, 1) for maps in mine], how)
+        names = [maps.layer for maps in mine]
         listed = ", ".join(names) if len(names) < 6 else f"{names[0]} to {names[-1]}"
         result.append(Made(mine[0].method, tuple(names), f"{how} of {listed}", raw.reshape(*shape, *raw.shape[1:])))
     return result
 
 
-def _defined(evidence: Evidence, asked: Sequence[_Asked], remark: Callable[[str], None]) -> list[_Asked]:
+def _defined(run: Forward, asked: Sequence[_Asked], remark: Callable[[str], None]) -> list[_Asked]:
     """The methods that are defined for this model, layer and target; why the others aren't is remarked."""
     defined = []
     for method, name in asked:
         try:
-            evidence.map(method, name)
-        except torch.OutOfMemoryError:
-            raise
+            run.map(method, name)
         except (HookmapError, RuntimeError) as error:
+            if out_of_memory(error):
+                raise
             remark(f"{method.name} is left out: {error}")
         else:
             defined.append((method, name))

@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from hookmap._devices import out_of_memory
 from hookmap.adapters.adapter import Adapter
 from hookmap.adapters.outputs import vectors_in
 from hookmap.attribution.execution import Execution, Precision
@@ -22,6 +23,7 @@ from hookmap.errors import HookmapError, HookmapWarning, ImageError, LayerError,
 from hookmap.hooks.fingerprint import fingerprint
 from hookmap.hooks.matching import LayerSpec, match_layers
 from hookmap.hooks.preserve import preserved
+from hookmap.hooks.structure import structure
 from hookmap.images.loading import Picture, Unreadable, load_each
 from hookmap.images.preprocessing import Preprocessing
 from hookmap.images.views import Prepared, View, input_rank, is_input, is_view, looks_like_pixels, tensor_views
@@ -105,18 +107,27 @@ class Engine:
         self._labelled = labelled
         self._said: set[str] = set()
         self._words: list[str] = []
+        self._forget()
+
+    def _forget(self) -> None:
+        """What was found by looking at the model is found again when it's needed."""
+        self._structure: tuple[list[nn.Module], list[str]] | None = None
         self._traces: dict[tuple[int, ...], Trace] = {}
         self._defaults: dict[tuple[int, ...], str] = {}
+        self.execution = self.execution.of(self.called)
 
     def __getstate__(self) -> dict[str, Any]:
-        """For copies and other processes: what was found by looking is found again there."""
-        return {**self.__dict__, "_traces": {}, "_defaults": {}, "execution": self.execution.of(self.called)}
+        """For copies and other processes."""
+        other = Engine.__new__(Engine)
+        other.__dict__.update(self.__dict__)
+        other._forget()
+        return other.__dict__
 
     def beside(self, called: nn.Module) -> Engine:
         """The same model under another way of calling it."""
         twin = copy.copy(self)
-        twin.called, twin.execution = called, self.execution.of(called)
-        twin._traces, twin._defaults = {}, {}
+        twin.called = called
+        twin._forget()
         return twin
 
     def preprocessed_by(self, preprocessing: Preprocessing) -> Engine:
@@ -130,6 +141,14 @@ class Engine:
         """Where the model's parameters are."""
         parameter = next(self.model.parameters(), None)
         return parameter.device if parameter is not None else torch.device("cpu")
+
+    def check_weights(self) -> None:
+        """Raise a :class:`ModelError` for a model that has shapes and no values."""
+        if self.device.type == "meta":
+            raise ModelError(
+                "the model is on the meta device, where weights have no values; give it a device "
+                "(model.to_empty(device='cpu')) and load its weights first"
+            )
 
     def label(self, index: int) -> str:
         """The name of a class, or its number in words."""
@@ -166,6 +185,10 @@ class Engine:
 
     def trace(self, x: Tensor) -> Trace:
         """What one pass over an input of this size ``(B, C, *size)`` showed."""
+        now = structure(self.called)
+        if now != self._structure:  # the model is another than it was at the last call
+            self._forget()
+            self._structure = now
         key = tuple(x.shape[1:])
         if key not in self._traces:
             prefix = getattr(self.model, "num_prefix_tokens", None)
@@ -176,7 +199,7 @@ class Engine:
                     labels = len(self.labels) if self.labels else None
                     traced = trace(self.called, x[:1].clone(), prefix=prefix, field=field, labels=labels)
             except Exception as error:
-                if isinstance(error, (HookmapError, torch.OutOfMemoryError)):
+                if isinstance(error, (HookmapError, OSError)) or out_of_memory(error):
                     raise
                 own = self.preprocessing is not None and self.preprocessing.any_size
                 raise ModelError(
@@ -184,9 +207,9 @@ class Engine:
                     "and channels" + (", or take fit='stretch' if it takes one size only" if own else "")
                 ) from error
             for name, layout in self._layouts.items():
-                if name not in traced.layers:
+                if name not in traced.layers and name not in traced.second_names:
                     raise LayerError(f"layouts= names a layer {name!r} that the model doesn't have")
-                traced.layers[name].layout = layout
+                traced.info(name).layout = layout
             self._check_labels(traced)
             if traced.reading.remark:
                 self.remark(traced.reading.remark)
@@ -282,10 +305,10 @@ class Engine:
             yield from self._together(Batch(images.views, self.to_model(images.x), [*range(len(images.views))], self))
             return
         for shape, group in groupby(enumerate(self._views(images)), key=_shape):
-            while some := list(islice(group, batch_size)):
-                numbers, views = [n for n, _ in some], [view for _, view in some if isinstance(view, View)]
+            while members := list(islice(group, batch_size)):
+                numbers, views = [n for n, _ in members], [view for _, view in members if isinstance(view, View)]
                 if shape is None:
-                    yield from (Failure(n, bad.name, bad.error) for n, bad in some if isinstance(bad, Unreadable))
+                    yield from (Failure(n, bad.name, bad.error) for n, bad in members if isinstance(bad, Unreadable))
                 else:
                     x = self.to_model(torch.stack([view.tensor for view in views]))
                     yield from self._together(Batch(views, x, numbers, self))
@@ -338,6 +361,7 @@ class Engine:
 
     def output(self, batch: Batch) -> Any:
         """What the model gives for a batch, without gradients."""
+        self.check_weights()
         with preserved(self.model), torch.no_grad(), self.execution.casting(batch.x):
             return batch.engine.execution.module(())(batch.x)
 

@@ -11,6 +11,7 @@ from typing import Any, Literal, get_args
 import torch
 from torch import Tensor, nn
 
+from hookmap._devices import out_of_memory
 from hookmap._nested import tensors_in
 from hookmap.adapters.outputs import read
 from hookmap.errors import ModelError
@@ -79,9 +80,9 @@ class Execution:
             two = torch.cat([x[:1], 2 * x[:1].flip(-1)])
             try:
                 together = self._scores(two)
-            except torch.OutOfMemoryError:
-                raise
-            except (RuntimeError, ValueError, IndexError, AssertionError):
+            except Exception as error:  # the model's own way of saying that it takes one image
+                if out_of_memory(error):
+                    raise
                 self._alone[key] = "the model takes one image at a time, so images run one by one"
             else:
                 self._alone[key] = (
@@ -124,14 +125,20 @@ class Execution:
 
         if self.compile or x.ndim != 4 or not any(isinstance(module, nn.Conv2d) for module in model.modules()):
             return plainly
-        twin = _folded(copy.deepcopy(model)).to(memory_format=torch.channels_last)
+        wanted = tensors_in(plainly(x[:1]))
+        try:
+            twin = _folded(copy.deepcopy(model)).to(memory_format=torch.channels_last)
 
-        def run(images: Tensor) -> Any:
-            with torch.inference_mode(), self.casting(images):
-                return twin(images.contiguous(memory_format=torch.channels_last))
+            def run(images: Tensor) -> Any:
+                with torch.inference_mode(), self.casting(images):
+                    return twin(images.contiguous(memory_format=torch.channels_last))
 
-        # Tracing a forward may freeze a branch that depends on the input: the copy must give what the model gives.
-        wanted, got = (tensors_in(f(x[:1])) for f in (plainly, run))
+            # Tracing a forward may freeze a branch that depends on the input: the copy must give what the model gives.
+            got = tensors_in(run(x[:1]))
+        except Exception as error:  # not every model can be copied, and not every copy runs
+            if out_of_memory(error):
+                raise
+            return plainly
         same = wanted.keys() == got.keys() and all(_close(got[key], wanted[key]) for key in wanted)
         return run if same else plainly
 
@@ -202,7 +209,9 @@ def _folded(model: nn.Module) -> nn.Module:
     kinds = {parameter.dtype for parameter in model.parameters()}
     try:
         folded: nn.Module = fuse(model, inplace=True)
-    except Exception:  # torch.fx can't trace every forward; the model runs as it is
+    except Exception as error:  # torch.fx can't trace every forward; the model runs as it is
+        if out_of_memory(error):
+            raise
         return model
     # Folding half precision's batch norms gives float32.
     return folded.to(kinds.pop()) if len(kinds) == 1 else folded

@@ -48,7 +48,7 @@ def layer_maps(seen: Capture, traced: Trace, spec: LayerSpec) -> list[LayerMaps]
     asked = [spec] if isinstance(spec, (str, nn.Module, type)) else list(spec)
     found = []
     for name in seen.order:
-        info = traced.layers[name]
+        info = traced.info(name)
         vector = info.shape is not None and len(info.shape) == 2
         if info.layout is None and not vector and name not in asked:
             continue

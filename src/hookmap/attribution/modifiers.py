@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -53,17 +53,6 @@ def augmented(x: Tensor) -> list[Variation]:
     """
     pairs = [(x, False), (x.flip(-1), True)]
     return [Variation(f * image, mirrored) for image, mirrored in pairs for f in (1.0, 0.9, 1.1)][1:]
-
-
-def noisy(x: Tensor, count: int, generator: torch.Generator, share: float = 0.15) -> Iterator[Variation]:
-    """Copies with Gaussian noise of a share of each input's range, seeded; every image of a batch gets the same noise.
-
-    Smilkov et al., *SmoothGrad: removing noise by adding noise*, 2017, arXiv:1706.03825.
-    """
-    span = x.flatten(1).amax(1) - x.flatten(1).amin(1)
-    deviation = share * span.reshape(-1, *[1] * (x.ndim - 1))
-    for _ in range(count):
-        yield Variation(x + deviation * torch.randn(x.shape[1:], generator=generator).to(x))
 
 
 def eigen_smoothed(method: Method) -> Method:

@@ -105,7 +105,7 @@ def _cell(geometry: Geometry, grid: Sequence[int], point: tuple[float, float]) -
     """The row and column of the cell that holds a point of the picture."""
     x, y = geometry.to_input(torch.tensor(point, dtype=torch.float64)).tolist()
     row, column = (int(at * cells // length) for at, cells, length in zip((y, x), grid, geometry.input, strict=True))
-    top, left, bottom, right = geometry.seen
+    left, top, right, bottom = geometry.seen
     if not (left <= point[0] < right and top <= point[1] < bottom):
         raise TargetError(
             f"the point ({point[0]:g}, {point[1]:g}) lies outside of what the model sees of the picture: x from "

@@ -205,6 +205,11 @@ class Capture(Mapping[str, Record]):
                 "from the model's output, without detach(), and the model must not switch gradients off "
                 "after the layer (capture 'input' as well if it does)"
             )
+        if scores.is_complex():
+            raise TargetError(
+                f"the scores are complex numbers ({scores.dtype}), which have no gradient; pass a target that gives "
+                "real ones, such as lambda output: output.abs()[:, 3]"
+            )
         if scores.ndim > 2:
             raise TargetError(f"scores have shape {tuple(scores.shape)}; expected (), (B,) or (T, B)")
         return leaves
@@ -244,7 +249,9 @@ class Capture(Mapping[str, Record]):
             self._replaying = False
 
     def _active(self) -> bool:
-        return threading.get_ident() == self._thread and not self._replaying
+        # A checkpointed segment runs again inside of a backward pass: that is no call of its layers.
+        in_backward = torch._C._current_graph_task_id() != -1
+        return threading.get_ident() == self._thread and not self._replaying and not in_backward
 
     def _start_run(self, _: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         if not self._active():
@@ -363,8 +370,8 @@ def capture(
         seen._register(stack)
         try:
             yield seen
-        except RuntimeError:
-            _check_parameters(model)
+        except (RuntimeError, DisconnectedError) as error:
+            _check_differentiable(model, error)
             raise
 
 
@@ -376,15 +383,28 @@ def _matched(model: nn.Module, layers: LayerSpec) -> dict[str, nn.Module]:
     return {INPUT: model, **matched} if wants_input else matched
 
 
-def _check_parameters(model: nn.Module) -> None:
+def _check_differentiable(model: nn.Module, error: Exception) -> None:
+    """Raise a :class:`ModelError` if a derivative failed because of what the model is made of."""
     if any(p is not None and p.is_inference() for module in model.modules() for p in module._parameters.values()):
         raise ModelError(
             "the model's parameters were created inside torch.inference_mode(), so nothing can be "
             "differentiated; build or load the model outside of it"
         ) from None
+    if "use_reentrant" in str(error):
+        raise ModelError(
+            "a part of the model runs under reentrant gradient checkpointing, which gives no gradient with respect to "
+            "layers; switch checkpointing off, or use torch.utils.checkpoint.checkpoint(..., use_reentrant=False)"
+        ) from None
+    quantised = next((m for m in model.modules() if ".quantized" in type(m).__module__), None)
+    if isinstance(error, DisconnectedError) and quantised is not None:
+        raise ModelError(
+            f"the model is quantised ({type(quantised).__name__}), and quantised layers have no gradient; take a "
+            "method that needs none (ablationcam, reciprocam, scorecam, eigencam, rise), or the model before it was "
+            "quantised"
+        ) from None
 
 
 def _stacked(column: Sequence[Tensor | None], tensor: Tensor, scores: Tensor) -> Tensor:
     """One layer's derivatives of all targets, zero where a target doesn't depend on it."""
-    filled = [torch.zeros_like(tensor) if one is None else one for one in column]
+    filled = [torch.zeros_like(tensor) if derivative is None else derivative for derivative in column]
     return torch.stack(filled) if scores.ndim == 2 else filled[0]

@@ -25,11 +25,13 @@ def fingerprint(model: nn.Module) -> str:
         return known[1]
     digest = hashlib.blake2b(digest_size=16)
     for name, value in sorted(tensors, key=lambda pair: pair[0]):
-        digest.update(f"{name} {value.dtype} {tuple(value.shape)}".encode())
-        if value.device.type == "meta":
+        shape = () if value.is_nested else tuple(value.shape)
+        digest.update(f"{name} {value.dtype} {shape}".encode())
+        if value.is_meta:
             continue
-        for sums in _sums(value.detach()):
-            digest.update(sums.cpu().numpy().tobytes())
+        for dense in _dense(value.detach()):
+            for sums in _sums(dense):
+                digest.update(sums.cpu().numpy().tobytes())
     if state is not None:
         _KNOWN[model] = state, digest.hexdigest()
     return digest.hexdigest()
@@ -39,21 +41,32 @@ def _state(tensors: list[tuple[str, Tensor]]) -> Any:
     """What changes whenever a tensor is written to or replaced; None where PyTorch doesn't count writes."""
     if any(value.is_inference() for _, value in tensors):
         return None
-    return [
-        (name, id(value), value.data_ptr() if value.device.type != "meta" else 0, value._version)
-        for name, value in tensors
-    ]
+    return [(name, id(value), _address(value), value._version) for name, value in tensors]
 
 
-def _sums(value: Tensor) -> list[Tensor]:
+def _address(value: Tensor) -> int:
+    """Where the values lie, which ``tensor.data = other`` changes; 0 for those that lie in several tensors or none."""
+    return value.data_ptr() if value.layout == torch.strided and not value.is_meta else 0
+
+
+def _dense(value: Tensor) -> list[Tensor]:
+    """The values as ordinary tensors of real numbers: that or those which an unusual one is made of."""
+    if value.is_nested:
+        return [part for inner in value.unbind() for part in _dense(inner)]
+    if value.is_quantized:
+        value = value.dequantize()
+    if value.layout != torch.strided:
+        value = value.to_dense()
+    if value.is_complex():
+        value = torch.view_as_real(value.resolve_conj())
+    # A copy of its own: of an expanded tensor there's only one element.
+    return [value.resolve_neg().contiguous()]
+
+
+def _sums(dense: Tensor) -> list[Tensor]:
     """Sums of a tensor's bits along its rows and columns."""
-    plain = value.dequantize() if value.is_quantized else value
-    # A copy of its own: of an expanded tensor there's only one element, and of a sparse one no row.
-    dense = (plain.to_dense() if plain.layout != torch.strided else plain).contiguous()
-    if dense.is_complex():
-        dense = torch.view_as_real(dense).contiguous()
     if not dense.numel():
         return []
     kind = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}[dense.element_size()]
-    rows = (dense.reshape(1) if dense.ndim == 0 else dense).view(kind).reshape(len(dense) if dense.ndim else 1, -1)
+    rows = dense.reshape(len(dense) if dense.ndim else 1, -1).view(kind)
     return [rows.sum(1, dtype=torch.int64), rows.sum(0, dtype=torch.int64)]

@@ -43,12 +43,12 @@ def match_layers(model: nn.Module, layers: LayerSpec) -> dict[str, nn.Module]:
     >>> list(match_layers(model, "conv")), list(match_layers(model, "1.*")), list(match_layers(model, nn.ReLU))
     (['0', '1.1'], ['1.0', '1.1'], ['1.0'])
     """
-    found: dict[str, nn.Module] = {}
+    matched: dict[str, nn.Module] = {}
     for spec in listed(layers):
-        found.update(_match_one(model, spec))
-    if not found:
+        matched.update(_matched(model, spec))
+    if not matched:
         raise LayerError("no layers were asked for; pass a name, a glob, a module, a type or a list of these")
-    return found
+    return matched
 
 
 def listed(layers: LayerSpec) -> list[str | nn.Module | type[nn.Module]]:
@@ -67,7 +67,7 @@ def listed(layers: LayerSpec) -> list[str | nn.Module | type[nn.Module]]:
     return list(layers)
 
 
-def _match_one(model: nn.Module, spec: str | nn.Module | type[nn.Module]) -> dict[str, nn.Module]:
+def _matched(model: nn.Module, spec: str | nn.Module | type[nn.Module]) -> dict[str, nn.Module]:
     if isinstance(spec, str) and (exact := _named(model, spec)) is not None:
         return {spec: exact}
     named = dict(model.named_modules(remove_duplicate=False))
@@ -105,10 +105,12 @@ def _match_one(model: nn.Module, spec: str | nn.Module | type[nn.Module]) -> dic
 
 def _named(model: nn.Module, name: str) -> nn.Module | None:
     """The module of exactly this name; not every module is walked, which large models would notice."""
-    found: nn.Module | None = model
-    for part in name.split(".") if name else ():
-        found = found._modules.get(part) if found is not None else None
-    return found
+    module: nn.Module | None = model
+    for step in name.split(".") if name else ():
+        if module is None or step not in module._modules:
+            return None
+        module = module._modules[step]
+    return module
 
 
 def _children(model: nn.Module) -> str:

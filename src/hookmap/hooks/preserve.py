@@ -9,6 +9,8 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor, nn
 
+from hookmap.hooks.structure import modules_of
+
 _LOCK = threading.Lock()
 # module -> [how many blocks hold it in evaluation mode, its own mode]: with several threads on one model,
 # the last block to leave gives the mode back.
@@ -23,17 +25,15 @@ def preserved(model: nn.Module) -> Iterator[None]:
     after an exception or an interrupt. Flags are set directly: a model's own ``train()`` may do more than
     set them. Batch-norm statistics aren't copied because evaluation mode never writes to them.
     """
-    modules = list(model.modules())
-    # An adapter shares the tables of the model that it calls, so that model is not among its modules.
-    modules += [plain for module in modules if isinstance(plain := getattr(module, "plain", None), nn.Module)]
+    modules = modules_of(model)
     buffers = [
         (module, name, buffer)
         for module in modules
-        if not isinstance(module, nn.modules.batchnorm._NormBase)
+        if module._buffers and not isinstance(module, nn.modules.batchnorm._NormBase)
         for name, buffer in module._buffers.items()
         if buffer is not None
     ]
-    copies = [buffer.detach().clone() for _, _, buffer in buffers]
+    copies = [(buffer.detach().clone(), _writes(buffer)) for _, _, buffer in buffers]
     # Without a GPU no parameter need be looked at.
     devices = {p.device for p in model.parameters() if p.is_cuda} if torch.cuda.is_available() else set()
     generators = _generator_states(devices)
@@ -43,12 +43,18 @@ def preserved(model: nn.Module) -> Iterator[None]:
     finally:
         _release(modules)
         with torch.no_grad():
-            for (module, name, buffer), copy in zip(buffers, copies, strict=True):
-                if not _same(buffer, copy):
+            for (module, name, buffer), (copy, writes) in zip(buffers, copies, strict=True):
+                if not _same(buffer, copy, writes):
                     buffer.copy_(copy)
-                module._buffers[name] = buffer
+                if name not in module._buffers or module._buffers[name] is not buffer:
+                    module._buffers[name] = buffer
         for device, state in generators.items():
             _restore_generator(device, state)
+
+
+def _writes(buffer: Tensor) -> int:
+    """How often PyTorch saw the buffer being written to; inference tensors aren't counted."""
+    return 0 if buffer.is_inference() else buffer._version
 
 
 def _hold(modules: list[nn.Module]) -> None:
@@ -71,12 +77,15 @@ def _release(modules: list[nn.Module]) -> None:
                     module.training = True
 
 
-def _same(one: Tensor, other: Tensor) -> bool:
-    if one.shape != other.shape:
+def _same(buffer: Tensor, copy: Tensor, writes: int) -> bool:
+    if buffer.layout != torch.strided or buffer.is_nested or buffer.is_meta:  # values that can't be compared
+        return _writes(buffer) == writes
+    if buffer.shape != copy.shape:
         return False
-    same = one.detach() == other
-    if one.is_floating_point() or one.is_complex():
-        same |= (one.detach() != one.detach()) & (other != other)  # NaN is NaN
+    now = buffer.detach()
+    same = now == copy
+    if buffer.is_floating_point() or buffer.is_complex():
+        same |= (now != now) & (copy != copy)  # NaN is NaN
     return bool(same.all())
 
 

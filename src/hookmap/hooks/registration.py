@@ -13,14 +13,19 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.hooks import RemovableHandle
 
 from hookmap.errors import ModelError
+from hookmap.hooks.structure import modules_of
 
 # `RemovableHandle` counts its ids without a lock: two threads that register at once could share one.
 REGISTRATION = threading.Lock()
+_UNHOOKABLE = torch.jit.RecursiveScriptModule
 
 
 @contextmanager
 def hooked(modules: Iterable[nn.Module], hook: Callable[[nn.Module, Any, Any], Any]) -> Iterator[None]:
-    """Call ``hook(module, args, output)`` after each of the modules, in this thread only, inside the block."""
+    """Call ``hook(module, args, output)`` after each of the modules, in this thread only, inside the block.
+
+    Modules of TorchScript can't be hooked and are passed over.
+    """
     thread = threading.get_ident()
 
     def in_this_thread(module: nn.Module, args: Any, output: Any) -> Any:
@@ -29,16 +34,25 @@ def hooked(modules: Iterable[nn.Module], hook: Callable[[nn.Module, Any, Any], A
     with ExitStack() as stack:
         with REGISTRATION:
             for module in modules:
-                stack.callback(register(module, in_this_thread).remove)
+                if not isinstance(module, _UNHOOKABLE):
+                    stack.callback(register(module, in_this_thread).remove)
         yield
 
 
 def register(module: nn.Module, hook: Callable[[nn.Module, Any, Any], Any]) -> RemovableHandle:
     """Register a forward hook that may change the output.
 
+    Raises:
+        ModelError: for a module of TorchScript.
+
     The hooks with which transformers records hidden states come after it: a decoder that reads those records must get
     what the hook made of them.
     """
+    if isinstance(module, _UNHOOKABLE):
+        raise ModelError(
+            "this layer is TorchScript, which can't be hooked; take a layer before or after it, or the original "
+            "nn.Module in its place"
+        )
     recorded = any(
         getattr(other, "__module__", None) == "transformers.utils.output_capturing"
         for other in module._forward_hooks.values()
@@ -80,9 +94,15 @@ def check_hookable(model: nn.Module) -> None:
             f"the model is wrapped in {type(model).__name__}, which runs copies or compiled code that hooks "
             f"don't reach; pass (and call) {inner}"
         )
-    for name, module in model.named_modules():
-        if getattr(module, "_compiled_call_impl", None) is not None:
-            raise ModelError(
-                f"{f'layer {name!r}' if name else 'the model'} was compiled in place with .compile(), and "
-                "hooks don't reach compiled code; pass a copy of the model that isn't compiled"
-            )
+    modules = modules_of(model)
+    if any(map(_is_compiled, modules)):
+        name = next(name for name, module in model.named_modules() if _is_compiled(module))
+        raise ModelError(
+            f"{f'layer {name!r}' if name else 'the model'} is compiled, and hooks don't reach compiled code; put the "
+            "plain module in its place (layer._orig_mod, if it was made by torch.compile), or pass a copy of the model "
+            "that isn't compiled: Lens(..., compile=True) compiles what lies between layers"
+        )
+
+
+def _is_compiled(module: nn.Module) -> bool:
+    return module._compiled_call_impl is not None or "_orig_mod" in module._modules

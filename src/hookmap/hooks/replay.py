@@ -14,12 +14,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from hookmap._devices import out_of_memory
 from hookmap._nested import map_tensors, tensors_in
 from hookmap.hooks.registration import hooked
 
 Inputs = tuple[tuple[Any, ...], dict[str, Any]]
-
-_UNFIT = (RuntimeError, ValueError, IndexError, AssertionError, TypeError, ZeroDivisionError)
 
 
 class Replay:
@@ -54,13 +53,14 @@ class Replay:
             try:
                 if self._proven and len(changed) > 1:
                     return rerun(self._model, rows, self._module, changed, self._call)
-                one = self._recorded[sample : sample + 1].to(changed.dtype)
-                output = rerun(self._model, rows, self._module, torch.cat([changed, one]), self._call)
+                known = self._recorded[sample : sample + 1].to(changed.dtype)
+                output = rerun(self._model, rows, self._module, torch.cat([changed, known]), self._call)
                 if self._gives_again(output, len(changed), sample):
                     self._proven = True
                     return map_tensors(lambda _, t: t[:-1], output)
-            except _UNFIT as error:
-                if self._proven or isinstance(error, torch.OutOfMemoryError):
+            except Exception as error:
+                # What isn't about the number of samples, a bug of the model's say, is raised by the last way too.
+                if self._proven or out_of_memory(error):
                     raise
             del self._samples[0]
         return rerun(self._model, self._rows(sample, len(changed)), self._module, changed, self._call)

@@ -73,13 +73,13 @@ class Geometry:
 
     @property
     def seen(self) -> tuple[float, float, float, float]:
-        """The part of the original that the model saw: (top, left, bottom, right) in its pixels."""
+        """The part of the original that the model saw: (left, top, right, bottom) in its pixels."""
         low = [max(0.0, -o / s) for o, s in zip(self.offset, self.scale, strict=True)]
         high = [
             min(float(n), (i - o) / s)
             for n, i, o, s in zip(self.original, self.input, self.offset, self.scale, strict=True)
         ]
-        return low[0], low[1], high[0], high[1]
+        return low[1], low[0], high[1], high[0]
 
     def lay_back(self, maps: Tensor, kernel: Kernel = "linear") -> Tensor:
         """Maps on the input's grid, laid onto the original image's pixels.
@@ -99,7 +99,8 @@ class Geometry:
         if maps.dtype in (torch.float16, torch.bfloat16):
             maps = maps.float()
         rows, columns = self.weights(maps, kernel)
-        return rows @ maps @ columns.T
+        with torch.autocast(maps.device.type, enabled=False):  # the caller's is for the model
+            return rows @ maps @ columns.T
 
     def weights(self, maps: Tensor, kernel: Kernel = "linear") -> tuple[Tensor, Tensor]:
         """How much of each row and column of the grid each one of the original's pixels gets, (H, gh) and (W, gw).

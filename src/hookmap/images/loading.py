@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import copy
 import io
+import os
 import re
+import stat
 import threading
 import warnings
 from collections import OrderedDict
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from hookmap.errors import ImageError
+from hookmap.errors import HookmapError, ImageError, first_line
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -117,6 +120,10 @@ class _Source:
     @classmethod
     def of_file(cls, path: Path) -> _Source:
         about = path.stat()
+        if stat.S_ISDIR(about.st_mode):
+            raise ImageError(f"{path} is a folder; pass the images in it, e.g. {path / '*.jpg'}")
+        if not stat.S_ISREG(about.st_mode):
+            raise ImageError(f"{path} is a pipe or a device; save the image as a file, or pass its bytes")
         return cls(str(path), path, (about.st_size, about.st_mtime_ns))
 
     def read(self) -> bytes:
@@ -133,7 +140,10 @@ class _Source:
 
     def decode(self) -> Pixels:
         """Its pixels, ``(H, W, 3)``."""
-        return _decode(io.BytesIO(self.read()), self.what)
+        from PIL import Image
+
+        with _decoding(self.what), Image.open(io.BytesIO(self.read())) as image:
+            return _upright_rgb(image, self.what)
 
 
 class _Recent:
@@ -180,14 +190,14 @@ def load_each(images: Any) -> Iterator[Picture | Unreadable]:
     if isinstance(images, (np.ndarray, torch.Tensor)) and images.ndim == 4:
         images = list(images)
     alone = (
-        isinstance(images, (str, bytes, bytearray, Path, Picture, np.ndarray, torch.Tensor))
+        isinstance(images, (str, bytes, bytearray, os.PathLike, Picture, np.ndarray, torch.Tensor))
         or not isinstance(images, Iterable)
         or hasattr(images, "read")
         or hasattr(images, "getexif")
     )
     number = -1
     for number, image in enumerate([images] if alone else images):
-        name = Path(image).stem if isinstance(image, (str, Path)) else f"image {number}"
+        name = Path(image).stem if isinstance(image, (str, os.PathLike)) else f"image {number}"
         try:
             picture = load(image)
         except ImageError as error:
@@ -227,7 +237,7 @@ def load(image: Any) -> Picture:
     """
     if isinstance(image, Picture):
         return image
-    if isinstance(image, (str, Path)):
+    if isinstance(image, (str, os.PathLike)):
         return _from_path(image)
     if isinstance(image, (bytes, bytearray)):
         return Picture.decoded(_Source(f"the {len(image)} bytes given as an image", data=bytes(image)))
@@ -237,38 +247,66 @@ def load(image: Any) -> Picture:
                 "a floating-point tensor came among images; tensors that are already preprocessed are passed alone or "
                 "in a list of tensors, raw images as uint8"
             )
-        return Picture(_from_array(image.detach().cpu().numpy()))
+        return Picture(_from_array(plain_tensor(image).cpu().numpy()))
     if isinstance(image, np.ndarray):
         return Picture(_from_array(image))
     if hasattr(image, "getexif"):
-        return Picture(_upright_rgb(image, "the image"))
+        with _decoding("the image"):
+            return Picture(_upright_rgb(image, "the image"))
     if hasattr(image, "read"):
-        return Picture.decoded(_Source("the file given as an image", data=image.read()))
+        return Picture.decoded(_Source("the file given as an image", data=_read(image)))
     raise ImageError(
         f"an image was given as {type(image).__name__}; expected a path, bytes, PIL image, NumPy array or tensor"
     )
 
 
-def _from_path(source: str | Path) -> Picture:
+def plain_tensor(image: torch.Tensor) -> torch.Tensor:
+    """The values of a tensor, whatever holds them, without its graph.
+
+    Raises:
+        ImageError: if it has none.
+    """
+    if image.is_meta:
+        raise ImageError("a tensor on the meta device came as an image; it has a shape and no values")
+    if image.is_nested:
+        raise ImageError("a nested tensor came as images; pass a list of its parts (tensor.unbind())")
+    image = image.detach()
+    image = image.dequantize() if image.is_quantized else image
+    return image if image.layout == torch.strided else image.to_dense()
+
+
+def _from_path(source: str | os.PathLike[str]) -> Picture:
     if isinstance(source, str) and re.match(r"[a-z][a-z0-9+.-]+://", source, re.IGNORECASE):
         raise ImageError(f"{source} is an address, and hookmap doesn't download; save the image and pass its path")
-    path = Path(source).expanduser()
-    if path.is_dir():
-        raise ImageError(f"{path} is a folder; pass the images in it, e.g. {path / '*.jpg'}")
+    path = Path(source)
     try:
+        path = path.expanduser()
         return Picture.decoded(_Source.of_file(path), path.stem, path)
-    except OSError as error:
-        raise ImageError(f"{path} can't be read ({error.strerror or error}); check the path") from None
+    except (OSError, ValueError, RuntimeError) as error:  # a zero byte is a ValueError, a user who isn't a RuntimeError
+        reason = getattr(error, "strerror", None) or error
+        raise ImageError(f"{str(path)!r} can't be read ({reason}); check the path") from None
 
 
-def _decode(file: Any, what: str) -> Pixels:
+def _read(file: Any) -> bytes:
+    """What an open file holds."""
+    try:
+        data = file.read()
+    except (OSError, ValueError) as error:
+        raise ImageError(f"the file given as an image can't be read ({error}); open it again") from None
+    if not isinstance(data, bytes):
+        raise ImageError(f"the file given as an image holds {type(data).__name__}; open it in binary mode ('rb')")
+    return data
+
+
+@contextmanager
+def _decoding(what: str) -> Iterator[None]:
+    """Says in one sentence why Pillow can't decode an image."""
     from PIL import Image, UnidentifiedImageError
 
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-            with Image.open(file) as image:
-                return _upright_rgb(image, what)
+            yield
     except Image.DecompressionBombError:
         limit = 2 * (Image.MAX_IMAGE_PIXELS or 0)
         raise ImageError(
@@ -277,17 +315,22 @@ def _decode(file: Any, what: str) -> Pixels:
         ) from None
     except (UnidentifiedImageError, ImportError):  # some libraries have Pillow look for further plugins
         raise ImageError(f"{what} isn't an image in a format that Pillow reads; pass a PNG, JPEG, WebP, ...") from None
-    except ImageError:
+    except (HookmapError, MemoryError):
         raise
-    except (OSError, SyntaxError, ValueError, EOFError) as error:
-        raise ImageError(f"{what} is damaged and can't be decoded ({error}); get a whole copy of it") from None
+    except Exception as error:  # Pillow's decoders raise whatever damaged bytes make them run into
+        if "closed" in str(error):
+            raise ImageError(f"{what} was closed ({first_line(error)}); open it again") from None
+        raise ImageError(
+            f"{what} is damaged and can't be decoded ({first_line(error)}); get a whole copy of it"
+        ) from None
 
 
 def _upright_rgb(image: Image.Image, what: str) -> Pixels:
-    from PIL import Image, ImageOps
+    from PIL import Image
 
     image.seek(0)
-    image = ImageOps.exif_transpose(image)
+    if (turn := _turn(image)) is not None:
+        image = image.transpose(Image.Transpose(turn))
     if image.mode.startswith("I") or image.mode == "F":
         return _from_array(_depth_to_unit(np.asarray(image), what))
     if image.mode in ("RGBA", "LA", "PA", "La", "RGBa") or "transparency" in image.info:
@@ -296,6 +339,21 @@ def _upright_rgb(image: Image.Image, what: str) -> Pixels:
     pixels = np.array(image.convert("RGB"))
     _check_size(pixels, what)
     return pixels
+
+
+def _turn(image: Image.Image) -> int | None:
+    """How Pillow turns the image upright, by its EXIF; one whose EXIF is damaged is shown as it lies."""
+    from PIL import Image
+
+    turns = {2: "FLIP_LEFT_RIGHT", 3: "ROTATE_180", 4: "FLIP_TOP_BOTTOM", 5: "TRANSPOSE", 6: "ROTATE_270"}
+    turns |= {7: "TRANSVERSE", 8: "ROTATE_90"}
+    try:
+        turn = turns.get(image.getexif().get(0x0112, 1))
+    except MemoryError:
+        raise
+    except Exception:  # whatever damaged bytes make Pillow run into
+        return None
+    return Image.Transpose[turn] if turn else None
 
 
 def _depth_to_unit(values: Pixels, what: str) -> Pixels:

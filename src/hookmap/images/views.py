@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from hookmap.errors import ImageError
 from hookmap.images.geometry import Geometry
-from hookmap.images.loading import Picture
+from hookmap.images.loading import Picture, plain_tensor
 from hookmap.images.preprocessing import Preprocessing
 
 
@@ -101,10 +101,11 @@ def tensor_views(images: Any, preprocessing: Preprocessing | None, rank: int | N
     given = list(images) if isinstance(images, (list, tuple)) else [images]
     if not all(is_input(tensor) for tensor in given):
         raise ImageError("preprocessed tensors and other images came in one list; explain them in two calls")
-    inputs = [one.detach() for tensor in given for one in (tensor if _is_batch(tensor, rank) else tensor[None])]
+    given = [plain_tensor(tensor) for tensor in given]
+    inputs = [sample for tensor in given for sample in (tensor if _is_batch(tensor, rank) else tensor[None])]
     for i, tensor in enumerate(inputs):
         if tensor.ndim not in (3, 4) and not (tensor.ndim == 2 and rank == 1):
-            shapes = " and ".join(str(tuple(one.shape)) for one in given)
+            shapes = " and ".join(str(tuple(tensor.shape)) for tensor in given)
             several = "; several inputs of one model come by name, as in {'image': x, 'age': y}" if given[1:] else ""
             raise ImageError(
                 f"a preprocessed tensor of shape {shapes} came; expected (C, H, W), (B, C, H, W) or (B, C, T, H, W)"

@@ -80,12 +80,14 @@ class Trace:
         field: the size that grids span.
         outputs: every tensor that layers gave, in order.
         reading: how the model's outputs are read.
+        second_names: of layers that can be reached by several, the first of which is in ``layers``.
     """
 
     layers: dict[str, LayerInfo]
     field: tuple[float, ...]
     outputs: list[_Output] = default(default_factory=list)
     reading: Reading = default(default_factory=Reading)
+    second_names: dict[str, str] = default(default_factory=dict)
 
     @property
     def form(self) -> Form:
@@ -97,13 +99,17 @@ class Trace:
         """How many classes the model tells apart, or values it gives at a place; None if neither."""
         return self.reading.classes
 
+    def info(self, name: str) -> LayerInfo:
+        """A layer, by any of its names."""
+        return self.layers[self.second_names.get(name, name)]
+
     def layout(self, name: str) -> Layout:
         """The layout of a layer.
 
         Raises:
             LayerError: if the layer didn't run, or its output can't be read as a grid.
         """
-        info = self.layers[name]
+        info = self.info(name)
         if info.shape is None:
             raise LayerError(f"layer {name!r} ({info.kind}) didn't run or returned no tensor; pass another layer")
         if info.layout is None:
@@ -149,10 +155,13 @@ def trace(
     modules = dict(model.named_modules())
     parameters = {name: sum(p.numel() for p in m.parameters()) for name, m in modules.items()}
     result = Trace({n: LayerInfo(n, type(m).__name__, parameters[n]) for n, m in modules.items()}, span)
+    names = {module: name for name, module in modules.items()}
+    result.second_names = {
+        name: names[module] for name, module in model.named_modules(remove_duplicate=False) if name not in modules
+    }
     grids: list[tuple[int, ...]] = []
     made: dict[int, _Output] = {}
     evidence: dict[str, dict[tuple[int, ...], Literal["first", "last"]]] = {name: {} for name in modules}
-    names = {module: name for name, module in modules.items()}
 
     def note(module: nn.Module, _: Any, output: Any) -> None:
         tensor = _main(output)

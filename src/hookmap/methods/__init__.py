@@ -7,22 +7,29 @@ once for all methods that are asked for together. Your own takes three lines::
     def mycam(activation, gradient):
         return (activation * gradient.abs()).sum(1)
 
-and is then ``lens.explain(image, method="mycam")``.
+and is then ``lens.explain(image, method="mycam")``. What a method asks for that isn't among the ingredients is one
+class more: see :mod:`hookmap.methods.ingredients.ingredient`.
 """
 
 from __future__ import annotations
 
 from hookmap.adapters.outputs import Form
 from hookmap.methods import baselines, eigen, fullgrad, gradient, masking, replaying
-from hookmap.methods.registry import BUILT_IN, INGREDIENTS, METHODS, Method, as_method, find_method, method
-from hookmap.methods.replaying import Probe
+from hookmap.methods.ingredients import INGREDIENTS, ImageIngredient, Ingredient, Pass, Records, ingredient
+from hookmap.methods.registry import BUILT_IN, METHODS, Method, as_method, find_method, method
+from hookmap.methods.replaying import Distribution, Probe
 from hookmap.methods.weighting import WeightedSum, contributions, weighted_sum
 
 __all__ = [
     "INGREDIENTS",
     "METHODS",
+    "Distribution",
+    "ImageIngredient",
+    "Ingredient",
     "Method",
+    "Pass",
     "Probe",
+    "Records",
     "WeightedSum",
     "as_method",
     "baselines",
@@ -32,6 +39,7 @@ __all__ = [
     "find_method",
     "fullgrad",
     "gradient",
+    "ingredient",
     "masking",
     "method",
     "replaying",
@@ -39,8 +47,8 @@ __all__ = [
 ]
 
 METHODS.update(
-    (one.name, one)
-    for one in [
+    (built_in.name, built_in)
+    for built_in in [
         Method(
             "gradcam",
             "Grad-CAM",

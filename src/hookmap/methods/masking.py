@@ -17,7 +17,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from hookmap.errors import ImageError
-from hookmap.methods.replaying import Probe
+from hookmap.methods.replaying import Distribution, Probe
 from hookmap.methods.weighting import WeightedSum, full_precision, per_place
 
 _LINEAR = {1: "linear", 2: "bilinear", 3: "trilinear"}
@@ -147,7 +147,7 @@ def groupcam(
     return maps
 
 
-def sidu(activation: Tensor, image: Tensor, probe: Probe, budget: int | None = None) -> Tensor:
+def sidu(activation: Tensor, image: Tensor, distribution: Distribution, budget: int | None = None) -> Tensor:
     r"""SIDU: masks weighted by how little they change the whole prediction, and how unlike other masks' theirs is.
 
     .. math:: w_k = \exp\Big(-\frac{\lVert P - P_k \rVert^2}{2 \sigma^2}\Big) \cdot \sum_j \lVert P_k - P_j \rVert,
@@ -164,12 +164,12 @@ def sidu(activation: Tensor, image: Tensor, probe: Probe, budget: int | None = N
     maps = activation[:, chosen]
     binary = (maps > per_place(maps.flatten(2).amax(2), maps) / 2).to(activation.dtype)
     predicted = []
-    for part in probe.parts(len(chosen)):
+    for part in distribution.parts(len(chosen)):
         masks = _upsampled(binary[:, part], size)[0][:, None].to(image.dtype)
-        predicted.append(probe.distribution(image * masks))
+        predicted.append(distribution(image * masks))
     if not predicted:  # every channel is constant: nothing to mask with
         return image.new_zeros(1, *size, dtype=activation.dtype)
-    each, whole = torch.cat(predicted).to(activation.dtype), probe.distribution(image).to(activation.dtype)
+    each, whole = torch.cat(predicted).to(activation.dtype), distribution(image).to(activation.dtype)
     similar = torch.exp(-(each - whole).square().sum(1) / (2 * 0.25**2))
     unique = torch.cdist(each, each).sum(1)
     weighted = torch.einsum("k,k...->...", similar * unique, binary[0])

@@ -14,32 +14,9 @@ from typing import Any, Literal, TypeVar, overload
 from torch import Tensor
 
 from hookmap.errors import HookmapError
-
-INGREDIENTS: dict[str, str] = {
-    "activation": "the layer's output, (B, C, *grid)",
-    "gradient": "of the score with respect to the activation, (B, C, *grid)",
-    "curvature": "the score's Hessian with respect to the activation, times the activation, (B, C, *grid)",
-    "moments": "means of the gradient, its square and its cube over noisy copies of the input, (B, 3, C, *grid)",
-    "head": "the target class's weights in the linear layer that gives the scores, (B, C)",
-    "ablated": "scores of the target with each channel set to zero, (B, C)",
-    "image": "the model's input, (B, C, *size)",
-    "score": "of the target, (B,)",
-    "terms": "shares of the score per layer, (B, *grid) or (B,); they add up to it",
-    "magnitudes": "the same with each channel's share by magnitude",
-    "replay": "scores of changed activations: a Probe",
-    "probe": "scores of changed inputs: a Probe",
-    "cam_of": "from images (K, C, H, W) to their Grad-CAM (T, K, h, w) and probabilities (T, K)",
-    "generator": "seeded random numbers",
-    "budget": "most copies of one image that may be looked at, or None",
-}
-"""What a method may ask for. One that asks for ``terms``, ``magnitudes``, ``replay``, ``probe`` or ``cam_of`` sees one
-image at a time: B is 1 for it, T targets stand in place of the batch in what depends on them, and it returns
-``(T, *grid)``."""
+from hookmap.methods.ingredients import INGREDIENTS, Ingredient
 
 Family = Literal["gradient", "activation", "replay", "masking", "whole model", "baseline", "yours"]
-_LAYER = {"activation", "gradient", "curvature", "moments", "head", "ablated", "replay", "cam_of"}
-_ONE_BY_ONE = {"replay", "probe", "cam_of", "terms", "magnitudes"}
-_TARGET = {"gradient", "curvature", "moments", "head", "ablated", "score", "terms", "magnitudes"}
 
 
 @dataclass(frozen=True)
@@ -82,19 +59,24 @@ class Method:
         return frozenset(inspect.signature(self.function).parameters) & INGREDIENTS.keys()
 
     @property
+    def ingredients(self) -> list[Ingredient]:
+        """The providers of :attr:`needs`."""
+        return [INGREDIENTS[name] for name in self.needs]
+
+    @property
     def per_layer(self) -> bool:
         """Whether the map depends on a layer; others look at the whole model."""
-        return bool(self.needs & _LAYER)
+        return any(ingredient.of_layer for ingredient in self.ingredients)
 
     @property
     def one_by_one(self) -> bool:
-        """Whether it sees one image at a time."""
-        return bool(self.needs & _ONE_BY_ONE)
+        """Whether it sees one image at a time: B is 1 for it, and it returns ``(T, *grid)`` for T targets."""
+        return any(ingredient.of_one_image for ingredient in self.ingredients)
 
     @property
     def knows_target(self) -> bool:
         """Whether the map depends on the target."""
-        return bool(self.needs & _TARGET) or (self.one_by_one and self.name != "sidu")
+        return any(ingredient.of_target for ingredient in self.ingredients)
 
     def __getstate__(self) -> dict[str, Any]:
         """A function that can't be pickled, a lambda say, is lost; what the method is called and shown as isn't."""
@@ -191,7 +173,7 @@ def find_method(wanted: str | Callable[..., Tensor]) -> Method:
     """
     if not isinstance(wanted, str):
         inner = wanted.func if isinstance(wanted, functools.partial) else wanted
-        known = next((one for one in METHODS.values() if one.function is inner), None)
+        known = next((known for known in METHODS.values() if known.function is inner), None)
         if known is None or not isinstance(wanted, functools.partial):
             return known or as_method(wanted, name=getattr(inner, "__name__", None))
         settings = ", ".join(f"{key}={value!r}" for key, value in wanted.keywords.items())

@@ -26,8 +26,16 @@ class Probe(Protocol):
         """Probabilities ``(T, K)``: softmax over the classes; for targets that aren't classes, their scores."""
         ...
 
-    def distribution(self, changed: Tensor) -> Tensor:
-        """Probabilities of all classes, ``(K, classes)``."""
+    def parts(self, count: int) -> Iterator[slice]:
+        """The indices 0..count in slices that fit into memory; tells the progress bar."""
+        ...
+
+
+class Distribution(Protocol):
+    """Probabilities of all classes for changed copies of one image, without gradients."""
+
+    def __call__(self, changed: Tensor) -> Tensor:
+        """Probabilities ``(K, classes)`` for K copies ``(K, ...)``."""
         ...
 
     def parts(self, count: int) -> Iterator[slice]:

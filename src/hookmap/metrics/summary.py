@@ -74,7 +74,7 @@ def measured(
         All None but the shares of the picture, where the map is 0 everywhere.
     """
     height, width = geometry.original
-    top, left, bottom, right = geometry.seen
+    left, top, right, bottom = geometry.seen
     # At most 16 times as many show the whole picture, of which the model may have seen a small crop.
     area = max((bottom - top) * (right - left), height * width / 16, 1e-9)
     scale = math.sqrt(AREA / area)

@@ -90,7 +90,7 @@ def concepts_overlay(pixels: Array, maps: Array, *, seen: Seen | None = None) ->
     Args:
         pixels: the photo, ``(H, W, 3)``, uint8.
         maps: memberships on its pixels, ``(k, H, W)``, 0..1; outlined where they are above 0.4 and the largest.
-        seen: (top, left, bottom, right) of what the model saw; the rest is dimmed.
+        seen: (left, top, right, bottom) of what the model saw; the rest is dimmed.
     """
     maps = np.clip(np.nan_to_num(maps), 0, 1)
     colors = np.array([color(j) for j in range(len(maps))], np.float32)

@@ -47,7 +47,7 @@ def overlay(
         scale: how values become colours; see :func:`hookmap.render.colors.normalize`.
         limit: the value drawn as the strongest, to share a scale.
         outliers: share of places that are drawn as equally strong.
-        seen: (top, left, bottom, right) of what the model saw; the rest is dimmed.
+        seen: (left, top, right, bottom) of what the model saw; the rest is dimmed.
     """
     from PIL import Image
 
@@ -114,7 +114,7 @@ def marked(picture: Image.Image, marks: Sequence[Mark]) -> Image.Image:
 
 def outside_of(size: tuple[int, ...], seen: tuple[float, float, float, float] | None) -> Array:
     """True where the pixel's centre lies outside what the model saw, (H, W, 1)."""
-    top, left, bottom, right = seen or (0, 0, size[0], size[1])
+    left, top, right, bottom = seen or (0, 0, size[1], size[0])
     y, x = (np.arange(n) + 0.5 for n in size[:2])
     inside = ((y >= top) & (y <= bottom))[:, None] & ((x >= left) & (x <= right))[None]
     return ~inside[..., None]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, get_args
@@ -122,6 +123,8 @@ class Heatmap:
     def title(self) -> str:
         """The target and how sure the model is of it."""
         sure = f"{self.probability:.0%}" if self.probability is not None else f"{self.score:.3g}"
+        if not math.isfinite(self.score):
+            sure = "(the score isn't finite)"
         name = self.target if self.index is None else self.target.split(",")[0]  # without a class's synonyms
         return f"{name} {sure}" + (f", {self.where}" if self.where else "")
 

@@ -9,13 +9,52 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.forward_ad import dual_level, make_dual, unpack_dual
 
+from hookmap._devices import out_of_memory
 from hookmap._nested import map_tensors
 from hookmap.errors import LayerError, ModelError, first_line
 from hookmap.hooks.capture import INPUT, capture
 from hookmap.hooks.registration import hooked, plain_attention
 from hookmap.layers.layouts import Layout
 from hookmap.layers.trace import Trace
+from hookmap.methods.ingredients.ingredient import ImageIngredient, Pass, Request, ingredient
 from hookmap.methods.weighting import full_precision
+
+
+@ingredient
+class Terms(ImageIngredient):
+    """Shares of the score."""
+
+    name = "terms"
+    description = "shares of the score per layer, (B, *grid) or (B,); they add up to it"
+    price = "gradient and tangent of every layer"
+    of_target = True
+
+    def of_image(self, run: Pass, request: Request, sample: int) -> list[Tensor]:
+        """Per layer ``(T, *grid)`` or ``(T,)``."""
+        return _of_image(run, sample)[0]
+
+
+@ingredient
+class Magnitudes(ImageIngredient):
+    """Shares of the score by magnitude."""
+
+    name = "magnitudes"
+    description = "the same with each channel's share by magnitude"
+    price = Terms.price
+    of_target = True
+
+    def of_image(self, run: Pass, request: Request, sample: int) -> list[Tensor]:
+        """Per layer ``(T, *grid)`` or ``(T,)``."""
+        return _of_image(run, sample)[1]
+
+
+def _of_image(run: Pass, sample: int) -> tuple[list[Tensor], list[Tensor]]:
+    image = run.x[sample : sample + 1]
+    shares: tuple[list[Tensor], list[Tensor]] = run.kept(
+        ("full gradients", sample),
+        lambda: full_gradients(run.model, image, lambda output: run.targets.scores(output, sample), run.traced),
+    )
+    return shares
 
 
 def full_gradients(
@@ -103,7 +142,9 @@ def _biases(
                 output = model(make_dual(x.clone(), x.clone()))  # type: ignore[no-untyped-call]
             value, tangent = unpack_dual(scores(output))  # type: ignore[no-untyped-call]
             rest = value - tangent if tangent is not None else value
-    except (NotImplementedError, RuntimeError) as error:
+    except RuntimeError as error:  # NotImplementedError is one
+        if out_of_memory(error):
+            raise
         reason = first_line(error)
         raise ModelError(
             f"fullgrad needs forward-mode derivatives, which something in this model lacks ({reason}); "

@@ -1,0 +1,249 @@
+"""One pass of a model over a batch, from which all methods take what they need."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from functools import cached_property
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from hookmap._devices import out_of_memory
+from hookmap._progress import Track
+from hookmap.attribution.execution import Execution, copies_at_once
+from hookmap.errors import DisconnectedError, HookmapError, TargetError
+from hookmap.hooks.capture import INPUT, Capture, capture
+from hookmap.hooks.registration import plain_attention
+from hookmap.layers.layouts import Layout
+from hookmap.layers.trace import Trace
+from hookmap.methods import METHODS, Method
+from hookmap.methods.ingredients import Pass, Records, Request
+from hookmap.methods.ingredients.recorded import gradients
+from hookmap.methods.weighting import full_precision
+from hookmap.results.question import Settings
+from hookmap.targets.resolved import ResolvedTargets
+
+
+class Forward(Pass):
+    """A pass over one batch, and the maps of methods that share what it recorded; see :class:`Pass`.
+
+    Args:
+        execution: the model, in evaluation mode, and how to run it.
+        x: its input, ``(B, C, *size)``.
+        layouts: how to read the layers that maps are wanted of.
+        methods: that will be asked; only what they need is recorded.
+        traced: the model's layers.
+        settings: seed and budget.
+        track: called with a description and a total, gives a function that is told of progress.
+        resolve: from the model's output to T targets.
+    """
+
+    def __init__(
+        self,
+        execution: Execution,
+        x: Tensor,
+        layouts: Mapping[str, Layout],
+        methods: Sequence[Method],
+        traced: Trace,
+        settings: Settings,
+        track: Track,
+        resolve: Callable[[Any], ResolvedTargets],
+    ) -> None:
+        self.model = execution.model
+        self.x = x
+        self.layouts = layouts
+        self.traced = traced
+        self.budget = settings.budget
+        self.track = track
+        self.generator = settings.generator
+        self.logits = None
+        self.no_curvature = None
+        self._execution = execution
+        self._records = max((i.records for method in methods for i in method.ingredients), default=Records.NOTHING)
+        self._resolve = resolve
+        self._transforms = [m for m in methods if m.score is not None]
+        self._undefined: dict[str, TargetError] = {}
+        self._maps: dict[tuple[str, str | None], Tensor] = {}
+        self._kept: dict[tuple[str, object], Any] = {}
+        self._same: dict[str, set[str]] = {}
+        kind = x.device.type
+        # The user's own autocast, which holds for the model and not for sums over what it gives.
+        self._autocast = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else None
+        try:
+            self._run([*layouts])
+        except DisconnectedError:
+            # A model that runs its backbone under no_grad needs a graph that starts at the input.
+            self._run([*layouts, INPUT])
+
+    def _run(self, names: list[str]) -> None:
+        if self._records == Records.NOTHING:
+            with torch.no_grad(), self.casting(self.x):
+                output = self._execution.module(())(self.x)
+            self.targets = self._resolve(output)
+            self.scores = self.targets.scores(output)
+            return
+        differentiated, curved = self._records >= Records.GRADIENTS, self._records >= Records.CURVATURES
+        # Neither compiled code nor fused attention can be differentiated twice.
+        model = self.model if curved else self._execution.module(names)
+        attention = plain_attention() if curved else nullcontext()
+        with capture(model, names, gradients=differentiated) as seen, torch.set_grad_enabled(False), attention:
+            with self.casting(self.x):
+                output = model(self.x)
+            with torch.set_grad_enabled(differentiated):
+                self.targets = self._resolve(output)
+                rows = self.targets.scores(output)
+                if (classes := self.targets.class_scores(output)) is not None:
+                    self.logits = classes.values.detach()
+                if rows.shape[1] != len(self.x):
+                    raise TargetError(
+                        f"a target gave {rows.shape[1]} scores for {len(self.x)} images; expected one per image, (B,)"
+                    )
+                if differentiated:
+                    seen.differentiate(torch.cat([rows, *self._transformed(output)]))
+                if curved:
+                    try:
+                        seen.curve(rows)
+                    except RuntimeError as error:  # not every operation can be differentiated twice
+                        if out_of_memory(error):
+                            raise
+                        self.no_curvature = error
+        self.scores = rows.detach()
+        self.seen = seen
+
+    def _transformed(self, output: Any) -> list[Tensor]:
+        """The scores of methods that differentiate others than the targets' own; those that can't be are noted."""
+        scores, defined = [], []
+        for method in self._transforms:
+            assert method.score is not None
+            try:
+                scores.append(self.targets.transformed(output, method.score, method.name))
+            except TargetError as error:
+                self._undefined[method.name] = error
+            else:
+                defined.append(method)
+        self._transforms = defined
+        return scores
+
+    # ---------------------------------------------------------------- maps
+
+    def map(self, method: Method, layer: str | None) -> Tensor:
+        """The signed maps of a method, ``(T, B, *grid)``."""
+        key = method.name, layer
+        if key not in self._maps:
+            self._maps[key] = self._computed(method, layer)
+        return self._maps[key]
+
+    def calls(self, layer: str) -> int:
+        """How often a layer ran; maps are of its last call."""
+        return len(self.seen[layer].calls) if self._records else 1
+
+    def same(self, layer: str) -> set[str]:
+        """Names of methods that gave one and the same map at this layer because its gradient is the same everywhere."""
+        return self._same.get(layer, set())
+
+    def _computed(self, method: Method, layer: str | None) -> Tensor:
+        count, batch = self.scores.shape
+        if method.name in self._undefined:
+            raise self._undefined[method.name]
+        if method.objects:
+            self.targets.check_objects(method.name)
+        if method.uniform and layer is not None and method.score is None and self._is_uniform(layer):
+            other = METHODS[method.uniform]
+            self._same.setdefault(layer, {other.name}).add(method.name)
+            return self.map(other, layer)
+        request = Request(method.name, layer or "")
+        if method.one_by_one:
+            images = []
+            for sample in range(batch):
+                given = {i.name: i.of_image(self, request, sample) for i in method.ingredients}
+                maps = self._called(method, given, {1, count})
+                images.append(maps.expand(count, *maps.shape[1:]))
+            return torch.stack(images, 1)
+        given = {i.name: i.of_batch(self, request) for i in method.ingredients}
+        if not method.knows_target:
+            maps = self._called(method, given, {batch})
+            return maps.expand(count, *maps.shape)
+        # T targets and B images are one axis.
+        for i in method.ingredients:
+            if isinstance(value := given[i.name], Tensor):
+                given[i.name] = (value if i.of_target else value.expand(count, *value.shape)).flatten(0, 1)
+        maps = self._called(method, given, {count * batch})
+        return maps.reshape(count, batch, *maps.shape[1:])
+
+    def _called(self, method: Method, given: Mapping[str, Any], lengths: set[int]) -> Tensor:
+        """A method's maps; what is None is left to the method's own default."""
+        with torch.autocast(self.x.device.type, enabled=False) if self._autocast else nullcontext():
+            maps = method.function(**{name: value for name, value in given.items() if value is not None})
+        if not isinstance(maps, Tensor) or maps.ndim < 2 or len(maps) not in lengths:
+            got = f"shape {tuple(maps.shape)}" if isinstance(maps, Tensor) else f"a {type(maps).__name__}"
+            raise HookmapError(
+                f"the method {method.name!r} gave {got}; expected maps (B, *grid) with B = {max(lengths)}"
+            )
+        return full_precision(maps)
+
+    def _is_uniform(self, layer: str) -> bool:
+        gradient = gradients(self, layer)[: len(self.scores)].flatten(3)
+        return bool((gradient == gradient[..., :1]).all())
+
+    # ---------------------------------------------------------------- what ingredients ask
+
+    def casting(self, x: Tensor) -> AbstractContextManager[Any]:
+        """The block in which the model is to be called: the execution's precision, else the user's own autocast."""
+        if self._execution.precision == "fp32" and self._autocast:
+            return torch.autocast(x.device.type, self._autocast)
+        return self._execution.casting(x)
+
+    def rows(self, method: str) -> slice:
+        """Which of the differentiated scores are a method's."""
+        block = next((n for n, other in enumerate(self._transforms, 1) if other.name == method), 0)
+        return slice(block * len(self.scores), (block + 1) * len(self.scores))
+
+    def grid(self, layer: str, tensor: Tensor) -> Tensor:
+        """What a layer gave, or its derivative, as channels over its grid, in float32 at least."""
+        return full_precision(self.layouts[layer].to_grid(tensor))
+
+    def kept(self, key: tuple[str, object], take: Callable[[], Any]) -> Any:
+        """What several methods ask for, taken once."""
+        if key not in self._kept:
+            self._kept[key] = take()
+        return self._kept[key]
+
+    def differentiated(self, x: Tensor, layers: Sequence[str], sample: int | None = None) -> tuple[Capture, Any]:
+        """Gradients for other inputs ``x``, and the model's output."""
+        try:
+            return self._differentiated(x, layers, sample)
+        except DisconnectedError:
+            return self._differentiated(x, [*layers, INPUT], sample)
+
+    def _differentiated(self, x: Tensor, names: Sequence[str], sample: int | None) -> tuple[Capture, Any]:
+        model = self._execution.module(names)
+        with capture(model, names) as seen:
+            with self.casting(x):
+                output = model(x)
+            seen.differentiate(self.targets.scores(output, sample))
+        return seen, output
+
+    def output(self, x: Tensor) -> Any:
+        """The model's output for changed inputs, without gradients."""
+        with self.casting(x):
+            return self._many(x)
+
+    @cached_property
+    def _many(self) -> Callable[[Tensor], Any]:
+        return self._execution.for_many_passes(self.x)
+
+    def takes_batches(self) -> bool:
+        """Whether copies of an image can run together."""
+        return self._execution.takes_batches(self.x)
+
+    def slices(self, count: int, what: str, layer: str | None = None) -> Iterator[slice]:
+        """Indices 0..count in slices whose copies fit into memory."""
+        together = count > 1 and self.takes_batches()
+        size = copies_at_once(self.x, self.traced, layer) if together else 1
+        done = self.track(what, count)
+        for start in range(0, count, size):
+            part = slice(start, min(start + size, count))
+            yield part
+            done(part.stop - part.start)
