@@ -84,9 +84,13 @@ class Execution:
             except (RuntimeError, ValueError, IndexError, AssertionError):
                 self._alone[key] = "the model takes one image at a time, so images run one by one"
             else:
-                self._alone[key] = "" if self._agrees(x[:1], together) else (
-                    "images that run together influence each other in this model (as by batch norm without running "
-                    "statistics, or dynamic quantisation), so they run one by one"
+                self._alone[key] = (
+                    ""
+                    if self._agrees(x[:1], together)
+                    else (
+                        "images that run together influence each other in this model (as by batch norm without running "
+                        "statistics, or dynamic quantisation), so they run one by one"
+                    )
                 )
         return self._alone[key]
 
