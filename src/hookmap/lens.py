@@ -29,7 +29,7 @@ from hookmap.images.loading import Picture, load_all
 from hookmap.images.preprocessing import Fit, Preprocessing
 from hookmap.images.views import is_input, patch_size
 from hookmap.layers.layouts import Layout
-from hookmap.layers.trace import LayerTree
+from hookmap.layers.tree import LayerTree
 from hookmap.methods import METHODS, Method, find_method
 from hookmap.results.concepts import Concepts, Factorization
 from hookmap.results.explanation import Explanation
@@ -396,10 +396,10 @@ class Lens:
         x = next(engine.batches(image, 1)).x if image is not None else engine.example()
         traced = engine.trace(x)
         try:
-            default: str | None = engine.default_layer(x)
+            choice = engine.choice(x)
         except LayerError:
-            default = None
-        return LayerTree(traced, model=type(self.model).__name__, default=default)
+            return LayerTree(traced, model=type(self.model).__name__)
+        return LayerTree(traced, model=type(self.model).__name__, default=choice.layers, why=choice.why)
 
     def default_layer(self, inputs: Tensor | None = None) -> str:
         """The layer that :meth:`explain` uses for inputs of this size ``(B, C, H, W)``."""

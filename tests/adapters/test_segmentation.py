@@ -12,7 +12,8 @@ from torch import Tensor, nn
 
 import hookmap as hm
 from hookmap.attribution.modifiers import augmented
-from hookmap.layers.trace import choose_layer, trace
+from hookmap.layers.choice import choose
+from hookmap.layers.trace import trace
 from hookmap.targets.resolved import ResolvedTargets
 from networks import noise, stirred
 from tiny import close
@@ -202,7 +203,7 @@ def small(classes: int = 2) -> nn.Module:
 
 def test_dense_scores_are_explained_at_the_bottleneck() -> None:
     model, x = small(), noise(1, 3, 32, 48)
-    assert choose_layer(model, x, trace(model, x)) == "bottom"
+    assert choose(model, x, trace(model, x)).layers == ("bottom",)
     assert hm.Lens(model).explain(x)[0].raw.shape == (4, 6)
 
 
@@ -222,7 +223,7 @@ def test_default_layers_of_segmenters(kind: str, encoder: str, layer: str) -> No
     model, x = getattr(smp, kind)(encoder, encoder_weights=None, classes=3).eval(), noise(1, 3, 64, 96)
     traced = trace(model, x)
     assert traced.form == "regions"
-    assert choose_layer(model, x, traced) == layer
+    assert choose(model, x, traced).layers == (layer,)
 
 
 # ---------------------------------------------------------------- really trained

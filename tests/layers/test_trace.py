@@ -10,8 +10,10 @@ from torch import nn
 
 from hookmap.errors import LayerError
 from hookmap.hooks.matching import match_layers
+from hookmap.layers.choice import choose
 from hookmap.layers.layouts import Layout, read_layout
-from hookmap.layers.trace import LayerTree, choose_layer, trace
+from hookmap.layers.trace import trace
+from hookmap.layers.tree import LayerTree
 
 
 @pytest.fixture(scope="module")
@@ -112,7 +114,7 @@ def build(name: str) -> nn.Module:
 def test_default_layer_and_layout(name: str, size: tuple[int, int], layer: str, layout: str) -> None:
     model, x = build(name), torch.randn(1, 3, *size)
     traced = trace(model, x)
-    assert choose_layer(model, x, traced) == layer
+    assert choose(model, x, traced).layers == (layer,)
     assert str(traced.layout(layer)) == layout
     assert not any(m._forward_hooks for m in model.modules())
 
@@ -122,7 +124,7 @@ def test_video_models(name: str, size: tuple[int, int, int], layer: str, layout:
     torch.manual_seed(0)
     model, x = torchvision.models.get_model(name, weights=None).eval(), torch.randn(1, 3, *size)
     traced = trace(model, x)
-    assert choose_layer(model, x, traced) == layer
+    assert choose(model, x, traced).layers == (layer,)
     assert str(traced.layout(layer)) == layout
 
 
@@ -188,12 +190,12 @@ def test_a_network_without_places_is_refused() -> None:
         torch.randn(1, 3, 8, 8),
     )
     with pytest.raises(LayerError, match="no layer of this model"):
-        choose_layer(model, x, trace(model, x))
+        choose(model, x, trace(model, x))
 
 
 def test_the_tree_reads_well(resnet: nn.Module) -> None:
     x = torch.randn(1, 3, 64, 64)
-    tree = LayerTree(trace(resnet, x), model="ResNet", default="layer4")
+    tree = LayerTree(trace(resnet, x), model="ResNet", default=["layer4"], why="heatmaps are taken here")
     text = str(tree)
     assert text.startswith("ResNet ResNet")
     assert "layer4 Sequential  512x2x2  NCHW 2x2  <- heatmaps are taken here" in text

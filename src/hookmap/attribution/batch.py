@@ -10,7 +10,7 @@ from torch import Tensor
 
 from hookmap._devices import out_of_memory
 from hookmap._progress import Track
-from hookmap.adapters.adapter import Adapter, Fusion
+from hookmap.adapters.adapter import Fusion
 from hookmap.attribution.engine import Batch
 from hookmap.attribution.forward import Forward
 from hookmap.attribution.modifiers import Variation, augmented, eigen_smoothed, fused
@@ -18,10 +18,13 @@ from hookmap.errors import HookmapError, TargetError
 from hookmap.hooks.capture import INPUT
 from hookmap.hooks.matching import LayerSpec, match_layers
 from hookmap.hooks.preserve import preserved
+from hookmap.layers.choice import LOW_COVERAGE
 from hookmap.layers.layouts import Layout
 from hookmap.layers.trace import Trace
-from hookmap.methods import Method, default_method
+from hookmap.methods import ALIKE, METHODS, Method
+from hookmap.methods.ingredients.recorded import gradients
 from hookmap.methods.noise import noisy
+from hookmap.results.choice import Choice
 from hookmap.results.heatmap import Heatmap, Part, check_part
 from hookmap.results.question import Position, Question, Settings
 from hookmap.targets import Goal, PerImage
@@ -90,21 +93,30 @@ def explain_batch(batch: Batch, plan: Plan) -> list[Heatmap]:
     if traced.form == "detections" and len(batch.views) > 1:  # each has detections of its own
         return [heatmap for b in range(len(batch.views)) for heatmap in explain_batch(batch[b], plan)]
     plan = plan.for_images(batch.numbers)
-    methods, settings = list(plan.methods) or [default_method(traced.form)], plan.settings
+    methods, settings = list(plan.methods), plan.settings
+    choice = None
+    if not methods or (plan.layer is None and any(method.per_layer for method in methods)):
+        choice = engine.choice(x)
+    methods = methods or [METHODS[choice.method]] if choice else methods
     names: list[str] = []
     if any(method.per_layer for method in methods):
-        names = engine.default_layers(x) if plan.layer is None else list(match_layers(engine.called, plan.layer))
-    if plan.layer is None and settings.fuse is None and len(names) > 1 and isinstance(engine.called, Adapter):
-        settings = replace(settings, fuse=engine.called.fuse)
+        names = list(choice.layers if choice and plan.layer is None else match_layers(engine.called, plan.layer))
+    if choice and plan.layer is None and settings.fuse is None:
+        settings = replace(settings, fuse=choice.fuse if len(names) > 1 else None)
     used = [eigen_smoothed(method) for method in methods] if settings.eigen_smooth else methods
     layouts = {name: traced.layout(name) for name in names}
     with preserved(engine.model):
         # A model may work in place on its input.
-        return _explained(batch, replace(plan, methods=methods, settings=settings), used, layouts, traced)
+        return _explained(batch, replace(plan, methods=methods, settings=settings), used, layouts, traced, choice)
 
 
 def _explained(
-    batch: Batch, plan: Plan, used: Sequence[Method], layouts: Mapping[str, Layout], traced: Trace
+    batch: Batch,
+    plan: Plan,
+    used: Sequence[Method],
+    layouts: Mapping[str, Layout],
+    traced: Trace,
+    choice: Choice | None,
 ) -> list[Heatmap]:
     """Heatmaps of a batch by a plan that says all methods and settings; ``used`` are its methods as they are called."""
     engine, x, views, settings = batch.engine, batch.x, batch.views, plan.settings
@@ -171,7 +183,15 @@ def _explained(
                     frames=view.frames,
                     part=plan.part,
                     question=Question(
-                        target.asked, shown.method, shown.layers, settings, *about, (len(targets), len(views)), (t, b), given
+                        target.asked,
+                        shown.method,
+                        shown.layers,
+                        settings,
+                        *about,
+                        (len(targets), len(views)),
+                        (t, b),
+                        given,
+                        choice,
                     ),
                     position=Position(
                         batch.numbers[b], t, layers.index(shown.layer), order.index(shown.method.name), targets.given(t)
@@ -179,6 +199,19 @@ def _explained(
                 )
                 for shown in made
             ]
+    by_default = choice is not None and choice.layers == tuple(layouts)
+    if by_default and choice.coverage is not None and choice.coverage < LOW_COVERAGE:
+        engine.remark(
+            f"the map at {', '.join(layouts)} shows {choice.coverage:.0%} of what passes there; the rest passes tokens "
+            "that have no place in the picture, such as a class token"
+        )
+    averages = any(method.name == "gradcam" for method in used) and not (by_default and choice.method == "gradcam")
+    for name in layouts if averages else ():
+        if (alike := engine.alike(x, name, lambda layer: gradients(run, layer))) < ALIKE:
+            engine.remark(
+                f"Grad-CAM averages the gradient over all places, and at {name!r} {alike:.0%} of it is the same there; "
+                "hirescam takes it place by place"
+            )
     for name in layouts:
         if (calls := run.calls(name)) > 1:
             engine.remark(f"layer {name!r} ran {calls} times; this is its last call")

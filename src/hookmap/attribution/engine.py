@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import inspect
 import warnings
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import groupby, islice
 from typing import Any
@@ -27,8 +27,11 @@ from hookmap.hooks.structure import structure
 from hookmap.images.loading import Picture, Unreadable, load_each
 from hookmap.images.preprocessing import Preprocessing
 from hookmap.images.views import Prepared, View, input_rank, is_input, is_view, looks_like_pixels, tensor_views
+from hookmap.layers.choice import alikeness, choose
 from hookmap.layers.layouts import Layout
-from hookmap.layers.trace import Trace, choose_layer, trace
+from hookmap.layers.trace import Trace, trace
+from hookmap.methods import default_method
+from hookmap.results.choice import Choice
 from hookmap.targets import PREDICTED, Class, Goal, PerImage, resolve, with_references
 
 
@@ -113,7 +116,8 @@ class Engine:
         """What was found by looking at the model is found again when it's needed."""
         self._structure: tuple[list[nn.Module], list[str]] | None = None
         self._traces: dict[tuple[int, ...], Trace] = {}
-        self._defaults: dict[tuple[int, ...], str] = {}
+        self._choices: dict[tuple[int, ...], Choice] = {}
+        self._alike: dict[tuple[str, tuple[int, ...]], float] = {}
         self.execution = self.execution.of(self.called)
 
     def __getstate__(self) -> dict[str, Any]:
@@ -230,20 +234,46 @@ class Engine:
             raise TargetError(f"{came}, so {self._words[0]!r} may be none of them; pass labels=, or the class's index")
         self.remark(f"{came}, so they name others and are left out; pass labels=")
 
-    def default_layer(self, x: Tensor) -> str:
-        """The layer that is explained by default for inputs of this size ``(B, C, *size)``."""
-        traced = self.trace(x)
+    def choice(self, x: Tensor) -> Choice:
+        """Where and how inputs of this size ``(B, C, *size)`` are explained by default.
+
+        It is found by looking at the first such input, once, and then stays.
+        """
         key = tuple(x.shape[1:])
-        if key not in self._defaults:
-            with preserved(self.model):
-                self._defaults[key] = choose_layer(self.called, x[:1].clone(), traced)
-        return self._defaults[key]
+        if key not in self._choices:
+            self._choices[key] = self._chosen(x)
+        return self._choices[key]
+
+    def settle(self, size: Sequence[int], choice: Choice) -> None:
+        """Take a choice that was made before for inputs of a size ``(C, *size)``, instead of looking again."""
+        self._choices[tuple(size)] = choice
+
+    def _chosen(self, x: Tensor) -> Choice:
+        traced, adapter = self.trace(x), self.called if isinstance(self.called, Adapter) else None
+        if adapter is not None and adapter.levels:
+            return Choice(tuple(adapter.levels), default_method(traced.form).name, adapter.fuse)
+        with preserved(self.model):
+            measured = choose(self.called, x[:1].clone(), traced)
+        layers, fuse = measured.layers, "last"
+        if adapter is not None and len(layers) == 1:
+            layers, fuse = tuple(adapter.around(layers[0])), adapter.fuse
+        method = default_method(traced.form, measured.alike).name
+        return Choice(layers, method, fuse, measured.alike, measured.coverage)
+
+    def default_layer(self, x: Tensor) -> str:
+        """The layer that is explained by default for inputs of this size ``(B, C, *size)``; of several the last."""
+        return self.choice(x).layers[-1]
+
+    def alike(self, x: Tensor, layer: str, gradient: Callable[[str], Tensor]) -> float:
+        """How much of the gradient ``(R, B, C, *grid)`` at a layer is the same at all places, 0..1; looked at once."""
+        key = layer, tuple(x.shape[1:])
+        if key not in self._alike:
+            self._alike[key] = alikeness(gradient(layer)[0, 0])
+        return self._alike[key]
 
     def default_layers(self, x: Tensor) -> list[str]:
         """The layers that are explained together by default."""
-        if not isinstance(self.called, Adapter):
-            return [self.default_layer(x)]
-        return list(self.called.levels or self.called.around(self.default_layer(x)))
+        return list(self.choice(x).layers)
 
     def grids(self, layers: LayerSpec | None, x: Tensor) -> dict[str, tuple[nn.Module, Layout]]:
         """Layers that are read as channels over a grid, and how; by default those that are explained.

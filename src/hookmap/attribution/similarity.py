@@ -15,7 +15,7 @@ from hookmap.attribution.engine import Engine
 from hookmap.errors import LayerError, TargetError
 from hookmap.hooks.matching import LayerSpec
 from hookmap.images.geometry import Geometry
-from hookmap.layers.trace import last_layer
+from hookmap.layers.choice import last_layer
 from hookmap.methods import Method
 from hookmap.methods.weighting import full_precision
 from hookmap.results.explanation import Explanation

@@ -14,7 +14,8 @@ from hookmap.hooks.matching import LayerSpec
 from hookmap.images.loading import Picture
 from hookmap.images.views import View
 from hookmap.layers.channels import ChannelStatistics
-from hookmap.layers.trace import Trace, candidates_in
+from hookmap.layers.choice import candidates_in
+from hookmap.layers.trace import Trace
 from hookmap.render.figure import OverviewRow, overview_page
 from hookmap.render.grid import tiles
 from hookmap.results.features import LayerMaps

@@ -368,12 +368,25 @@ METHODS.update(
 BUILT_IN.update(METHODS)
 
 
-def default_method(form: Form) -> Method:
-    """What is best where nothing is asked for, by what the model gives.
+ALIKE = 0.9
+"""Where at least this much of the gradient is the same at all places, its mean says what it says."""
 
-    Grad-CAM; for detections ODAM: an object's gradient is where the object is, and a mean over all places, Grad-CAM's
-    weight, forgets it. For embeddings HiResCAM: summed over the places that a class token reads block by block,
-    gradient times activation adds up what each of them gave, which a mean weight doesn't (and where the gradient is the
-    same at all places it is Grad-CAM).
+
+def default_method(form: Form, alike: float | None = None) -> Method:
+    """What is best where nothing is asked for, by what the model gives and by what was measured.
+
+    Args:
+        form: of what the model gives.
+        alike: how much of the gradient is the same at all places of the layer, 0..1; None where that isn't known.
+
+    Grad-CAM where what follows the layer treats all places alike: there its mean gradient is the gradient. Elsewhere,
+    before heads that flatten, class tokens and weighted places, HiResCAM, which takes the gradient place by place and
+    adds up to the score where the rest is homogeneous. So it is for outputs that have places themselves, whose target
+    is somewhere, and for embeddings: summed over the places that a class token reads block by block, it adds up what
+    each of them gave. For detections ODAM: an object's gradient is where the object is, and a mean over all places
+    forgets it.
     """
-    return METHODS[{"detections": "odam", "embeddings": "hirescam"}.get(form, "gradcam")]
+    if form == "detections":
+        return METHODS["odam"]
+    somewhere = form in ("regions", "embeddings")
+    return METHODS["hirescam" if somewhere or (alike is not None and alike < ALIKE) else "gradcam"]

@@ -22,6 +22,7 @@ from hookmap.images.loading import Picture, load
 from hookmap.images.preprocessing import Preprocessing
 from hookmap.methods import METHODS, Method
 from hookmap.methods.registry import LostFunction
+from hookmap.results.choice import Choice
 from hookmap.results.heatmap import Heatmap
 from hookmap.results.question import Position, Question, Settings
 
@@ -117,6 +118,7 @@ def _packed(heatmap: Heatmap, picture: int, arrays: Arrays) -> dict[str, Any]:
             "preprocessing": _preprocessing(question.preprocessing),
             "together": question.together,
             "place": question.place,
+            "choice": None if question.choice is None else asdict(question.choice),
             "input": None if question.input is None else _tensor(question.input, arrays),
         }
     return packed
@@ -135,6 +137,7 @@ def _unpacked(about: dict[str, Any], pictures: Sequence[Picture], file: Mapping[
             None if asked["preprocessing"] is None else Preprocessing(**_tuples(asked["preprocessing"]))
         )
         given["input"] = None if asked["input"] is None else _read_tensor(asked["input"], file)
+        given["choice"] = None if asked.get("choice") is None else Choice.read(asked["choice"])
         question = Question(**given)
     plain = {name: about[name] for name in _PLAIN}
     plain["box"] = None if about["box"] is None else tuple(about["box"])

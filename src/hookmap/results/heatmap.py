@@ -110,6 +110,16 @@ class Heatmap:
         return "even" if float(high - low) <= 1e-6 * float(high.abs()) else "some"
 
     @property
+    def coverage(self) -> float | None:
+        """At a default layer, the share of what passes it that passes the places that are shown, 0..1; else None.
+
+        Where a class token carries the rest, no map at this layer shows that.
+        """
+        question = self.question
+        choice = question.choice if question is not None else None
+        return choice.coverage if choice is not None and question and choice.layers == question.layers else None
+
+    @property
     def map(self) -> Tensor:
         """:attr:`values` on the original image's pixels, ``(H, W)`` or ``(t, H, W)``; 0 where the model didn't look.
 

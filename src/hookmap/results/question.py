@@ -13,6 +13,7 @@ from hookmap.errors import HookmapError
 from hookmap.images.preprocessing import Preprocessing
 from hookmap.methods import Method
 from hookmap.methods.registry import kept_or_lost
+from hookmap.results.choice import Choice
 from hookmap.targets import Goal, name_of
 
 
@@ -77,6 +78,7 @@ class Question:
         together: how many targets and images were asked together: other numbers may round in another way.
         place: the number of this target and this image among those.
         input: the model's input ``(C, *size)``, if it came preprocessed already.
+        choice: what was chosen by default and why; None where layer and method were both named.
     """
 
     target: Goal
@@ -90,6 +92,7 @@ class Question:
     together: tuple[int, int] = (1, 1)
     place: tuple[int, int] = (0, 0)
     input: Tensor | None = None
+    choice: Choice | None = None
 
     def __getstate__(self) -> dict[str, Any]:
         """A target that can't be pickled, a lambda say, is lost."""
