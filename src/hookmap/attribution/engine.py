@@ -315,8 +315,8 @@ class Engine:
             if self.preprocessing is None:
                 raise ModelError(
                     "how this model's images are preprocessed isn't known; pass preprocessing= to Lens (a "
-                    "hookmap.Preprocessing or your torchvision transforms; on the command line --size, --mean, --std), or a "
-                    "tensor that is already preprocessed"
+                    "hookmap.Preprocessing or your torchvision transforms; on the command line --size, --mean and "
+                    "--std), or a tensor that is already preprocessed"
                 )
             self.say_what_is_assumed()
             for picture in load_each(images):

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import typer
 
-from hookmap.errors import HookmapError
+from hookmap.errors import HookmapError, ModelError
 
 if TYPE_CHECKING:
     from hookmap.images.preprocessing import Preprocessing
@@ -65,6 +65,14 @@ class ModelOptions:
         ),
     ] = None
     std: Annotated[str | None, typer.Option(rich_help_panel=_MODEL, help="Of its input, likewise.")] = None
+    fit: Annotated[
+        str,
+        typer.Option(
+            rich_help_panel=_MODEL,
+            help="What is seen of a photo: crop, as the model's library does; whole, all of it; stretch, all of it "
+            "pressed into the usual input.",
+        ),
+    ] = "crop"
     device: Annotated[
         str | None,
         typer.Option(rich_help_panel=_MODEL, help="cpu, cuda, cuda:1, mps; by default the best there is."),
@@ -74,11 +82,12 @@ class ModelOptions:
         """The lens that the options describe."""
         import hookmap as hm
         from hookmap._devices import best_device
-        from hookmap.models import custom
+        from hookmap.models import custom, holds_one
 
         given: dict[str, Any] = {
             "labels": None if self.labels is None else _lines(self.labels),
             "preprocessing": self._preprocessing(),
+            "fit": self.fit,
             "device": self.device,
         }
         if speed is not None:
@@ -86,12 +95,16 @@ class ModelOptions:
         if ":" not in self.model or self.weights is not None:
             return hm.Lens(self.model, weights=self.weights, pretrained=self.pretrained, **given)
         made = custom.made(self.model)
-        if not isinstance(made, hm.Lens):
+        if holds_one(made):
             return hm.Lens(made, **given | {"device": self.device or best_device()})
-        if any(given[name] is not None for name in ("labels", "preprocessing", "device")):
-            raise HookmapError(
-                f"{self.model} gave a Lens, which holds all of that itself; leave out --labels, --size, --mean, --std "
-                "and --device"
+        if not isinstance(made, hm.Lens):
+            raise ModelError(
+                f"{self.model} gave a {type(made).__name__}; expected an nn.Module, a hookmap.Adapter or a hookmap.Lens"
+            )
+        if self.labels or self.device or given["preprocessing"] is not None or self.fit != "crop":
+            raise ModelError(
+                f"{self.model} gave a Lens, which holds all of that itself; leave out --labels, --size, --mean, --std, "
+                "--fit and --device"
             )
         return made
 
@@ -184,7 +197,7 @@ class AskOptions:
 
     def options(self) -> ExplainOptions:
         """Everything but target, layer and method."""
-        given: Any = {
+        given = {
             "part": self.part,
             "fuse": self.fuse,
             "aug_smooth": self.aug_smooth,
@@ -195,8 +208,7 @@ class AskOptions:
         }
         if self.budget is None and "all" in (self.method or ()):
             given["budget"] = 256
-        options: ExplainOptions = given
-        return options
+        return cast("ExplainOptions", {name: value for name, value in given.items() if value is not None})
 
 
 @dataclass(kw_only=True)
