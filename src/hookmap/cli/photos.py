@@ -90,9 +90,12 @@ def explain(
             kept += explanation
         else:
             place = place.with_name(place.name.replace(METHOD, explanation[0].method.name))
+            alone = explanation if each and len(explanation) > 1 else ()
+            own = [place.with_stem(f"{place.stem}_{number}") for number in range(len(alone))]
+            keep_inputs(paths, own)
             explanation.save(place, **look)
-            for number, heatmap in enumerate(explanation if each and len(explanation) > 1 else ()):
-                heatmap.save(place.with_stem(f"{place.stem}_{number}"), **look)
+            for heatmap, file in zip(alone, own, strict=True):
+                heatmap.save(file, **look)
         rows += [_row(path, heatmap, place) for heatmap in explanation]
         if not json:
             titles = ", ".join(dict.fromkeys(heatmap.title for heatmap in explanation))
