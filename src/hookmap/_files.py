@@ -5,8 +5,9 @@ from __future__ import annotations
 import io
 import os
 import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,8 +17,8 @@ if TYPE_CHECKING:
     from PIL import Image
 
 
-# Pages of feature maps are large: compressing them hard takes longer than making them.
-_OPTIONS: dict[str, dict[str, Any]] = {"JPEG": {"quality": 92}, "PNG": {"compress_level": 3}}
+# Pages of feature maps are large: compressing them hard takes longer than making them, for 3 % of their size.
+_OPTIONS: dict[str, dict[str, Any]] = {"JPEG": {"quality": 92}, "PNG": {"compress_level": 1}}
 
 
 def save_image(image: Image.Image, path: str | Path) -> Path:
@@ -33,9 +34,18 @@ def save_image(image: Image.Image, path: str | Path) -> Path:
     kind = formats.get(path.suffix.lower())
     if kind is None or kind not in PILImage.SAVE:
         raise HookmapError(f"{path.name!r} doesn't end in an image format; use .png, .jpg, .webp, .tiff or .pdf")
+    return write_bytes(path, partial(_encoded, image, kind))
+
+
+def write_bytes(path: Path, content: Callable[[], bytes]) -> Path:
+    """Write a file whole; folders are made.
+
+    Raises:
+        HookmapError: if the place can't be written; nothing is left behind.
+    """
     try:
-        with written_whole(path) as place, place.open("wb") as file:
-            image.save(file, format=kind, **_OPTIONS.get(kind, {}))
+        with written_whole(path) as place:
+            place.write_bytes(content())
     except OSError as error:
         raise HookmapError(
             f"{path} can't be written ({error.strerror or error}); choose another place with -o or save(path)"
@@ -44,9 +54,13 @@ def save_image(image: Image.Image, path: str | Path) -> Path:
 
 
 def as_png(image: Image.Image) -> bytes:
-    """An image as the bytes of a PNG, as notebooks show it."""
+    """An image as the bytes of a PNG, as notebooks and loggers take it."""
+    return _encoded(image, "PNG")
+
+
+def _encoded(image: Image.Image, kind: str) -> bytes:
     buffer = io.BytesIO()
-    image.save(buffer, "PNG")
+    image.save(buffer, kind, **_OPTIONS.get(kind, {}))
     return buffer.getvalue()
 
 
@@ -56,6 +70,7 @@ def written_whole(path: Path) -> Iterator[Path]:
 
     Whatever goes wrong on the way, and whenever the process is killed, the path holds what it held before.
     """
+    made = [folder for folder in path.parents if not folder.exists()]
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.stem[:40]}-", suffix=path.suffix)
     os.close(handle)
@@ -69,6 +84,9 @@ def written_whole(path: Path) -> Iterator[Path]:
     finally:
         if os.path.exists(temporary):
             os.unlink(temporary)
+            with suppress(OSError):  # another's files are in it by now
+                for folder in made:
+                    folder.rmdir()
 
 
 def _flush(path: str | Path) -> None:

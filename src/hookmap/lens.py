@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias, TypedDict, Unpack
 
@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from hookmap import models
 from hookmap._devices import best_device, usable_device
 from hookmap._progress import tracking
+from hookmap._text import did_you_mean
 from hookmap.adapters.adapter import Adapter, Fusion
 from hookmap.attribution.batch import Plan
 from hookmap.attribution.concepts import find_concepts
@@ -416,6 +417,10 @@ class Lens:
         if given.get("noise_smooth") is True:
             given["noise_smooth"] = 25
         part, given["noise_smooth"] = given.pop("part", None), given.get("noise_smooth") or 0
+        for name in given.keys() - {field.name for field in fields(Settings)}:
+            known = ExplainOptions.__annotations__
+            hint = did_you_mean(name, known, f"there are {', '.join(known)}")
+            raise HookmapError(f"there's no option {name!r} here; {hint}")
         lenient = "all" in _listed(method)
         return Plan(self.engine.goals(target), methods, layer, Settings(**given), part, lenient)
 

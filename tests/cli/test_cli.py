@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import subprocess
 import sys
@@ -12,8 +13,9 @@ import pytest
 import torch
 import torchvision
 from PIL import Image
-
 from pictures import bomb
+
+import hookmap as hm
 
 
 def test_explain_in_one_word(hookmap, cat: Path, tmp_path: Path) -> None:
@@ -72,6 +74,121 @@ def test_every_detection_on_a_sheet_and_in_files_of_their_own(hookmap, cat: Path
     with Image.open(tmp_path / "one.png") as image:
         assert image.size == (451, 300)
     assert "wasn't detected" in hookmap("explain", cat, "-m", "detector.py:build", "-t", "box:7").err
+
+
+def test_predictions_in_words_and_as_one_document(hookmap, cat: Path, coffee: Path, lens: hm.Lens) -> None:
+    result = hookmap("predict", cat, coffee, "missing.jpg", "--top", 2)
+    assert result.code == 1
+    assert re.search(r"^cat\n +38.6%  tiger cat \(282\)\n +34.2%  Egyptian cat \(285\)\ncoffee\n", result.out)
+    assert result.err == "hookmap: missing.jpg can't be read (No such file or directory); check the path\n"
+    document = json.loads(hookmap("predict", cat, coffee, "--json").out)
+    for row, photo in zip(document["images"], (cat, coffee), strict=True):
+        assert row["image"] == str(photo)
+        expected = lens.predict(photo)[0]
+        assert [(p["index"], p["label"]) for p in row["predictions"]] == [(p.index, p.label) for p in expected]
+        assert [p["probability"] for p in row["predictions"]] == pytest.approx([p.probability for p in expected])
+
+
+def test_detections_are_predicted_and_the_best_explained(hookmap, cat: Path, tmp_path: Path) -> None:
+    (tmp_path / "detector.py").write_text(DETECTOR)
+    document = json.loads(hookmap("predict", cat, "-m", "detector.py:build", "--json").out)
+    boxes = [prediction["box"] for prediction in document["images"][0]["predictions"]]
+    assert len(boxes) == 2
+    assert re.search(r"bright \(0\)  at \d+,\d+,\d+,\d+", hookmap("predict", cat, "-m", "detector.py:build").out)
+    document = json.loads(hookmap("explain", cat, "-m", "detector.py:build", "--top", 1, "--json").out)
+    assert [row["box"] for row in document["heatmaps"]] == [pytest.approx(boxes[0])]
+
+
+def test_the_most_probable_classes_are_explained(hookmap, cat: Path, coffee: Path) -> None:
+    document = json.loads(hookmap("explain", cat, coffee, "--top", 3, "-o", "maps", "--json").out)
+    assert [row["index"] for row in document["heatmaps"]][:3] == [282, 285, 281]
+    probabilities = [row["probability"] for row in document["heatmaps"]]
+    assert probabilities[:3] == sorted(probabilities[:3], reverse=True)
+    assert {row["file"] for row in document["heatmaps"]} == {"maps/cat_gradcam.png", "maps/coffee_gradcam.png"}
+    assert "leave out --target" in hookmap("explain", cat, "--top", 3, "-t", "tabby").err
+
+
+def test_the_same_sentence_is_said_once(hookmap, cat: Path, tmp_path: Path) -> None:
+    for number in range(4):
+        (tmp_path / f"{number}.jpg").write_bytes(cat.read_bytes())
+    for arguments in (("-t", "1000"), ("-t", "tabbby"), ("-t", "1000", "--tile", 200)):
+        result = hookmap("explain", *sorted(tmp_path.glob("*.jpg")), *arguments, "-o", "maps")
+        assert result.code == 1
+        assert result.err.count("1000 classes") + result.err.count("tabby (281)") == 1
+        assert not (tmp_path / "maps").exists()
+    assert "likewise 3 more images" in result.err
+
+
+PLAIN = """
+import torch
+import hookmap as hm
+
+
+def plain():
+    torch.manual_seed(0)
+    net = torch.nn.Sequential(torch.nn.Conv2d(3, 8, 3), torch.nn.ReLU(), torch.nn.AdaptiveAvgPool2d(1),
+                              torch.nn.Flatten(), torch.nn.Linear(8, 4))
+    return net
+
+
+def lens():
+    steps = hm.Preprocessing(size=(32, 32), resize=32, mean=(0.5,) * 3, std=(0.25,) * 3)
+    return hm.Lens(plain(), preprocessing=steps, labels=["a", "b", "c", "d"])
+
+
+def nothing():
+    plain()
+"""
+
+
+def test_a_plain_module_is_explained_as_a_lens_of_it_is(hookmap, cat: Path, tmp_path: Path) -> None:
+    (tmp_path / "net.py").write_text(PLAIN)
+    (tmp_path / "names.txt").write_bytes("\ufeffa\nb\nc\nd\n".encode())
+    how = ["--size", "32", "--mean", "0.5,0.5,0.5", "--std", "0.25,0.25,0.25", "--labels", "names.txt"]
+    assert hookmap("explain", cat, "-m", "net.py:plain", *how, "-t", "a", "-o", "plain.npz").code == 0
+    assert hookmap("explain", cat, "-m", "net.py:lens", "-t", "a", "-o", "lens.npz").code == 0
+    plain, lens = hm.load(tmp_path / "plain.npz")[0], hm.load(tmp_path / "lens.npz")[0]
+    assert (plain.target, plain.index) == (lens.target, lens.index) == ("a", 0)
+    assert torch.equal(plain.raw, lens.raw)
+    assert "Conv2d" in hookmap("layers", "net.py:plain", "--size", "24x32").out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (["-m", "net.py:plain"], "on the command line --size, --mean and --std"),
+        (["-m", "net.py:plian"], "net.py has no 'plian'; did you mean plain?"),
+        (["-m", "net.py:zzz"], "net.py has no 'zzz'; it has plain, lens, nothing"),
+        (["-m", "net.py"], "name the function in it that builds the model, as in net.py:build"),
+        (["-m", "net.py:nothing"], "gave a NoneType; expected an nn.Module, a hookmap.Adapter or a hookmap.Lens"),
+        (["-m", "net.py:lens", "--size", "32"], "gave a Lens, which holds all of that itself"),
+        (["-m", "net.py:plain", "--size", "big"], "--size is 'big'"),
+        (["-m", "net.py:plain", "--size", "3x2x1"], "such as 224, or HxW"),
+        (["-m", "net.py:plain", "--std", "0"], "expected numbers above 0"),
+        (["-m", "net.py:plain", "--size", "32", "--mean", "0.5,0.5"], "2 means and 3 stds"),
+    ],
+)
+def test_a_model_of_ones_own_that_is_named_wrongly(
+    hookmap, cat: Path, tmp_path: Path, arguments: list[str], sentence: str
+) -> None:
+    (tmp_path / "net.py").write_text(PLAIN)
+    result = hookmap("explain", cat, *arguments)
+    assert result.code == 1
+    assert sentence in result.err
+    assert result.err.count("\n") == 1
+
+
+def test_explain_and_run_take_the_same_options_as_python(monkeypatch: pytest.MonkeyPatch) -> None:
+    from hookmap.cli.options import AskOptions, SpeedOptions
+    from hookmap.lens import ExplainOptions
+
+    asked = {**AskOptions(budget=3, part="signed", fuse="mean").options(), "batch_size": SpeedOptions().batch_size}
+    assert asked.keys() == ExplainOptions.__annotations__.keys() - {"on_error", "progress"}
+
+
+def test_an_unknown_option_of_explain_is_a_sentence(lens: hm.Lens, cat: Path) -> None:
+    with pytest.raises(hm.HookmapError, match="no option 'aug_smoth' here; did you mean aug_smooth"):
+        lens.explain(cat, aug_smoth=True)  # type: ignore[call-arg]
 
 
 def test_why_this_and_not_that(hookmap, cat: Path) -> None:

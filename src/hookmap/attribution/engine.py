@@ -300,7 +300,8 @@ class Engine:
         """
         if self.preprocessing is None:
             raise ModelError(
-                "this model's input size isn't known; pass an example image or tensor, or preprocessing= to Lens"
+                "this model's input size isn't known; pass an example image or tensor, or preprocessing= to Lens (on "
+                "the command line --size, --mean and --std)"
             )
         channels = len(self.preprocessing.mean)
         generator = torch.Generator().manual_seed(0)
@@ -379,7 +380,8 @@ class Engine:
             if self.preprocessing is None:
                 raise ModelError(
                     "how this model's images are preprocessed isn't known; pass preprocessing= to Lens (a "
-                    "hookmap.Preprocessing or your torchvision transforms), or a tensor that is already preprocessed"
+                    "hookmap.Preprocessing or your torchvision transforms; on the command line --size, --mean and "
+                    "--std), or a tensor that is already preprocessed"
                 )
             self.say_what_is_assumed()
             for picture in load_each(images):

@@ -6,24 +6,14 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.markup import escape
 
-from hookmap.cli.common import (
-    DEFAULT_MODEL,
-    BatchSize,
-    Device,
-    Labels,
-    Model,
-    Pretrained,
-    Weights,
-    app,
-    complain,
-    lens_of,
-    out,
-)
+from hookmap._text import counted
+from hookmap.cli.commands import command, complain, say, shown
+from hookmap.cli.options import AskOptions, ModelOptions, SpeedOptions
+from hookmap.errors import HookmapError
 
 
-@app.command()
+@command(needs="hookmap.runs")
 def run(
     data: Annotated[
         list[str],
@@ -32,19 +22,10 @@ def run(
             show_default=False,
         ),
     ],
-    output: Annotated[Path, typer.Option("--out", "-o", help="The folder to write.")] = Path("run"),
-    target: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--target",
-            "-t",
-            help="predicted, label (each image's true class), or a class; repeatable. Default: predicted.",
-        ),
-    ] = None,
-    layer: Annotated[
-        list[str] | None, typer.Option("--layer", "-l", help="Layer name or glob; repeatable. Default: the best one.")
-    ] = None,
-    method: Annotated[list[str] | None, typer.Option("--method", help="Method; repeatable. Default: gradcam.")] = None,
+    ask: AskOptions,
+    model: ModelOptions,
+    speed: SpeedOptions,
+    output: Annotated[Path, typer.Option("--output", "--out", "-o", help="The folder to write.")] = Path("run"),
     channels: Annotated[
         list[str] | None,
         typer.Option(
@@ -69,73 +50,60 @@ def run(
     thumbnail: Annotated[
         int, typer.Option(min=0, help="Longer side of the small copies that are kept; 0: none.")
     ] = 160,
-    model: Model = DEFAULT_MODEL,
-    weights: Weights = None,
-    pretrained: Pretrained = True,
-    labels: Labels = None,
-    device: Device = None,
-    precision: Annotated[str, typer.Option(help="fp32, or bf16 or fp16: faster where the hardware has it.")] = "fp32",
-    compile: Annotated[bool, typer.Option("--compile", help="Through torch.compile; for thousands of images.")] = False,
-    batch_size: BatchSize = 16,
-    seed: Annotated[int, typer.Option(help="Of everything random.")] = 0,
-    budget: Annotated[
-        int | None, typer.Option(min=1, help="Most masked copies of a photo per method. Default: the papers'.")
-    ] = None,
 ) -> None:
     """Explain a whole data set into a folder of Parquet files, resumably; then look at it with `hookmap report`.
 
     [dim]Examples[/]
 
-      hookmap run photos/ --out runs/photos                [dim]the predicted class of each image[/]
+      hookmap run photos/ -o runs/photos                   [dim]the predicted class of each image[/]
 
       hookmap run val/ -m resnet50 -t predicted -t label   [dim]folders named by class: what is seen, what is there[/]
 
       hookmap run instances_val2017.json -m fasterrcnn_resnet50_fpn --root val2017
 
-      hookmap run photos/ --out runs/photos --resume       [dim]after an interruption[/]
+      hookmap run photos/ -o runs/photos --resume          [dim]after an interruption[/]
     """
-    from hookmap.datasets.sources.names import counted
     from hookmap.runs import run as run_over
-    from hookmap.runs.results import Run
 
-    lens = lens_of(model, weights, pretrained, labels, device, precision=precision, compile=compile)
+    if ask.versus and "label" in (ask.target or ()):
+        raise HookmapError("--versus goes with classes and predicted, not with the target label; leave out one of them")
     watched: Any = True if channels == ["explained"] else channels
-    how: dict[str, Any] = {"seed": seed, "budget": budget}
+    options: Any = ask.options()
     try:
-        found: Run = run_over(
+        finished = run_over(
             data[0] if len(data) == 1 else data,
-            lens,
+            model.lens(speed),
             output,
-            target=target or "predicted",
-            layer=layer,
-            method=method,
+            target=ask.targets(),
+            layer=ask.layer,
+            method=ask.method,
             channels=watched,
             image=image,
             label=False if label == "none" else label,
             root=root,
             engine=engine,  # type: ignore[arg-type]
             address=address,
-            batch_size=batch_size,
+            batch_size=speed.batch_size,
             part_size=part_size,
             workers=workers,
             thumbnail=thumbnail,
             resume=resume,
             strict=strict,
-            **how,
+            **options,
         )
     except KeyboardInterrupt:
         complain("interrupted; what is done is kept, and --resume goes on from there")
         raise typer.Exit(130) from None
-    for sentence in found.summary():
-        out.print(escape(sentence), highlight=False)
-    if len(found.errors):
-        first = found.errors.iloc[0]
-        complain(f"{counted(len(found.errors), 'image')} without a heatmap, e.g. {first['id']}: {first['error']}")
-    if not len(found.explained):
+    for sentence in finished.summary():
+        say(shown(sentence), highlight=False)
+    if len(finished.errors):
+        first = finished.errors.iloc[0]
+        complain(f"{counted(len(finished.errors), 'image')} without a heatmap, e.g. {first['id']}: {first['error']}")
+    if not len(finished.explained):
         raise typer.Exit(1)
 
 
-@app.command()
+@command(needs="hookmap.report")
 def report(
     folder: Annotated[Path, typer.Argument(help="The folder of a run.", show_default=False)],
     output: Annotated[Path | None, typer.Option("--output", "-o", help="Default: report.html in the folder.")] = None,
@@ -153,4 +121,4 @@ def report(
     from hookmap.runs.results import open_run
 
     other = None if versus is None else open_run(versus)
-    out.print(f"{escape(str(write_report(open_run(folder), output, versus=other)))}")
+    say(shown(write_report(open_run(folder), output, versus=other)))

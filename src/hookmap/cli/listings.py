@@ -7,16 +7,16 @@ from typing import Annotated
 
 import typer
 
-from hookmap.cli.common import DEFAULT_MODEL, Device, Pretrained, Weights, app, complain, lens_of, out
+from hookmap.cli.commands import command, complain, say
+from hookmap.cli.files import methods_table
+from hookmap.cli.options import ModelOptions
 
 
-@app.command()
+@command(needs="hookmap.lens")
 def layers(
-    model: Annotated[str, typer.Argument(help="As --model of the other commands.")] = DEFAULT_MODEL,
+    model: ModelOptions,
+    name: Annotated[str | None, typer.Argument(help="As --model.", show_default=False)] = None,
     image: Annotated[Path | None, typer.Option(help="An example to run on, for models of unknown input size.")] = None,
-    weights: Weights = None,
-    pretrained: Pretrained = True,
-    device: Device = None,
 ) -> None:
     """Print a model's layers as a tree: name, type, output shape and layout.
 
@@ -25,11 +25,14 @@ def layers(
       hookmap layers
 
       hookmap layers vit_base_patch16_224 --no-pretrained
+
+      hookmap layers net.py:build --size 32
     """
-    out.print(lens_of(model, weights, pretrained, None, device).layers(image))
+    model.model = name or model.model
+    say(model.lens().layers(image))
 
 
-@app.command()
+@command(needs="hookmap.models")
 def models(
     pattern: Annotated[str | None, typer.Argument(help="Only names that hold this.", show_default=False)] = None,
 ) -> None:
@@ -49,17 +52,15 @@ def models(
     if not table.row_count:
         complain(f"no model's name holds {pattern!r}; `hookmap models` without a word lists all")
         raise typer.Exit(1)
-    out.print(table)
+    say(table)
 
 
-@app.command()
+@command()
 def methods() -> None:
     """List the heatmap methods and their papers."""
     from rich.table import Table
 
-    from hookmap.methods import METHODS
-
     table = Table("method", "family", "what it does", "paper", box=None, header_style="bold", pad_edge=False)
-    for method in METHODS.values():
-        table.add_row(method.name, method.family, method.summary, method.paper)
-    out.print(table)
+    for name, facts in methods_table().items():
+        table.add_row(name, facts["family"], facts["summary"], facts.get("paper", ""))
+    say(table)

@@ -1,88 +1,56 @@
-"""Commands about some photos: explain, features, concepts."""
+"""Commands about some photos: explain, predict, features, concepts."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from functools import partial
+import json as _json
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.markup import escape
 
-from hookmap.cli.common import (
-    DEFAULT_MODEL,
-    BatchSize,
-    Device,
-    Images,
-    Labels,
-    Model,
-    Pretrained,
-    Weights,
-    app,
-    complain,
-    err,
-    lens_of,
-    out,
-)
+from hookmap._progress import tracking
+from hookmap._text import counted, listed
+from hookmap.cli.commands import command, complain, say, shown
+from hookmap.cli.files import SEVERAL, check_ending, images_in, is_folder, keep_inputs, methods_table, places
+from hookmap.cli.options import AskOptions, Images, Json, ModelOptions, SpeedOptions, Top
+from hookmap.errors import HookmapError, ImageError, TargetError, first_line
 
 if TYPE_CHECKING:
+    from hookmap.images.loading import Picture
     from hookmap.lens import Lens
+    from hookmap.results.explanation import Explanation
+    from hookmap.results.heatmap import Heatmap
+    from hookmap.results.predictions import Prediction
 
-DEFAULT_METHOD = "{method}"
-PICTURES = {".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff", ".gif"}
+METHOD = "{method}"
+"""Stands in the name of a file for the method that is chosen by default."""
 
 
-@app.command()
+@command(needs="hookmap.lens")
 def explain(
     images: Images,
+    ask: AskOptions,
+    model: ModelOptions,
+    speed: SpeedOptions,
     output: Annotated[
-        Path | None, typer.Option("--output", "-o", help="A file for one image, a folder for several.")
-    ] = None,
-    target: Annotated[
-        list[str] | None,
+        str | None,
         typer.Option(
-            "--target",
-            "-t",
-            help="Class index or label; box:2 (a detection), box:L,T,R,B, point:X,Y, everywhere; repeatable. "
-            "Default: the predicted class, or all detections.",
+            "--output",
+            "-o",
+            help="A file for one image (.png, .jpg, .pdf, .svg), a folder for several; .npz: all maps of all images.",
         ),
     ] = None,
-    layer: Annotated[
-        list[str] | None,
-        typer.Option("--layer", "-l", help="Layer name or glob; repeatable. Default: the best one."),
-    ] = None,
-    method: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--method", help="Method, or all; repeatable. See `hookmap methods`. Default: gradcam, for detectors odam."
-        ),
-    ] = None,
-    versus: Annotated[list[str] | None, typer.Option(help="Why the target rather than this class; repeatable.")] = None,
-    part: Annotated[str | None, typer.Option(help="positive, negative (what speaks against) or signed.")] = None,
-    fuse: Annotated[str | None, typer.Option(help="One map of several layers: mean, max, product, layercam.")] = None,
-    aug_smooth: Annotated[bool, typer.Option("--aug-smooth", help="Average over mirrored and darker copies.")] = False,
-    noise_smooth: Annotated[int, typer.Option(min=0, help="Average over so many noisy copies.")] = 0,
-    eigen_smooth: Annotated[bool, typer.Option("--eigen-smooth", help="First component of the feature maps.")] = False,
-    seed: Annotated[int, typer.Option(help="Of everything random.")] = 0,
-    budget: Annotated[
-        int | None,
-        typer.Option(min=1, help="Most masked copies of a photo per method. Default: the papers'; all: 256."),
-    ] = None,
-    model: Model = DEFAULT_MODEL,
-    weights: Weights = None,
-    pretrained: Pretrained = True,
-    labels: Labels = None,
-    device: Device = None,
-    precision: Annotated[str, typer.Option(help="fp32, or bf16 or fp16: faster where the hardware has it.")] = "fp32",
+    top: Top = None,
     tile: Annotated[
         int | None, typer.Option(min=16, help="Large photos at full resolution, in tiles of so many pixels.")
     ] = None,
     each: Annotated[bool, typer.Option("--each", help="Also one file per heatmap, beside the sheet.")] = False,
-    compile: Annotated[bool, typer.Option("--compile", help="Through torch.compile; for many images.")] = False,
-    batch_size: BatchSize = 16,
     colormap: Annotated[str | None, typer.Option(help="A matplotlib colour map, e.g. inferno, viridis, jet.")] = None,
     opacity: Annotated[str, typer.Option(help="0 to 1, or ramp: the stronger the more opaque.")] = "ramp",
+    json: Json = False,
 ) -> None:
     """Lay a heatmap over each photo: where is the evidence for the decision?
 
@@ -92,77 +60,103 @@ def explain(
 
       hookmap explain dog.jpg -t tabby -t 207 -o cats.png  [dim]two classes on one sheet[/]
 
-      hookmap explain *.jpg -m resnet50 -o heatmaps/       [dim]one file per photo[/]
+      hookmap explain photos/ -m resnet50 -o heatmaps/     [dim]one file per photo[/]
+
+      hookmap explain dog.jpg --top 3 -o top.pdf           [dim]the three most probable classes[/]
 
       hookmap explain dog.jpg --target "tiger cat" --versus tabby   [dim]why this and not that[/]
 
       hookmap explain dog.jpg --method all -l layer2 -l layer4 -m resnet50   [dim]one page of all methods[/]
 
-      hookmap explain dog.jpg -m net.py:build --weights best.pt --labels names.txt
+      hookmap explain dog.jpg -m net.py:build --weights best.pt --labels names.txt --size 224
     """
-    from hookmap.errors import ImageError
-    from hookmap.images.loading import load
     from hookmap.results.explanation import Explanation
-    from hookmap.targets import PREDICTED, Contrast
 
+    if top is not None and ask.target:
+        raise HookmapError("--top asks about the most probable classes; leave out --target")
+    paths = images_in(images)
+    together = output is not None and not is_folder(output) and Path(output).suffix.lower() == SEVERAL
+    wanted = [Path(output or "")] * len(paths) if together else _maps(paths, output, ask.method)
     look: dict[str, Any] = {"opacity": opacity if opacity == "ramp" else _number(opacity)}
     if colormap is not None:
         look["colormap"] = colormap
-    lens = lens_of(model, weights, pretrained, labels, device, precision=precision, compile=compile)
-    asked: list[Any] = list(target or [PREDICTED])
-    if versus:
-        asked = [Contrast(this, that) for this in asked for that in versus]
-    if method and "all" in method and budget is None:
-        budget = 256
-    how: dict[str, Any] = {"part": part, "fuse": fuse, "aug_smooth": aug_smooth, "noise_smooth": noise_smooth}
-    how |= {"eigen_smooth": eigen_smooth, "seed": seed, "budget": budget, "batch_size": batch_size}
-    how |= {"progress": len(images) <= batch_size}
-    places = _places(images, output, "_".join(method) if method else DEFAULT_METHOD)
-    failed = 0
-    for some in _chunks(list(zip(images, places, strict=True)), batch_size):
-        good: list[tuple[Any, Path]] = []
-        for path, place in some:
-            try:
-                good.append((load(path), place))
-            except ImageError as error:
-                failed += 1
-                complain(str(error))
-        if not good:
+    lens = model.lens(speed)
+    answers, failures, rows, kept = _answers(lens, paths, ask, speed, top, tile), Failures(), list[Any](), list[Any]()
+    for path, place, explanation in _with_progress(zip(paths, wanted, answers, strict=True), len(paths)):
+        failures.add(path, explanation.errors)
+        if not explanation:
             continue
-        found = _explained(lens, [picture for picture, _ in good], asked, layer, method, tile, how)
-        for picture, place in good:
-            mine = Explanation([heatmap for heatmap in found if heatmap.picture is picture])
-            if not mine:
-                failed += 1
-                continue
-            place = place.with_name(place.name.replace(DEFAULT_METHOD, mine[0].method.name))
-            mine.save(place, **look)
-            if each and len(mine) > 1:
-                for number, heatmap in enumerate(mine):
-                    heatmap.save(place.with_stem(f"{place.stem}_{number}"), **look)
-            named = ", ".join(dict.fromkeys(h.title for h in mine))
-            where = ", ".join(dict.fromkeys(h.layer for h in mine))
-            out.print(
-                f"[bold]{escape(picture.name)}[/]  {escape(named)}  [dim]at {escape(where)}[/] -> {escape(str(place))}"
-            )
-    if failed:
-        raise typer.Exit(1)
+        if together:
+            kept += explanation
+        else:
+            place = place.with_name(place.name.replace(METHOD, explanation[0].method.name))
+            alone = explanation if each and len(explanation) > 1 else ()
+            own = [place.with_stem(f"{place.stem}_{number}") for number in range(len(alone))]
+            keep_inputs(paths, own)
+            explanation.save(place, **look)
+            for heatmap, file in zip(alone, own, strict=True):
+                heatmap.save(file, **look)
+        rows += [_row(path, heatmap, place) for heatmap in explanation]
+        if not json:
+            titles = ", ".join(dict.fromkeys(heatmap.title for heatmap in explanation))
+            layers = ", ".join(dict.fromkeys(explanation.layers))
+            say(f"[bold]{shown(path.stem)}[/]  {shown(titles)}  [dim]at {shown(layers)}[/] -> {shown(place)}")
+    if kept:
+        Explanation(kept, failures.errors).save(wanted[0])
+    if json:
+        _print_json({"heatmaps": rows, "errors": failures.rows})
+    failures.end()
 
 
-@app.command()
+@command(needs="hookmap.lens")
+def predict(
+    images: Images,
+    model: ModelOptions,
+    speed: SpeedOptions,
+    top: Top = None,
+    json: Json = False,
+) -> None:
+    """Say what the model sees in each photo: classes, detections or regions, the strongest first.
+
+    [dim]Examples[/]
+
+      hookmap predict dog.jpg
+
+      hookmap predict photos/ -m resnet50 --top 1 --json
+    """
+    paths = images_in(images)
+    lens = model.lens(speed)
+    failures, rows = Failures(), list[Any]()
+    for path, picture in _pictures(paths, failures):
+        try:
+            found = lens.predict(picture, top=top)[0]
+        except TargetError as error:
+            failures.add(path, {path.stem: error})
+            continue
+        rows.append({"image": str(path), "predictions": [_said(prediction) for prediction in found]})
+        if not json:
+            say(f"[bold]{shown(path.stem)}[/]" + ("" if found else "  [dim]nothing was detected[/]"))
+            for prediction in found:
+                say(f"  {prediction.probability:6.1%}  {shown(_line(prediction))}", highlight=False)
+    if json:
+        _print_json({"images": rows, "errors": failures.rows})
+    failures.end()
+
+
+@command(needs="hookmap.lens")
 def features(
     images: Images,
-    output: Annotated[Path | None, typer.Option("--output", "-o", help="Folder. Default: NAME_features.")] = None,
+    model: ModelOptions,
+    output: Annotated[str | None, typer.Option("--output", "-o", help="Folder. Default: NAME_features.")] = None,
     layers: Annotated[
         list[str] | None,
         typer.Option("--layers", "-l", help="Names, globs, or kinds: conv, norm, activation, attention, all."),
     ] = None,
+    channels: Annotated[
+        str, typer.Option(help="all, numbers with commas between them, or the 16 of the largest mean or variance.")
+    ] = "all",
     logdir: Annotated[Path | None, typer.Option(help="Also write to TensorBoard in this folder.")] = None,
-    model: Model = DEFAULT_MODEL,
-    weights: Weights = None,
-    pretrained: Pretrained = True,
-    labels: Labels = None,
-    device: Device = None,
+    json: Json = False,
 ) -> None:
     """Draw what each layer makes of a photo: an overview page of the network, and every channel of every layer.
 
@@ -172,38 +166,46 @@ def features(
 
       hookmap features dog.jpg -m vgg16_bn --logdir runs/    [dim]and to TensorBoard[/]
 
-      hookmap features dog.jpg -l "blocks.*" -o maps/
+      hookmap features dog.jpg -l "blocks.*" --channels variance -o maps/
     """
-    lens = lens_of(model, weights, pretrained, labels, device)
-    places = _places(images, output, "features", folders=True)
-    for path, place in with_progress(list(zip(images, places, strict=True))):
-        maps = lens.features(path, layers or "conv")
-        maps.save(place)
-        out.print(maps)
-        out.print(f"[bold]{escape(path.stem)}[/]  {len(maps)} layers -> {escape(str(place / 'overview.png'))}")
-        if logdir is not None:
-            run = logdir if len(images) == 1 else logdir / place.name
-            maps.to_tensorboard(run)
-    if logdir is not None:
-        out.print(f"tensorboard --logdir {escape(str(logdir))}")
+    paths = images_in(images)
+    folders = _folders(paths, output)
+    chosen: Any = _channels(channels)
+    lens = model.lens()
+    failures, rows = Failures(), list[Any]()
+    folder_of = dict(zip(paths, folders, strict=True))
+    for path, picture in _pictures(paths, failures):
+        folder = folder_of[path]
+        maps = lens.features(picture, layers or "conv")
+        run = None if logdir is None else logdir if len(paths) == 1 else logdir / folder.name
+        maps.save(folder, channels=chosen, logdir=run)
+        about = []
+        for name, figures in maps.statistics().items() if json else ():
+            layer = maps[name]
+            about.append({"layer": name, "type": layer.kind, "shape": list(layer.maps.shape[1:]), **vars(figures)})
+        rows.append({"image": str(path), "folder": str(folder), "layers": about})
+        if not json:
+            say(maps)
+            say(f"[bold]{shown(path.stem)}[/]  {counted(len(maps), 'layer')} -> {shown(folder / 'overview.png')}")
+    if json:
+        _print_json({"images": rows, "errors": failures.rows})
+    elif logdir is not None:
+        say(f"tensorboard --logdir {shown(logdir)}")
+    failures.end()
 
 
-@app.command()
+@command(needs="hookmap.lens")
 def concepts(
     images: Images,
+    model: ModelOptions,
     output: Annotated[
-        Path | None, typer.Option("--output", "-o", help="A file. Default: NAME_concepts.png, of several concepts.png.")
+        str | None, typer.Option("--output", "-o", help="A file. Default: NAME_concepts.png, of several concepts.png.")
     ] = None,
     layer: Annotated[str | None, typer.Option("--layer", "-l", help="Layer name. Default: the best one.")] = None,
     count: Annotated[int, typer.Option("--concepts", "-k", min=1, help="How many.")] = 5,
     method: Annotated[str, typer.Option(help="nmf: parts; pca: directions.")] = "nmf",
     seed: Annotated[int | None, typer.Option(help="Start NMF from random numbers. Default: nothing is random.")] = None,
-    model: Model = DEFAULT_MODEL,
-    weights: Weights = None,
-    pretrained: Pretrained = True,
-    labels: Labels = None,
-    device: Device = None,
-    batch_size: BatchSize = 16,
+    batch_size: Annotated[int, typer.Option(min=1, help="Images per forward pass.")] = 16,
 ) -> None:
     """Find the few things that a layer sees in all photos together, and what the model calls them.
 
@@ -211,40 +213,208 @@ def concepts(
 
       hookmap concepts dog.jpg                               [dim]five concepts -> dog_concepts.png[/]
 
-      hookmap concepts *.jpg -k 8 -o out/concepts.png        [dim]shared by all photos, on one page[/]
+      hookmap concepts photos/ -k 8 -o out/concepts.png      [dim]shared by all photos, on one page[/]
 
       hookmap concepts dog.jpg --method pca --layer blocks.5
     """
-    lens = lens_of(model, weights, pretrained, labels, device)
+    paths = images_in(images)
+    place = Path(f"{paths[0].stem}_concepts.png" if len(paths) == 1 else "concepts.png")
+    if output is not None and is_folder(output):
+        place = Path(output) / place
+    elif output is not None:
+        check_ending(output)
+        place = Path(output)
+    keep_inputs(paths, [place])
     how: dict[str, Any] = {"method": method, "seed": seed, "batch_size": batch_size}
-    found = lens.concepts(list(images), layer, count, **how)
-    place = found.save(output or Path(f"{images[0].stem}_concepts.png" if len(images) == 1 else "concepts.png"))
+    found = model.lens().concepts(paths, layer, count, **how)
+    found.save(place)
     for number, concept in enumerate(found, 1):
-        out.print(f"{number:2}  {concept.share:4.0%}  {escape(concept.title)}", highlight=False)
-    names = ", ".join(picture.name for picture in found.pictures[:4]) + (", ..." if len(images) > 4 else "")
-    out.print(f"[bold]{escape(names)}[/]  [dim]at {escape(found.layer)}[/] -> {escape(str(place))}")
+        say(f"{number:2}  {concept.share:4.0%}  {shown(concept.title)}", highlight=False)
+    names = listed([path.stem for path in paths], 4)
+    say(f"[bold]{shown(names)}[/]  [dim]at {shown(found.layer)}[/] -> {shown(place)}")
 
 
-def _explained(
-    lens: Lens,
-    pictures: list[Any],
-    asked: list[Any],
-    layer: list[str] | None,
-    methods: Any,
-    tile: int | None,
-    how: dict[str, Any],
-) -> list[Any]:
-    """Heatmaps of all pictures; one that can't be asked this (nothing was detected in it) doesn't stop the others."""
-    from hookmap.errors import TargetError
+# ---------------------------------------------------------------- what comes of each image
 
-    ask = partial(lens.explain_in_tiles, tile=tile) if tile else lens.explain
+
+class Failures:
+    """Images that couldn't be read or asked; the same sentence is said once.
+
+    Attributes:
+        errors: by the images' names.
+        rows: as a document holds them.
+    """
+
+    def __init__(self) -> None:
+        self.errors: dict[str, HookmapError] = {}
+        self.rows: list[dict[str, str]] = []
+        self._said: Counter[str] = Counter()
+
+    def add(self, path: Path, errors: dict[str, HookmapError]) -> None:
+        """What was wrong with an image."""
+        for name, error in errors.items():
+            self.errors[name] = error
+            self.rows.append({"image": str(path), "error": str(error)})
+            sentence = str(error)
+            self._said[sentence] += 1
+            if self._said[sentence] == 1:
+                complain(sentence if isinstance(error, ImageError) else f"{path.stem}: {sentence}")
+
+    def end(self) -> None:
+        """Exit with 1 if there was one."""
+        again = self._said.total() - len(self._said)
+        if again:
+            complain(f"likewise {counted(again, 'more image')}")
+        if self._said:
+            raise typer.Exit(1)
+
+
+def _answers(
+    lens: Lens, paths: Sequence[Path], ask: AskOptions, speed: SpeedOptions, top: int | None, tile: int | None
+) -> Iterator[Explanation]:
+    """The explanation of each image, in order; one that can't be explained holds only why."""
+    options: Any = {**ask.options(), "batch_size": speed.batch_size}
+    question: Any = {"layer": ask.layer, "method": ask.method}
+    if top is None and tile is None:
+        yield from lens.stream(paths, ask.targets(), **question, on_error="skip", **options)
+        return
+
+    def explained(path: Path) -> Explanation:
+        targets = ask.targets(None if top is None else _most_probable(lens, path, top))
+        if tile is not None:
+            return lens.explain_in_tiles(path, targets, **question, tile=tile, **options)
+        return lens.explain(path, targets, **question, **options)
+
+    yield from _one_by_one(paths, explained)
+
+
+def _one_by_one(paths: Sequence[Path], explained: Callable[[Path], Explanation]) -> Iterator[Explanation]:
+    from hookmap.results.explanation import Explanation
+
+    for number, path in enumerate(paths):
+        try:
+            heatmaps = list(explained(path))
+        except (ImageError, TargetError) as error:
+            yield Explanation([], {path.stem: error})
+        else:
+            yield Explanation(replace(h, position=replace(h.position, image=number)) for h in heatmaps)
+
+
+def _most_probable(lens: Lens, path: Path, top: int) -> list[Any]:
+    """The strongest predictions for an image as targets: classes, or detections."""
+    predictions = lens.predict(path, top=top)[0]
+    return [p.index if p.box is None else f"box:{number}" for number, p in enumerate(predictions)]
+
+
+def _pictures(paths: Sequence[Path], failures: Failures) -> Iterator[tuple[Path, Picture]]:
+    """The images that can be read, one after the other, with a bar."""
+    from hookmap.images.loading import load
+
+    for path in _with_progress(paths, len(paths)):
+        try:
+            picture = load(path)
+        except ImageError as error:
+            failures.add(path, {path.stem: error})
+        else:
+            yield path, picture
+
+
+def _with_progress(items: Any, count: int) -> Iterator[Any]:
+    with tracking(count > 1) as track:
+        advance = track("images", count)
+        for item in items:
+            yield item
+            advance(1)
+
+
+# ---------------------------------------------------------------- what is said
+
+
+def _row(path: Path, heatmap: Heatmap, place: Path) -> dict[str, Any]:
+    return {
+        "image": str(path),
+        "target": heatmap.target,
+        "index": heatmap.index,
+        "score": heatmap.score,
+        "probability": heatmap.probability,
+        "where": heatmap.where,
+        "box": heatmap.box,
+        "layer": heatmap.layer,
+        "method": heatmap.method.name,
+        "evidence": heatmap.evidence,
+        "file": str(place),
+    }
+
+
+def _said(prediction: Prediction) -> dict[str, Any]:
+    return {key: value for key, value in vars(prediction).items() if value is not None}
+
+
+def _line(prediction: Prediction) -> str:
+    parts = [f"{prediction.label.split(',')[0]} ({prediction.index})"]
+    if prediction.box is not None:
+        parts.append("at {:.0f},{:.0f},{:.0f},{:.0f}".format(*prediction.box))
+    if prediction.share is not None:
+        parts.append(f"on {prediction.share:.0%} of the picture")
+    return "  ".join(parts)
+
+
+def _print_json(document: Any) -> None:
+    """JSON knows no NaN and no infinity: they are null."""
+
+    def plain(value: Any) -> Any:
+        if isinstance(value, dict):
+            return {key: plain(inner) for key, inner in value.items()}
+        if isinstance(value, (list, tuple)):
+            return [plain(inner) for inner in value]
+        return None if isinstance(value, float) and not abs(value) < float("inf") else value
+
+    print(_json.dumps(plain(document), indent=2, allow_nan=False))
+
+
+# ---------------------------------------------------------------- where it goes
+
+
+def _maps(paths: Sequence[Path], output: str | None, method: Sequence[str] | None) -> list[Path]:
+    """Where heatmaps go; the method that is chosen by default isn't known yet."""
+    wanted = places(paths, output, f"{'_'.join(method) if method else METHOD}.png")
+    names = methods_table()
+    keep_inputs(
+        paths,
+        (
+            place.with_name(place.name.replace(METHOD, name))
+            for place in wanted
+            for name in (names if METHOD in place.name else [""])
+        ),
+    )
+    return wanted
+
+
+def _folders(paths: Sequence[Path], output: str | None) -> list[Path]:
+    """Where feature maps go."""
+    if output is not None and not is_folder(output):
+        try:
+            check_ending(output)
+        except HookmapError:
+            pass  # a folder with a dot in its name
+        else:
+            raise HookmapError(f"-o {output} is a file; feature maps are written as a folder of pictures")
+    alone = output is not None and len(paths) == 1
+    folders = [Path(output or "")] if alone else places(paths, f"{output or '.'}/", "features")
+    for path in paths:
+        keep_inputs([path], [folder / path.name for folder in folders])
+    return folders
+
+
+def _channels(given: str) -> Any:
+    if given in ("all", "mean", "variance"):
+        return given
     try:
-        return list(ask(pictures, asked, layer=layer, method=methods, **how))
-    except TargetError as error:
-        if len(pictures) == 1:
-            complain(f"{pictures[0].name}: {error}")
-            return []
-    return [heatmap for one in pictures for heatmap in _explained(lens, [one], asked, layer, methods, tile, how)]
+        return [int(number) for number in given.split(",")]
+    except ValueError as error:
+        raise HookmapError(
+            f"--channels is {given!r} ({first_line(error)}); expected all, mean, variance, or numbers with commas"
+        ) from None
 
 
 def _number(text: str) -> float | str:
@@ -252,34 +422,3 @@ def _number(text: str) -> float | str:
         return float(text)
     except ValueError:
         return text  # the overlay says what it expects
-
-
-def _places(images: list[Path], output: Path | None, suffix: str, *, folders: bool = False) -> list[Path]:
-    """Where each image's result goes; stems that collide are numbered."""
-    ending = "" if folders else ".png"
-    if output is not None and len(images) == 1 and (folders or (output.suffix and not output.is_dir())):
-        return [output]
-    if output is not None and len(images) > 1 and not folders and output.suffix.lower() in PICTURES:
-        from hookmap.errors import HookmapError
-
-        raise HookmapError(f"-o {output} is one file and {len(images)} images came; pass a folder")
-    folder = output or Path()
-    places: list[Path] = []
-    for image in images:
-        place, i = folder / f"{image.stem}_{suffix}{ending}", 2
-        while place in places:
-            place, i = folder / f"{image.stem}_{i}_{suffix}{ending}", i + 1
-        places.append(place)
-    return places
-
-
-def _chunks(items: list[Any], size: int) -> Iterator[list[Any]]:
-    chunks = [items[i : i + size] for i in range(0, len(items), size)]
-    yield from with_progress(chunks)
-
-
-def with_progress(items: list[Any]) -> Iterator[Any]:
-    """The items, with a bar on stderr where there are several."""
-    from rich.progress import track
-
-    yield from track(items, console=err, transient=True, disable=len(items) < 2, description="images")

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import difflib
 import re
 from collections.abc import Callable, Iterable
 from typing import TypeAlias
 
 from torch import nn
 
+from hookmap._text import did_you_mean
 from hookmap.errors import LayerError
 
 LayerSpec: TypeAlias = "str | nn.Module | type[nn.Module] | Iterable[str | nn.Module | type[nn.Module]]"
@@ -97,8 +97,7 @@ def _matched(model: nn.Module, spec: str | nn.Module | type[nn.Module]) -> dict[
     else:
         matched = {name: module for name, module in inner.items() if type(module).__name__ == spec}
     if not matched:
-        close = difflib.get_close_matches(spec, [n for n in named if n], n=4, cutoff=0.5)
-        hint = f"did you mean {', '.join(close)}?" if close else f"top-level layers are {_children(model)}"
+        hint = did_you_mean(spec, [n for n in named if n], f"top-level layers are {_children(model)}")
         raise LayerError(f"the model has no layer {spec!r}; {hint} (`hookmap layers` and lens.layers() list all)")
     return matched
 

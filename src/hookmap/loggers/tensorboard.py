@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from hookmap._files import as_png
 from hookmap.errors import HookmapError
 
 if TYPE_CHECKING:
@@ -35,9 +35,18 @@ class TensorBoard:
         Raises:
             HookmapError: if the folder can't be written.
         """
-        buffer = io.BytesIO()
-        image.save(buffer, "PNG")
-        self._add(tag, buffer.getvalue(), image.size, step)
+        self.encoded_image(tag, as_png(image), image.size, step)
+
+    def encoded_image(self, tag: str, encoded: bytes, size: tuple[int, int], step: int) -> None:
+        """Add a file of an image of a size (W, H) as it is.
+
+        The writer's own methods would make it a PNG, or ask for a video encoder.
+        """
+        from tensorboard.compat.proto.summary_pb2 import Summary
+
+        shown = Summary.Image(width=size[0], height=size[1], colorspace=3, encoded_image_string=encoded)
+        writer = self._open()
+        writer._get_file_writer().add_summary(Summary(value=[Summary.Value(tag=tag, image=shown)]), step)
 
     def scalars(self, values: Mapping[str, float], step: int) -> None:
         """Add numbers by their tags."""
@@ -47,7 +56,7 @@ class TensorBoard:
 
     def film(self, tag: str, film: Animation, step: int) -> None:
         """Add an animation, which the images' tab plays, and write it as a file beside the events."""
-        self._add(tag, film.encoded("GIF"), film.frames[0].size, step)
+        self.encoded_image(tag, film.encoded("GIF"), film.frames[0].size, step)
         film.save(Path(self._open().get_logdir()) / f"{tag}.webp")
 
     def close(self) -> None:
@@ -57,14 +66,6 @@ class TensorBoard:
             if self._folder is not None:
                 self._writer.close()
                 self._writer = None
-
-    def _add(self, tag: str, encoded: bytes, size: tuple[int, int], step: int) -> None:
-        """A file of an image as it is: the writer's own methods would make it a PNG, or ask for a video encoder."""
-        from tensorboard.compat.proto.summary_pb2 import Summary
-
-        shown = Summary.Image(width=size[0], height=size[1], colorspace=3, encoded_image_string=encoded)
-        writer = self._open()
-        writer._get_file_writer().add_summary(Summary(value=[Summary.Value(tag=tag, image=shown)]), step)
 
     def _open(self) -> Any:
         if self._writer is None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import functools
 import inspect
 import pickle
@@ -13,6 +12,7 @@ from typing import Any, Literal, TypeVar, overload
 
 from torch import Tensor
 
+from hookmap._text import did_you_mean
 from hookmap.errors import HookmapError
 from hookmap.methods.ingredients import INGREDIENTS, Ingredient
 
@@ -182,8 +182,8 @@ def find_method(wanted: str | Callable[..., Tensor]) -> Method:
     plain = OTHER_NAMES.get(plain, plain)
     if plain in METHODS:
         return METHODS[plain]
-    close = difflib.get_close_matches(plain, METHODS, n=3, cutoff=0.5) or list(METHODS)
-    raise HookmapError(f"there's no method {wanted!r}; did you mean {', '.join(close)}? (`hookmap methods` lists all)")
+    hint = did_you_mean(plain, METHODS, f"there are {', '.join(METHODS)}")
+    raise HookmapError(f"there's no method {wanted!r}; {hint} (`hookmap methods` says what they do)")
 
 
 def plain_name(name: str) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -10,6 +9,7 @@ from typing import Any
 
 from torch import nn
 
+from hookmap._text import did_you_mean
 from hookmap.adapters.adapter import Adapter
 from hookmap.errors import ModelError
 from hookmap.models import (
@@ -81,8 +81,9 @@ def _builder(name: str) -> Callable[..., Loaded]:
     if library not in ("torchvision", "timm") and transformers.has(name):
         return partial(transformers.build, name)
     every = {DEFAULT, *torchvision.names(), *timm.names()}
-    close = difflib.get_close_matches(plain, every, n=4, cutoff=0.6)
-    hint = f"did you mean {', '.join(close)}?" if close else "`hookmap models` lists all"
+    if name.endswith(".py"):
+        raise ModelError(f"{name} is a file; name the function in it that builds the model, as in {name}:build")
+    hint = did_you_mean(plain, every, "`hookmap models` lists all")
     raise ModelError(f"no model is called {name!r}; {hint} (your own: file.py:factory or package.module:factory)")
 
 

@@ -11,12 +11,13 @@ from typing import Any
 
 from torch import nn
 
-from hookmap.errors import ModelError
+from hookmap._text import did_you_mean, listed
+from hookmap.errors import ModelError, first_line
 from hookmap.models.loaded import Loaded
 
 
 def build(name: str, *, pretrained: bool = True, num_classes: int | None = None) -> Loaded:
-    """Import and call the factory; a module-level ``nn.Module`` is taken as it is.
+    """The model that the factory makes, and what is known of it.
 
     ``pretrained`` has no meaning here: the factory decides. ``num_classes`` is passed on to it.
 
@@ -25,22 +26,32 @@ def build(name: str, *, pretrained: bool = True, num_classes: int | None = None)
     """
     from hookmap import models
 
-    source, _, attribute = name.rpartition(":")
-    factory = getattr(_module(source, name), attribute, None)
-    if factory is None:
-        raise ModelError(
-            f"{source} has no {attribute!r}; expected a function that returns an nn.Module, as in {name!r}"
-        )
-    options: dict[str, Any] = {} if num_classes is None else {"num_classes": num_classes}
-    try:
-        model = factory if isinstance(factory, nn.Module) else factory(**options)
-    except Exception as error:  # the user's code may raise anything
-        raise ModelError(f"{name} failed: {type(error).__name__}: {error}") from error
-    if not isinstance(model, nn.Module):
-        raise ModelError(f"{name} gave a {type(model).__name__}; expected an nn.Module")
+    model = made(name, **({} if num_classes is None else {"num_classes": num_classes}))
+    if not models.holds_one(model):
+        raise ModelError(f"{name} gave a {type(model).__name__}; expected an nn.Module or a hookmap.Adapter")
     loaded = models.describe(model)
-    loaded.name = attribute
+    loaded.name = name.rpartition(":")[2]
     return loaded
+
+
+def made(name: str, **options: Any) -> Any:
+    """What the factory of this name gives; an object that can't be called is taken as it is.
+
+    Raises:
+        ModelError: naming what failed, the user's own exception included.
+    """
+    source, _, attribute = name.rpartition(":")
+    module = _module(source, name)
+    factory = getattr(module, attribute, None)
+    if factory is None:
+        own = [key for key, value in vars(module).items() if getattr(value, "__module__", "") == module.__name__]
+        functions = [key for key in own if callable(getattr(module, key)) and not key.startswith("_")]
+        there = f"it has {listed(functions)}" if functions else "define a function there that returns the model"
+        raise ModelError(f"{source} has no {attribute!r}; {did_you_mean(attribute, functions, there)}")
+    try:
+        return factory(**options) if callable(factory) and not isinstance(factory, nn.Module) else factory
+    except Exception as error:  # the user's code may raise anything
+        raise ModelError(f"{name} failed: {type(error).__name__}: {first_line(error)}") from error
 
 
 def _module(source: str, name: str) -> ModuleType:
@@ -69,4 +80,4 @@ def _module(source: str, name: str) -> ModuleType:
     except ModelError:
         raise
     except Exception as error:  # the user's code may raise anything
-        raise ModelError(f"{name} can't be imported: {type(error).__name__}: {error}") from error
+        raise ModelError(f"{name} can't be imported: {type(error).__name__}: {first_line(error)}") from error

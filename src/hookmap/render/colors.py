@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import difflib
 from typing import Any, Literal
 
 import numpy as np
 
+from hookmap._text import did_you_mean
 from hookmap.errors import HookmapError
 
 Array = np.ndarray[Any, Any]
@@ -63,11 +63,7 @@ def colorize(values: Array, colormap: str) -> Array:
     from matplotlib import colormaps
 
     if colormap not in colormaps:
-        close = difflib.get_close_matches(colormap, list(colormaps), n=3, cutoff=0.5) or [
-            "inferno",
-            "viridis",
-            "jet",
-        ]
-        raise HookmapError(f"there's no colour map {colormap!r}; did you mean {', '.join(close)}?")
+        hint = did_you_mean(colormap, colormaps, "matplotlib has inferno, viridis, jet and many more")
+        raise HookmapError(f"there's no colour map {colormap!r}; {hint}")
     colors: Array = colormaps[colormap](values, bytes=True)[..., :3]
     return colors

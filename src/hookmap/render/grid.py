@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
 from hookmap.errors import HookmapError
 from hookmap.render.colors import Array, colorize, normalize
+from hookmap.render.overlay import font
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -82,13 +84,17 @@ def _tile_size(height: int, width: int, tile: tuple[int, int] | int) -> tuple[in
 
 
 def _write_corner(picture: Image.Image, label: str) -> None:
-    from PIL import ImageDraw, ImageFont
-
     size = max(9, min(13, picture.height // 8))
-    if picture.height < 2 * size:
-        return
-    font = ImageFont.load_default(size)
-    draw = ImageDraw.Draw(picture)
-    box = draw.textbbox((3, 1), label, font=font)
-    draw.rectangle((0, 0, box[2] + 2, box[3] + 2), fill=(0, 0, 0))
-    draw.text((3, 1), label, fill=(255, 255, 255), font=font)
+    if picture.height >= 2 * size:
+        picture.paste(_corner(label, size))
+
+
+@lru_cache(4096)
+def _corner(label: str, size: int) -> Image.Image:
+    """A label, white on black: the numbers of channels are those of all layers."""
+    from PIL import Image, ImageDraw
+
+    box = font(size).getbbox(label)
+    corner = Image.new("RGB", (round(box[2]) + 6, round(box[3]) + 4), "black")
+    ImageDraw.Draw(corner).text((3, 1), label, "white", font(size))
+    return corner

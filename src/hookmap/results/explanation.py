@@ -12,6 +12,7 @@ from torch import Tensor
 
 from hookmap._files import as_png, save_image
 from hookmap._optional import require
+from hookmap._text import counted
 from hookmap.errors import HookmapError
 from hookmap.results.archive import read_archive, save_archive
 from hookmap.results.heatmap import Axis, Heatmap
@@ -87,7 +88,7 @@ class Explanation(Sequence[Heatmap]):
         return iter(self._heatmaps)
 
     def __repr__(self) -> str:
-        failed = f", {len(self.errors)} images failed" if self.errors else ""
+        failed = f", {counted(len(self.errors), 'image')} failed" if self.errors else ""
         return "Explanation([\n" + "".join(f"  {heatmap!r},\n" for heatmap in self) + f"]{failed})"
 
     # ---------------------------------------------------------------- axes

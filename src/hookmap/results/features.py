@@ -12,7 +12,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from hookmap._files import as_png, save_image
+from hookmap._files import as_png, save_image, write_bytes
+from hookmap._progress import tracking
 from hookmap.errors import HookmapError, LayerError
 from hookmap.images.loading import Picture
 from hookmap.render.grid import TileScale, arrange, tiles
@@ -258,29 +259,36 @@ class FeatureMaps(Mapping[str, LayerMaps]):
         subtitle = f"{picture.name}, {len(self)} layers from input to output; each tile on its own scale"
         return overview_page(PILImage.fromarray(picture.pixels), self.model, subtitle, rows, tile=tile)
 
-    def save(self, folder: str | Path, *, image: int = 0, channels: Channels = "all") -> list[Path]:
+    def save(
+        self,
+        folder: str | Path,
+        *,
+        image: int = 0,
+        channels: Channels = "all",
+        logdir: str | Path | SummaryWriter | None = None,
+        progress: bool = True,
+    ) -> list[Path]:
         """Write overview.png, photo.png, the overlays and one PNG of channels per layer into a folder.
+
+        Args:
+            folder: where to.
+            image: which of the images.
+            channels: of each layer, as in :meth:`LayerMaps.select`.
+            logdir: also write to TensorBoard, as :meth:`to_tensorboard` does, without drawing anything twice.
+            progress: show a bar.
 
         Raises:
             HookmapError: if the folder can't be written.
         """
-        from PIL import Image as PILImage
-
         folder = Path(folder)
         if folder.is_file():
             raise HookmapError(f"{folder} is a file; feature maps are written as a folder of pictures")
-        pictures = {
-            "overview": self.overview(image),
-            "photo": PILImage.fromarray(self.pictures[image].pixels),
-        }
-        for title, overlay in self.overlays:
-            pictures[f"heatmap_{title}"] = overlay
-        paths = [save_image(picture, folder / f"{_plain(name)}.png") for name, picture in pictures.items()]
-        for i, (name, layer) in enumerate(self.items()):
-            paths.append(save_image(layer.grid(image, channels), folder / f"{i:03d}_{_plain(name)}.png"))
-        return paths
+        for layer in self.values():
+            layer.select(channels, image=image)  # what can't be drawn leaves no half of a folder
+        overview = save_image(self.overview(image), folder / "overview.png")
+        return [overview, *self._write(folder, image, channels, logdir, progress=progress)]
 
-    def to_tensorboard(self, logdir: str | Path | SummaryWriter, step: int = 0) -> None:
+    def to_tensorboard(self, logdir: str | Path | SummaryWriter, step: int = 0, *, progress: bool = True) -> None:
         """Write one image per layer, the photos, the overlays and statistics, under tags that don't change.
 
         ``features/<layer>`` is the grid of all channels of the first image, each tile on its own
@@ -290,23 +298,52 @@ class FeatureMaps(Mapping[str, LayerMaps]):
         Raises:
             HookmapError: if the folder can't be written.
         """
+        self._write(None, 0, "all", logdir, step, progress=progress)
+
+    def _write(
+        self,
+        folder: Path | None,
+        image: int,
+        channels: Channels,
+        logdir: str | Path | SummaryWriter | None,
+        step: int = 0,
+        *,
+        progress: bool,
+    ) -> list[Path]:
+        """Each picture is drawn and encoded once, and goes to the folder, to TensorBoard, or to both."""
         from PIL import Image as PILImage
 
         from hookmap.loggers.tensorboard import TensorBoard
 
-        logger = TensorBoard(logdir)
+        logger = None if logdir is None else TensorBoard(logdir)
+        paths: list[Path] = []
+
+        def write(picture: Image.Image, name: str | None, tag: str) -> None:
+            encoded = as_png(picture)
+            if folder is not None and name is not None:
+                paths.append(write_bytes(folder / f"{_plain(name)}.png", lambda: encoded))
+            if logger is not None:
+                logger.encoded_image(tag, encoded, picture.size, step)
+
         try:
-            for picture in self.pictures:
-                logger.image(f"photo/{picture.name}", PILImage.fromarray(picture.pixels), step)
-            for title, overlay in self.overlays:
-                logger.image(f"heatmap/{title}", overlay, step)
-            for name, layer in self.items():
-                logger.image(f"features/{name}", layer.grid(), step)
-                s = layer.statistics()
-                figures = {"mean": s.mean, "std": s.std, "sparsity": s.sparsity, "dead channels": len(s.dead)}
-                logger.scalars({f"statistics/{name}/{key}": value for key, value in figures.items()}, step)
+            with tracking(progress) as track:
+                advance = track("layers", len(self))
+                for number, picture in enumerate(self.pictures):
+                    pixels = PILImage.fromarray(picture.pixels)
+                    write(pixels, "photo" if number == image else None, f"photo/{picture.name}")
+                for title, overlay in self.overlays:
+                    write(overlay, f"heatmap_{title}", f"heatmap/{title}")
+                for number, (name, layer) in enumerate(self.items()):
+                    write(layer.grid(image, channels), f"{number:03d}_{name}", f"features/{name}")
+                    if logger is not None:
+                        s = layer.statistics()
+                        figures = {"mean": s.mean, "std": s.std, "sparsity": s.sparsity, "dead channels": len(s.dead)}
+                        logger.scalars({f"statistics/{name}/{key}": value for key, value in figures.items()}, step)
+                    advance(1)
         finally:
-            logger.close()
+            if logger is not None:
+                logger.close()
+        return paths
 
     def _repr_png_(self) -> bytes:
         return as_png(self.overview())

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import difflib
 import functools
 import re
 from collections.abc import Callable, Mapping, Sequence
 
+from hookmap._text import closest
 from hookmap.errors import TargetError
 from hookmap.targets.classes import Class
 
@@ -109,7 +109,7 @@ def find_class(word: str, labels: Sequence[str] | None) -> Class:
         raise TargetError(f"{word!r} could be {len(meant)} classes: {names}; pass one of their indices")
     synonyms = [[simplified(s) for s in label.split(",")] for label in labels]
     every = {name: i for i, spellings in enumerate(synonyms) for s in spellings for name in (s, *s.split())}
-    close = difflib.get_close_matches(wanted, every, n=6, cutoff=0.6)
+    close = closest(wanted, every, 6)
     indices = list(dict.fromkeys(every[name] for name in close))[:4]
     names = ", ".join(f"{labels[i].split(',')[0]} ({i})" for i in indices)
     hint = f"did you mean {names}?" if names else "pass a label or an index"

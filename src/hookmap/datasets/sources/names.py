@@ -6,6 +6,9 @@ import os
 from collections.abc import Iterable, Sequence
 from functools import cache
 
+from hookmap._text import counted as counted
+from hookmap._text import listed as listed
+from hookmap._text import printable as printable
 from hookmap.errors import DataError
 
 # What columns, keys and files of labels are called.
@@ -35,15 +38,6 @@ def is_image_name(name: str) -> bool:
     """
     _, dot, suffix = name.rpartition(".")
     return dot + suffix.lower() in image_suffixes()
-
-
-def printable(name: str) -> str:
-    r"""A file's name as text that can be printed and written: bytes that aren't UTF-8 are escaped.
-
-    >>> printable(os.fsdecode(b"caf\xe9.jpg"))
-    'caf\\xe9.jpg'
-    """
-    return os.fsencode(name).decode("utf-8", "backslashreplace")
 
 
 def unique(names: Iterable[str]) -> list[str]:
@@ -100,18 +94,3 @@ def find(there: Iterable[str], names: Sequence[str], given: object = None) -> st
         return given
     lower = {str(name).strip().lower().replace(" ", "_"): name for name in there}
     return next((lower[name] for name in names if name in lower), None)
-
-
-def listed(names: Iterable[object], most: int = 5) -> str:
-    """Some of the names for a sentence."""
-    given = [str(name) for name in names]
-    return ", ".join(given[:most]) + (f" and {len(given) - most} more" if len(given) > most else "")
-
-
-def counted(number: int, one: str, many: str | None = None) -> str:
-    """A number with its noun.
-
-    >>> counted(1, "image"), counted(1200, "image")
-    ('1 image', '1,200 images')
-    """
-    return f"{number:,} {one if number == 1 else many or one + 's'}"

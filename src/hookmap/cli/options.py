@@ -1,0 +1,238 @@
+"""The options that several commands have, each described once."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, cast
+
+import typer
+
+from hookmap.errors import HookmapError, ModelError
+
+if TYPE_CHECKING:
+    from hookmap.images.preprocessing import Preprocessing
+    from hookmap.lens import ExplainOptions, Lens
+
+DEFAULT_MODEL = "efficientnet_lite0"
+_MODEL, _LOOKING, _SPEED = "Model", "What is asked", "Speed"
+
+Images = Annotated[
+    list[str],
+    typer.Argument(help="Image files, folders of them, or quoted patterns: 'photos/**/*.jpg'.", show_default=False),
+]
+Top = Annotated[int | None, typer.Option("--top", "-n", min=1, help="The so many most probable classes.")]
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON document and nothing else.")]
+
+
+@dataclass(kw_only=True)
+class ModelOptions:
+    """The model, and how its images are preprocessed."""
+
+    model: Annotated[
+        str,
+        typer.Option(
+            "--model",
+            "-m",
+            rich_help_panel=_MODEL,
+            help="A torchvision or timm name; or file.py:build or package.module:build, which gives an nn.Module, a "
+            "hookmap.Adapter or a hookmap.Lens.",
+        ),
+    ] = DEFAULT_MODEL
+    weights: Annotated[
+        Path | None,
+        typer.Option(rich_help_panel=_MODEL, help="Checkpoint to load: safetensors, or a saved state dict."),
+    ] = None
+    pretrained: Annotated[
+        bool,
+        typer.Option("--pretrained/--no-pretrained", rich_help_panel=_MODEL, help="Trained or random weights."),
+    ] = True
+    labels: Annotated[
+        Path | None, typer.Option(rich_help_panel=_MODEL, help="Text file with one class name per line.")
+    ] = None
+    size: Annotated[
+        str | None,
+        typer.Option(
+            rich_help_panel=_MODEL,
+            help="Of the input of a model of your own: 224, the middle of the photo; or HxW, all of it, stretched.",
+        ),
+    ] = None
+    mean: Annotated[
+        str | None,
+        typer.Option(
+            rich_help_panel=_MODEL,
+            help="Of its input, 0..1: 0.485,0.456,0.406; one number for grey.",
+        ),
+    ] = None
+    std: Annotated[str | None, typer.Option(rich_help_panel=_MODEL, help="Of its input, likewise.")] = None
+    fit: Annotated[
+        str,
+        typer.Option(
+            rich_help_panel=_MODEL,
+            help="What is seen of a photo: crop, as the model's library does; whole, all of it; stretch, all of it "
+            "pressed into the usual input.",
+        ),
+    ] = "crop"
+    device: Annotated[
+        str | None,
+        typer.Option(rich_help_panel=_MODEL, help="cpu, cuda, cuda:1, mps; by default the best there is."),
+    ] = None
+
+    def lens(self, speed: SpeedOptions | None = None) -> Lens:
+        """The lens that the options describe."""
+        import hookmap as hm
+        from hookmap._devices import best_device
+        from hookmap.models import custom, holds_one
+
+        given: dict[str, Any] = {
+            "labels": None if self.labels is None else _lines(self.labels),
+            "preprocessing": self._preprocessing(),
+            "fit": self.fit,
+            "device": self.device,
+        }
+        if speed is not None:
+            given |= {"precision": speed.precision, "compile": speed.compile}
+        if ":" not in self.model or self.weights is not None:
+            return hm.Lens(self.model, weights=self.weights, pretrained=self.pretrained, **given)
+        made = custom.made(self.model)
+        if holds_one(made):
+            return hm.Lens(made, **given | {"device": self.device or best_device()})
+        if not isinstance(made, hm.Lens):
+            raise ModelError(
+                f"{self.model} gave a {type(made).__name__}; expected an nn.Module, a hookmap.Adapter or a hookmap.Lens"
+            )
+        if self.labels or self.device or given["preprocessing"] is not None or self.fit != "crop":
+            raise ModelError(
+                f"{self.model} gave a Lens, which holds all of that itself; leave out --labels, --size, --mean, --std, "
+                "--fit and --device"
+            )
+        return made
+
+    def _preprocessing(self) -> Preprocessing | None:
+        import hookmap as hm
+
+        if self.size is None and self.mean is None and self.std is None:
+            return None
+        given: dict[str, Any] = {}
+        if self.size is not None:
+            sides = _numbers("size", self.size.lower().replace("x", ","), int)
+            if len(sides) not in (1, 2) or min(sides) < 1:
+                raise HookmapError(f"--size is {self.size!r}; expected pixels, such as 224, or HxW, such as 192x256")
+            given = {"size": (sides[0], sides[-1]), "resize": sides[0] if len(sides) == 1 else sides}
+        for name, numbers in (("mean", self.mean), ("std", self.std)):
+            if numbers is not None:
+                given[name] = _numbers(name, numbers, float)
+        if min(given.get("std", (1.0,))) <= 0:
+            raise HookmapError(f"--std is {self.std!r}; expected numbers above 0")
+        return hm.Preprocessing(**given)
+
+
+@dataclass(kw_only=True)
+class AskOptions:
+    """What is asked of each image; all of :class:`hookmap.lens.ExplainOptions` but how a batch is run."""
+
+    target: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--target",
+            "-t",
+            rich_help_panel=_LOOKING,
+            help="Class index or label; box:2 (a detection), box:L,T,R,B, point:X,Y, everywhere; in a run also label, "
+            "each image's true class; repeatable. Default: the predicted class, or all detections.",
+        ),
+    ] = None
+    versus: Annotated[
+        list[str] | None,
+        typer.Option(rich_help_panel=_LOOKING, help="Why the target rather than this class; repeatable."),
+    ] = None
+    layer: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--layer", "-l", rich_help_panel=_LOOKING, help="Layer name or glob; repeatable. Default: the best one."
+        ),
+    ] = None
+    method: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--method",
+            rich_help_panel=_LOOKING,
+            help="Method, or all; repeatable. See `hookmap methods`. Default: what fits the model.",
+        ),
+    ] = None
+    part: Annotated[
+        str | None,
+        typer.Option(rich_help_panel=_LOOKING, help="positive, negative (what speaks against) or signed."),
+    ] = None
+    fuse: Annotated[
+        str | None,
+        typer.Option(rich_help_panel=_LOOKING, help="One map of several layers: mean, max, product, layercam."),
+    ] = None
+    aug_smooth: Annotated[
+        bool,
+        typer.Option("--aug-smooth", rich_help_panel=_LOOKING, help="Average over mirrored and darker copies."),
+    ] = False
+    noise_smooth: Annotated[
+        int, typer.Option(min=0, rich_help_panel=_LOOKING, help="Average over so many noisy copies.")
+    ] = 0
+    eigen_smooth: Annotated[
+        bool,
+        typer.Option("--eigen-smooth", rich_help_panel=_LOOKING, help="First component of the feature maps."),
+    ] = False
+    seed: Annotated[int, typer.Option(min=0, rich_help_panel=_LOOKING, help="Of everything random.")] = 0
+    budget: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            rich_help_panel=_LOOKING,
+            help="Most masked copies of a photo per method. Default: the papers'; of all methods together: 256.",
+        ),
+    ] = None
+
+    def targets(self, asked: list[Any] | None = None) -> list[Any]:
+        """What is explained: of these, or of what ``--target`` says."""
+        from hookmap.targets import PREDICTED, Contrast
+
+        asked = asked or list(self.target or [PREDICTED])
+        return [Contrast(this, that) for this in asked for that in self.versus] if self.versus else asked
+
+    def options(self) -> ExplainOptions:
+        """Everything but target, layer and method."""
+        given = {
+            "part": self.part,
+            "fuse": self.fuse,
+            "aug_smooth": self.aug_smooth,
+            "noise_smooth": self.noise_smooth,
+            "eigen_smooth": self.eigen_smooth,
+            "seed": self.seed,
+            "budget": self.budget,
+        }
+        if self.budget is None and "all" in (self.method or ()):
+            given["budget"] = 256
+        return cast("ExplainOptions", {name: value for name, value in given.items() if value is not None})
+
+
+@dataclass(kw_only=True)
+class SpeedOptions:
+    """How the model runs."""
+
+    precision: Annotated[
+        str, typer.Option(rich_help_panel=_SPEED, help="fp32, or bf16 or fp16: faster where the hardware has it.")
+    ] = "fp32"
+    compile: Annotated[
+        bool, typer.Option("--compile", rich_help_panel=_SPEED, help="Through torch.compile; for thousands of images.")
+    ] = False
+    batch_size: Annotated[int, typer.Option(min=1, rich_help_panel=_SPEED, help="Images per forward pass.")] = 16
+
+
+def _lines(path: Path) -> list[str]:
+    try:
+        return [line.strip() for line in path.read_text(encoding="utf-8-sig").splitlines() if line.strip()]
+    except (OSError, UnicodeDecodeError) as error:
+        raise HookmapError(f"{path} can't be read as a list of labels ({error})") from None
+
+
+def _numbers(name: str, text: str, kind: type[Any]) -> tuple[Any, ...]:
+    try:
+        return tuple(kind(number) for number in text.split(","))
+    except ValueError:
+        raise HookmapError(f"--{name} is {text!r}; expected numbers with commas between them") from None
