@@ -90,7 +90,7 @@ def check_logger(names: dict[str, Any]) -> None:
 
 def check_metric(names: dict[str, Any]) -> None:
     energy = names["table"].set_index("method")["energy"]
-    assert energy["gradcam"] > 1.2 > 1.1 > energy["random"]
+    assert energy["gradcam"] > 0.6 > 0.5 > energy["random"]
 
 
 CHECKS = {"A data source": check_source, "A logger": check_logger, "A metric": check_metric}
@@ -116,7 +116,7 @@ def test_both_sides_of_the_table_for_those_who_come_from_grad_cam_give_the_same_
     model, own = convnet(stride=1), convnet(stride=1)  # the peer leaves gradients behind
     x = noise(2, 3, 24, 32)
     names = {**vars(peers), **vars(targets), "model": model, "first": model.bend1, "second": model.bend2, "x": x}
-    names |= {"two": [targets.ClassifierOutputTarget(2)] * 2}
+    names |= {"two": [targets.ClassifierOutputTarget(1)] * 2}
     expected = eval(theirs, names)
     plain = re.sub('"(first|second)"', lambda match: {"first": '"bend1"', "second": '"bend2"'}[match[1]], ours)
     maps = np.stack([heatmap.values for heatmap in eval(plain, {"hm": hm, "lens": hm.Lens(own), "x": x})])
