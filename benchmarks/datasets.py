@@ -119,23 +119,27 @@ class Generated(Source):
         return Item(self.ids[number], pixels)
 
 
+class Watched(nn.Identity):
+    """Prints the memory of the process some twenty times while so many images pass."""
+
+    def __init__(self, count: int) -> None:
+        super().__init__()
+        self.count, self.seen, self.said = count, 0, 0
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.seen += len(x)
+        if self.seen >= self.said:
+            self.said += self.count // 20
+            pages = int(Path("/proc/self/statm").read_text().split()[1])
+            print(f"{self.seen:8,d} images: {pages * resource.getpagesize() / 2**20:6.0f} MiB", flush=True)
+        return x
+
+
 def memory(count: int) -> None:
     """Print the memory of the process while it explains so many images."""
-    net = nn.Sequential(nn.Conv2d(3, 8, 3, 2), nn.ReLU(), nn.Conv2d(8, 8, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten())
+    convs = nn.Conv2d(3, 8, 3, 2), nn.ReLU(), nn.Conv2d(8, 8, 3)
+    net = nn.Sequential(Watched(count), *convs, nn.AdaptiveAvgPool2d(1), nn.Flatten())
     lens = hm.Lens(net, preprocessing=hm.Preprocessing(size=(32, 32), resize=32))
-    seen, said = 0, 0
-    call = type(lens).explain
-
-    def watched(self: hm.Lens, images: Any, *given: Any, **how: Any) -> Any:
-        nonlocal seen, said
-        seen += len(images)
-        if seen >= said:
-            said += count // 20
-            pages = int(Path("/proc/self/statm").read_text().split()[1])
-            print(f"{seen:8,d} images: {pages * resource.getpagesize() / 2**20:6.0f} MiB", flush=True)
-        return call(self, images, *given, **how)
-
-    type(lens).explain = watched  # type: ignore[method-assign]
     out = Path(tempfile.mkdtemp())
     hm.run(Generated(count), lens, out / "run", batch_size=64, channels=True, workers=1, thumbnail=32)
     size = sum(path.stat().st_size for path in out.rglob("*") if path.is_file())

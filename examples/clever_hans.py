@@ -20,8 +20,6 @@ from torch.nn import functional as F
 
 import hookmap as hm
 from hookmap.analysis import clusters, places
-from hookmap.runs.results import Run
-from hookmap.runs.running import run
 
 CLASSES = ("disc", "square", "triangle")
 MARKED = "square"
@@ -94,11 +92,11 @@ def train(folder: Path, epochs: int = 7, seed: int = 0) -> nn.Module:
     return model.eval()
 
 
-def explained(model: nn.Module, pictures: Path, out: Path) -> Run:
+def explained(model: nn.Module, pictures: Path, out: Path) -> hm.Run:
     """hookmap's run over a folder of pictures."""
     preprocessing = hm.Preprocessing(size=(SIDE, SIDE), resize=None, mean=(0.5,) * 3, std=(1.0,) * 3)
     lens = hm.Lens(model, preprocessing=preprocessing, labels=CLASSES)
-    return run(pictures, lens, out, workers=0, progress=False)
+    return hm.run(pictures, lens, out, workers=0, progress=False)
 
 
 def main() -> None:

@@ -11,6 +11,7 @@ import torch
 
 from hookmap._optional import require
 from hookmap.errors import HookmapError, ModelError
+from hookmap.images.loading import load
 from hookmap.runs.rows import flattened, geometry_of
 
 if TYPE_CHECKING:
@@ -104,8 +105,6 @@ def _fullest(heat: Array, side: int) -> tuple[int, int, int]:
 
 def _original(path: str | None) -> Image.Image | None:
     from PIL import Image as PILImage
-
-    from hookmap.images.loading import load
 
     if not isinstance(path, str) or not os.path.exists(path):
         return None

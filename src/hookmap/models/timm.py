@@ -6,6 +6,7 @@ import functools
 import socket
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 from urllib.request import getproxies
@@ -129,8 +130,6 @@ def _repository(hub: str, name: str, config: Any) -> str:
 
 
 def _cached_repositories() -> set[str]:
-    from pathlib import Path
-
     from huggingface_hub.constants import HF_HUB_CACHE
 
     return {p.name.removeprefix("models--").replace("--", "/") for p in Path(HF_HUB_CACHE).glob("models--*")}

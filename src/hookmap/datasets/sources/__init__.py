@@ -9,8 +9,9 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch.utils.data import DataLoader, Dataset, Subset
 
-from hookmap.datasets.sources import archives, coco, files, huggingface, tables
+from hookmap.datasets.sources import archives, coco, files, huggingface, pytorch, tables
 from hookmap.datasets.sources.base import Item, LabelledBox, Source, Stream
 from hookmap.datasets.sources.names import listed, printable
 from hookmap.datasets.sources.samples import Samples, SampleStream
@@ -110,10 +111,6 @@ def _from_paths(given: Sequence[str], chosen: dict[str, Any], root: str | None) 
 
 
 def _from_objects(given: Any, chosen: dict[str, Any]) -> Source:
-    from torch.utils.data import DataLoader, Dataset, Subset
-
-    from hookmap.datasets.sources import pytorch
-
     if isinstance(given, DataLoader):
         return pytorch.from_loader(given, source(given.dataset, **chosen))
     if isinstance(given, Subset):
