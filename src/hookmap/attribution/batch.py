@@ -21,7 +21,8 @@ from hookmap.hooks.preserve import preserved
 from hookmap.layers.layouts import Layout
 from hookmap.layers.trace import Trace
 from hookmap.methods import Method, default_method
-from hookmap.results.heatmap import Heatmap, Part, check_part
+from hookmap.render.look import Part, check_part
+from hookmap.results.heatmap import Heatmap
 from hookmap.results.question import Position, Question, Settings
 from hookmap.targets import Goal, PerImage
 from hookmap.targets.pinned import Goals
@@ -161,7 +162,7 @@ def _explained(
                     box=subject.box,
                     number=subject.number,
                     frames=view.frames,
-                    part=plan.part,
+                    look=one.method.look_of(plan.part),
                     question=Question(
                         again, one.method, one.layers, settings, *about, (len(goals), len(views)), (t, b), given
                     ),

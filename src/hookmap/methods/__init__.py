@@ -17,6 +17,7 @@ from hookmap.methods import baselines, eigen, fullgrad, gradient, masking, repla
 from hookmap.methods.registry import BUILT_IN, INGREDIENTS, METHODS, Method, as_method, find_method, method
 from hookmap.methods.replaying import Probe
 from hookmap.methods.weighting import WeightedSum, contributions, weighted_sum
+from hookmap.render.look import Look
 
 __all__ = [
     "INGREDIENTS",
@@ -215,7 +216,7 @@ METHODS.update(
             signed=False,
             paper="Byun and Lee 2022, arXiv:2209.14074",
             summary="the class's probability when the head sees one place only",
-            look={"scale": "minmax"},
+            look=Look(scale="minmax"),
         ),
         Method(
             "featureocclusion",
@@ -277,7 +278,7 @@ METHODS.update(
             signed=False,
             paper="Muddamsetty et al. 2020, arXiv:2006.03122",
             summary="masks that keep the prediction and are unlike others; knows no target",
-            look={"scale": "minmax"},
+            look=Look(scale="minmax"),
         ),
         Method(
             "rise",
@@ -287,7 +288,7 @@ METHODS.update(
             signed=False,
             paper="Petsiuk et al. 2018, arXiv:1806.07421",
             summary="random masks averaged by the probability behind them; needs no layer",
-            look={"scale": "minmax"},
+            look=Look(scale="minmax"),
         ),
         Method(
             "drise",
@@ -297,7 +298,7 @@ METHODS.update(
             signed=False,
             paper="Petsiuk et al. 2021, arXiv:2006.03204",
             summary="random masks averaged by how far they leave a detected object; needs no layer",
-            look={"scale": "minmax"},
+            look=Look(scale="minmax"),
         ),
         Method(
             "occlusion",
@@ -323,7 +324,7 @@ METHODS.update(
             "whole model",
             paper="Srinivas and Fleuret 2019, arXiv:1905.00780",
             summary="the whole score spread over the pixels; the map sums to it",
-            look={"outliers": 0.02},
+            look=Look(outliers=0.02),
         ),
         Method(
             "fullgradmagnitude",
@@ -333,7 +334,7 @@ METHODS.update(
             signed=False,
             paper="Srinivas and Fleuret 2019, eq. 5",
             summary="FullGrad's shares by magnitude",
-            look={"outliers": 0.02},
+            look=Look(outliers=0.02),
         ),
         Method(
             "random",
@@ -343,7 +344,7 @@ METHODS.update(
             signed=False,
             paper="",
             summary="noise: any method must be better",
-            look={"scale": "minmax"},
+            look=Look(scale="minmax"),
         ),
         Method(
             "edges",
@@ -353,7 +354,7 @@ METHODS.update(
             signed=False,
             paper="Adebayo et al. 2018, arXiv:1810.03292",
             summary="the photo's edges: a method should be more than this",
-            look={"outliers": 0.02},
+            look=Look(outliers=0.02),
         ),
     ]
 )

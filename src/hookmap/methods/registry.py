@@ -6,14 +6,15 @@ import difflib
 import functools
 import inspect
 import pickle
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any, Literal, TypeVar, overload
 
 from torch import Tensor
 
 from hookmap.errors import HookmapError
+from hookmap.render.look import Look, Part
 
 INGREDIENTS: dict[str, str] = {
     "activation": "the layer's output, (B, C, *grid)",
@@ -59,8 +60,7 @@ class Method:
             where that isn't the class's own logit.
         objects: whether it is defined for detected objects only.
         uniform: the method whose map this is, up to a factor of none, where the gradient is the same at all places.
-        look: how it's best drawn, as keywords of :meth:`hookmap.Heatmap.overlay`: ``{"scale": "minmax"}`` for maps
-            whose zero means nothing.
+        look: how it's best drawn: ``Look(scale="minmax")`` for maps whose zero means nothing.
     """
 
     name: str
@@ -74,7 +74,7 @@ class Method:
     score: Callable[[Tensor, Tensor], Tensor] | None = None
     objects: bool = False
     uniform: str | None = None
-    look: Mapping[str, Any] = field(default_factory=dict)
+    look: Look = Look()
 
     @cached_property
     def needs(self) -> frozenset[str]:
@@ -95,6 +95,12 @@ class Method:
     def knows_target(self) -> bool:
         """Whether the map depends on the target."""
         return bool(self.needs & _TARGET) or (self.one_by_one and self.name != "sidu")
+
+    def look_of(self, part: Part | None = None) -> Look:
+        """How its maps are drawn, or a part of them; None: what the paper shows."""
+        if part is None:
+            return self.look if self.rectified else replace(self.look, part="signed")
+        return Look(part=part, scale="symmetric" if part == "signed" else "max")
 
     def __getstate__(self) -> dict[str, Any]:
         """A function that can't be pickled, a lambda say, is lost; what the method is called and shown as isn't."""
