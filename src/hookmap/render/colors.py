@@ -101,14 +101,14 @@ def shades(heat: Heat) -> tuple[Array, Array]:
 
 @functools.cache
 def palette(colormap: str) -> Array:
-    """The colours of a matplotlib colour map, ``(STEPS, 3)``, float32 in 0..255, from its lowest to its highest.
+    """The colours of a matplotlib colour map, ``(STEPS, 3)``, whole numbers 0..255 in float32, from its lowest on.
 
     Raises:
         HookmapError: naming the closest, where there's no colour map of this name.
     """
     known = colorize(np.linspace(0, 1, 256), colormap).astype(np.float32)
     at = np.linspace(0, 255, STEPS)
-    return np.stack([np.interp(at, np.arange(256), known[:, c]) for c in range(3)], 1).astype(np.float32)
+    return np.round(np.stack([np.interp(at, np.arange(256), known[:, c]) for c in range(3)], 1)).astype(np.float32)
 
 
 def colorize(values: Array, colormap: str) -> Array:

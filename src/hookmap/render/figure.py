@@ -8,9 +8,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from hookmap._files import written_whole
 from hookmap.errors import HookmapError
 from hookmap.render.colors import Heat, palette
+from hookmap.render.look import Look
 from hookmap.render.overlay import fitted, font
 
 if TYPE_CHECKING:
@@ -24,7 +27,11 @@ FIGURES = {".pdf", ".svg"}
 
 
 def contact_sheet(
-    tiles: Sequence[tuple[Image.Image, str, str]], *, columns: int | None = None, tile: int = 300
+    tiles: Sequence[tuple[Image.Image, str, str]],
+    *,
+    columns: int | None = None,
+    tile: int = 300,
+    note: tuple[str, Look | None] = ("", None),
 ) -> Image.Image:
     """Pictures with a title and a quiet line below each, in rows on white.
 
@@ -32,6 +39,7 @@ def contact_sheet(
         tiles: (picture, title, subtitle).
         columns: by default up to four, of many pictures so many that the page is about as wide as high.
         tile: longer side of a picture.
+        note: written below all, and a look whose two colours are named there: see :func:`write_note`.
     """
     from PIL import Image, ImageDraw
 
@@ -43,14 +51,33 @@ def contact_sheet(
     height = max(p.height for p, _, _ in shown)
     step_x, step_y = width + 16, height + 56
     rows = -(-len(shown) // columns)
-    canvas = Image.new("RGB", (columns * step_x - 16 + 2 * MARGIN, rows * step_y - 12 + 2 * MARGIN), "white")
+    foot = 18 if any(note) else 0
+    size = columns * step_x - 16 + 2 * MARGIN, rows * step_y - 12 + 2 * MARGIN + foot
+    canvas = Image.new("RGB", size, "white")
     draw = ImageDraw.Draw(canvas)
     for i, (picture, title, below) in enumerate(shown):
         x, y = MARGIN + (i % columns) * step_x, MARGIN + (i // columns) * step_y
         canvas.paste(picture, (x, y + height - picture.height))
         draw.text((x, y + height + 6), cut(draw, title, 16, width), INK, font(16))
         draw.text((x, y + height + 27), cut(draw, below, 12, width), QUIET, font(12))
+    write_note(canvas, *note)
     return canvas
+
+
+def write_note(page: Image.Image, text: str, look: Look | None = None) -> None:
+    """A quiet line at the foot of a page, and at its right what the two colours of a symmetric look mean."""
+    from PIL import Image, ImageDraw
+
+    draw, y, right = ImageDraw.Draw(page), page.height - MARGIN, page.width - MARGIN
+    if look is not None:
+        against, towards = look.ends
+        draw.text((right, y), towards, QUIET, font(12), anchor="ra")
+        right -= math.ceil(draw.textlength(towards, font=font(12))) + 6 + 72
+        ramp = Image.fromarray(np.round(palette(look.colors)[None]).astype(np.uint8)).resize((72, 8))
+        page.paste(ramp, (right, y + 4))
+        draw.text((right - 6, y), against, QUIET, font(12), anchor="ra")
+        right -= math.ceil(draw.textlength(against, font=font(12))) + 18
+    draw.text((MARGIN, y), cut(draw, text, 12, right - MARGIN), QUIET, font(12))
 
 
 @dataclass(frozen=True, eq=False)

@@ -11,11 +11,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from hookmap._files import as_png, save_image
+from hookmap._files import save_image
 from hookmap.errors import HookmapError
 from hookmap.images.geometry import Geometry
 from hookmap.images.loading import Picture
 from hookmap.images.views import View
+from hookmap.render.notebook import html_of
 from hookmap.targets import Class
 
 if TYPE_CHECKING:
@@ -171,8 +172,10 @@ class Concepts(Sequence[Concept]):
         """
         return save_image(self.page(), path)
 
-    def _repr_png_(self) -> bytes:
-        return as_png(self.page())
+    def _repr_html_(self) -> str:
+        rows = [[str(number), concept.title, f"{concept.share:.0%}"] for number, concept in enumerate(self, 1)]
+        below = f"{self.method.upper()} at {self.layer}"
+        return html_of(self.page(), f"{len(self)} concepts", below, rows, heads=["", "concept", "share"])
 
     def _number(self, image: int) -> int:
         if not -len(self.pictures) <= image < len(self.pictures):

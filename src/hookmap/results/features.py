@@ -12,10 +12,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from hookmap._files import as_png, save_image
+from hookmap._files import save_image
 from hookmap.errors import HookmapError, LayerError
 from hookmap.images.loading import Picture
 from hookmap.render.grid import TileScale, arrange, tiles
+from hookmap.render.notebook import html_of
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -308,8 +309,9 @@ class FeatureMaps(Mapping[str, LayerMaps]):
         finally:
             logger.close()
 
-    def _repr_png_(self) -> bytes:
-        return as_png(self.overview())
+    def _repr_html_(self) -> str:
+        title = f"{self.model}, {len(self)} layers" if len(self) else repr(self)
+        return html_of(self.overview(), title, ", ".join(picture.name for picture in self.pictures))
 
 
 def _plain(name: str) -> str:

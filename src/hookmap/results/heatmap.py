@@ -172,10 +172,10 @@ class Heatmap:
         planes = self.planes(chosen)
         drawn: list[Image.Image] = []
         for plane in planes:
-            full = plane.pixels.shape[:2]
+            full = plane.picture.height, plane.picture.width
             shape = size_for_people(full) if size is None else fitted(full, size)
             heat = self._heat(plane, chosen, span)
-            picture = overlay(resized(plane.pixels, shape), heat, plane.geometry.displayed(shape))
+            picture = overlay(resized(plane.picture.pixels, shape), heat, plane.geometry.displayed(shape))
             if self.box is not None and mark is not None:
                 y, x = shape[0] / full[0], shape[1] / full[1]
                 left, top, right, bottom = self.box
@@ -203,7 +203,7 @@ class Heatmap:
 
         drawn = self.painted(mark="", **look)
         planes = self.planes()
-        pixels = planes[0].pixels
+        pixels = planes[0].picture.pixels
         photo = resized(pixels, size_for_people(pixels.shape[:2])) if len(planes) == 1 else drawn
         how = f"{self.method.title} at {self.layer}, score {self.score:.4g}"
         return heatmap_figure(photo, drawn, self.heat(**look), title=self.title, subtitle=how)

@@ -20,14 +20,14 @@ class Plane:
     """One picture with a map over it.
 
     Attributes:
-        pixels: ``(H, W, 3)``, uint8.
+        picture: under it.
         values: what is shown, on the map's grid ``(h, w)``.
         evidence: magnitudes of all evidence that they are compared with, for and against, of any shape.
-        geometry: from the pixels to the grid.
+        geometry: from the picture's pixels to the grid.
         name: of the plane of a volume.
     """
 
-    pixels: Array
+    picture: Picture
     values: Array
     evidence: Array
     geometry: Geometry
@@ -55,22 +55,22 @@ def planes_of(
     values, evidence = part_of(raw, part), raw.abs()
     if raw.ndim == 2:
         here = evidence[geometry.cells(raw.shape)]
-        return [Plane(picture.pixels, values.numpy(), here.numpy(), geometry)]
+        return [Plane(picture, values.numpy(), here.numpy(), geometry)]
     if frames is None:
         sides = torch.stack([raw.clamp(min=0).sum(0), raw.clamp(max=0).sum(0).abs()])
-        return [Plane(picture.pixels, values.sum(0).numpy(), sides.numpy(), geometry)]
+        return [Plane(picture, values.sum(0).numpy(), sides.numpy(), geometry)]
     shown, every, depth = values.numpy(), evidence.numpy(), len(frames)
     if not (frames == frames[..., :1]).all():
         step = int(values.abs().flatten(1).sum(1).argmax())
-        return [Plane(frames[_middle(step, len(values), depth)], shown[step], every, geometry)]
+        return [Plane(Picture(frames[_middle(step, len(values), depth)]), shown[step], every, geometry)]
     step, row, column = (int(i) for i in np.unravel_index(int(np.abs(shown).argmax()), shown.shape))
     z = _middle(step, len(values), depth)
     y, x = (_pixel(geometry, axis, cell, shown.shape[axis + 1]) for axis, cell in ((0, row), (1, column)))
     height, width = geometry.original
     return [
-        Plane(frames[z], shown[step], every, geometry, f"slice {z + 1} of {depth}"),
-        Plane(frames[:, y], shown[:, row], every, _across(geometry, 1, depth), f"row {y + 1} of {height}"),
-        Plane(frames[:, :, x], shown[:, :, column], every, _across(geometry, 0, depth), f"column {x + 1} of {width}"),
+        Plane(Picture(frames[z]), shown[step], every, geometry, f"slice {z + 1} of {depth}"),
+        Plane(Picture(frames[:, y]), shown[:, row], every, _across(geometry, 1, depth), f"row {y + 1} of {height}"),
+        Plane(Picture(frames[:, :, x]), shown[:, :, column], every, _across(geometry, 0, depth), f"column {x + 1} of {width}"),
     ]
 
 

@@ -53,7 +53,7 @@ function described(row) {
   if (known(table.where[row])) parts.push(table.where[row]);
   if (known(table.label[row])) parts.push(`labelled ${short(table.label[row])}`);
   if (outcomeOf(row) !== "unknown") parts.push(outcomeOf(row));
-  if (isEmpty(row)) parts.push("the heatmap is zero everywhere");
+  if (data.caveats[row]) parts.push(data.caveats[row]);
   return parts.join(", ");
 }
 
@@ -71,6 +71,7 @@ function overlaid(row, { longer = 160, alt = "" } = {}) {
   const frame = element("span", { class: "overlaid", style: { aspectRatio: `${width} / ${height}` } }, img, heat);
   frame.style.setProperty("--wide", Math.min(1, width / height));
   frame.style.setProperty("--aspect", width / height);
+  if (data.caveats[row]) frame.append(element("span", { class: "caveat" }, data.caveats[row]));
   const failed = (error) => frame.append(element("span", { class: "missing" }, error.message));
   return lazily(frame, () => {
     Promise.all([pictureInto(img, row), drawRow(heat, row, longer)]).then(() => (frame.dataset.drawn = row), failed);
