@@ -13,7 +13,7 @@ import torch
 from torch.nn.functional import interpolate
 
 from hookmap.methods import METHODS
-from hookmap.render.colors import Array, normalize, palette
+from hookmap.render.colors import Array, Heat, normalize, palette
 from hookmap.render.look import DEFAULT_COLORMAP, Look
 from hookmap.report.piles import Pile
 from hookmap.runs.results import Run
@@ -124,7 +124,7 @@ def packed_maps(parts: Sequence[Part]) -> PackedMaps:
                 packed.steps[number] = len(heatmap.raw)
             if heatmap.caveat:
                 packed.caveats[number] = heatmap.caveat
-            shares = shrunk(heat.shares)
+            shares = shrunk(heat)
             maps.append(np.round(65535 * shares).astype("<u2").tobytes())
             packed.grid_of.append(grids.setdefault(shares.shape, len(grids)))
             packed.look_of.append(looks.setdefault(heatmap.look, len(looks)))
@@ -139,13 +139,15 @@ def in_bytes(values: Array) -> Array:
     return np.round(255 * normalize(values, 0, float(values.max(initial=0)))).astype(np.uint8)
 
 
-def shrunk(values: Array, finest: int = FINEST) -> Array:
-    """A grid with no more cells per side, each the mean of what it takes the place of."""
-    size = [min(side, finest) for side in values.shape]
-    if size == [*values.shape]:
-        return values
-    means: Array = interpolate(torch.from_numpy(values)[None, None], size=size, mode="area")[0, 0].numpy()
-    return means
+def shrunk(heat: Heat, finest: int = FINEST) -> Array:
+    """Its shares on a grid with no more cells per side: means of what they take the place of, as strong at the most."""
+    shares, zero = heat.shares, 0.5 if heat.look.symmetric else 0.0
+    size = [min(side, finest) for side in shares.shape]
+    if size == [*shares.shape]:
+        return shares
+    means: Array = interpolate(torch.from_numpy(shares)[None, None] - zero, size=size, mode="area")[0, 0].numpy()
+    most = np.abs(means).max()
+    return np.clip(zero + means * (np.abs(shares - zero).max() / most if most > 0 else 1), 0, 1)
 
 
 def packed_pictures(run: Run) -> tuple[Pile, dict[str, int]]:

@@ -37,7 +37,6 @@ const sureOf = (row) =>
   known(table.target_probability[row]) ? percent(table.target_probability[row]) : plain(table.target_score[row]);
 const outcomeOf = (row) =>
   table.correct[row] === true ? "correct" : table.correct[row] === false ? "wrong" : "unknown";
-const isEmpty = (row) => !known(table.entropy[row]);
 
 /** What stands below a heatmap's target: how the image is labelled, or what else tells it apart. */
 function beneath(row) {
