@@ -26,10 +26,10 @@ from hookmap.images.geometry import Geometry
 from hookmap.images.loading import Picture
 from hookmap.layers.channels import ChannelStatistics
 from hookmap.methods import METHODS
+from hookmap.render.look import Look
 from hookmap.report import write_report
 from hookmap.report.head import header
 from hookmap.report.packing import packed_maps
-from hookmap.render.look import Look
 from hookmap.results.explanation import Explanation
 from hookmap.results.heatmap import Heatmap
 from hookmap.runs.job import Answer
@@ -360,12 +360,15 @@ def test_overlay_sheet_figure_and_page_draw_the_same_within_2_of_255(kind: str, 
 
 
 def test_a_map_without_evidence_says_so_on_the_page(tmp_path: Path, chromium: Any) -> None:
+    against = torch.zeros(7, 7)
+    against[6, 6] = -1
     maps = {
         "no evidence": torch.zeros(7, 7),
-        "next to no evidence": heatmap(8).raw / heatmap(8).raw.max() * 0.002 - (torch.arange(49).view(7, 7) == 48) * 1.0,
+        "next to no evidence": heatmap(8).raw.clamp(min=0) * 0.005 + against,
         "the same everywhere": torch.ones(7, 7),
     }
-    run = stored(tmp_path / "run", [answer(i, f"{i}.jpg", replace(heatmap(8), raw=raw)) for i, raw in enumerate(maps.values())])
+    answers = [answer(i, f"{i}.jpg", replace(heatmap(8), raw=raw)) for i, raw in enumerate(maps.values())]
+    run = stored(tmp_path / "run", answers)
     with opened(chromium, write_report(run)) as view:
         view.locator("#gallery [data-drawn]").nth(2).wait_for()
         assert view.locator("#gallery .caveat").all_text_contents() == [*maps]

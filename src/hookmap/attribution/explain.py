@@ -88,9 +88,7 @@ def explain_again(engine: Engine, heatmap: Heatmap) -> Heatmap:
     images = [heatmap.picture] * size if question.input is None else question.input.expand(size, *question.input.shape)
     batch = next(engine.batches(images, size))
     made = explain_batch(replace(batch, numbers=[0] * size), plan)[image * count + target]
-    return replace(
-        made, picture=heatmap.picture, frames=heatmap.frames, position=heatmap.position, look=heatmap.look
-    )
+    return replace(made, picture=heatmap.picture, frames=heatmap.frames, position=heatmap.position, look=heatmap.look)
 
 
 def warn_of_maps_that_show_nothing(heatmaps: list[Heatmap]) -> None:

@@ -7,7 +7,7 @@ import functools
 import inspect
 import pickle
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any, Literal, TypeVar, overload
 
@@ -74,7 +74,7 @@ class Method:
     score: Callable[[Tensor, Tensor], Tensor] | None = None
     objects: bool = False
     uniform: str | None = None
-    look: Look = Look()
+    look: Look = field(default_factory=Look)
 
     @cached_property
     def needs(self) -> frozenset[str]:

@@ -30,7 +30,7 @@ Axis = Literal["image", "target", "layer", "method"]
 Evidence = Literal["none", "faint", "even", "some"]
 """What a map shows: nothing; next to nothing beside what speaks against; the same everywhere; or evidence."""
 FAINT, WEAK = 0.01, 0.1
-"""A map whose strongest place is weaker than these shares of the strongest evidence, for or against, is faint, or weak."""
+"""Of the strongest evidence, for or against: a map whose strongest place is a smaller share is faint, or weak."""
 
 
 @dataclass(eq=False)
@@ -70,7 +70,7 @@ class Heatmap:
     where: str = ""
     box: tuple[float, float, float, float] | None = None
     frames: np.ndarray[Any, Any] | None = None
-    look: Look = Look()
+    look: Look = field(default_factory=Look)
     number: int | None = None
     question: Question | None = None
     position: Position = field(default_factory=Position)

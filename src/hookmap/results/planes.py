@@ -67,10 +67,11 @@ def planes_of(
     z = _middle(step, len(values), depth)
     y, x = (_pixel(geometry, axis, cell, shown.shape[axis + 1]) for axis, cell in ((0, row), (1, column)))
     height, width = geometry.original
+    down, across = _across(geometry, 1, depth), _across(geometry, 0, depth)
     return [
         Plane(Picture(frames[z]), shown[step], every, geometry, f"slice {z + 1} of {depth}"),
-        Plane(Picture(frames[:, y]), shown[:, row], every, _across(geometry, 1, depth), f"row {y + 1} of {height}"),
-        Plane(Picture(frames[:, :, x]), shown[:, :, column], every, _across(geometry, 0, depth), f"column {x + 1} of {width}"),
+        Plane(Picture(frames[:, y]), shown[:, row], every, down, f"row {y + 1} of {height}"),
+        Plane(Picture(frames[:, :, x]), shown[:, :, column], every, across, f"column {x + 1} of {width}"),
     ]
 
 

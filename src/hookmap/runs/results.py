@@ -15,9 +15,6 @@ import torch
 from hookmap._optional import require
 from hookmap.datasets.sources.names import counted
 from hookmap.errors import DataError, HookmapError
-from hookmap.runs.rows import COLUMNS, flattened, geometry_of
-from hookmap.runs.store import CHANNELS, INDEX, MAPS, PICTURES, Store
-from hookmap.runs.watching import gathered
 from hookmap.images.loading import Picture, load
 from hookmap.methods import METHODS, Method
 from hookmap.methods.registry import LostFunction
@@ -25,6 +22,9 @@ from hookmap.render.look import Look
 from hookmap.render.overlay import fitted
 from hookmap.results.heatmap import Heatmap
 from hookmap.results.planes import part_of
+from hookmap.runs.rows import COLUMNS, flattened, geometry_of
+from hookmap.runs.store import CHANNELS, INDEX, MAPS, PICTURES, Store
+from hookmap.runs.watching import gathered
 
 if TYPE_CHECKING:
     import pandas as pd
