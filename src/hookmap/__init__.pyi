@@ -29,6 +29,7 @@ from .loggers.tensorboard import TensorBoard as TensorBoard
 from .loggers.wandb import WandB as WandB
 from .methods import method as method
 from .models.image_text import ImageText as ImageText
+from .render.look import Look as Look
 from .results.concepts import Concepts as Concepts
 from .results.explanation import Explanation as Explanation
 from .results.explanation import load as load

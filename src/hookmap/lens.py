@@ -32,10 +32,11 @@ from hookmap.images.views import is_input, patch_size
 from hookmap.layers.layouts import Layout
 from hookmap.layers.tree import LayerTree
 from hookmap.methods import METHODS, Method, find_method
+from hookmap.render.look import Part
 from hookmap.results.concepts import Concepts, Factorization
 from hookmap.results.explanation import Explanation
 from hookmap.results.features import FeatureMaps, LayerMaps
-from hookmap.results.heatmap import Heatmap, Part
+from hookmap.results.heatmap import Heatmap
 from hookmap.results.predictions import Prediction, predictions
 from hookmap.results.question import Settings
 from hookmap.targets import PREDICTED, TargetSpec

@@ -9,13 +9,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
 
 from hookmap._files import as_png, save_image
 from hookmap.render.colors import colorize, normalize
 from hookmap.render.figure import INK, MARGIN, QUIET, RULE, cut, fit
-from hookmap.render.overlay import DEFAULT_COLORMAP, font, overlay
-from hookmap.runs.rows import flattened, geometry_of
+from hookmap.render.look import DEFAULT_COLORMAP
+from hookmap.render.overlay import font
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -24,7 +23,6 @@ if TYPE_CHECKING:
 
 Array = np.ndarray[Any, Any]
 WARN = (200, 60, 40)
-EMPTY = (244, 244, 246)
 
 
 class Page(ABC):
@@ -165,28 +163,12 @@ def heat_tile(heat: Array, side: int) -> Image.Image:
     smooth = Image.fromarray(np.asarray(heat, np.float32)).resize((side, side), Image.Resampling.BICUBIC)
     values = np.asarray(smooth).clip(0, None)
     limit = max(float(values.max()), 3 * float(values.mean()))
-    return Image.fromarray(np.ascontiguousarray(colorize(normalize(values, limit=limit), DEFAULT_COLORMAP)))
+    return Image.fromarray(np.ascontiguousarray(colorize(normalize(values, 0, limit), DEFAULT_COLORMAP)))
 
 
 def overlay_of(run: Run, row: int, side: int) -> Image.Image:
-    """The heatmap of a row of the run's table over its thumbnail; alone, where the run kept none.
-
-    Args:
-        run: what was run.
-        row: number of the row.
-        side: the picture's longer side, in pixels.
-    """
-    from PIL import Image
-
-    told = run.table.loc[row]
-    small = run.thumbnail(told["id"])
-    if small is None:
-        small = Image.new("RGB", (int(told["width"]), int(told["height"])), EMPTY)
-    pixels = np.asarray(fit(small, side))
-    geometry = geometry_of(told).displayed(pixels.shape[:2])
-    values = flattened(run.values([row])[0])
-    heat = geometry.lay_back(torch.from_numpy(values.clip(0)), "cubic").numpy().clip(0, values.max(initial=0))
-    return overlay(pixels, heat, seen=geometry.seen)
+    """The heatmap of a row of the run's table over the small copy of its picture, with its longer side as given."""
+    return run.heatmap(row, over="copy").painted(size=side)
 
 
 def _write_title(canvas: Image.Image, title: str, notes: Sequence[str]) -> None:

@@ -24,8 +24,9 @@ from hookmap.layers.trace import Trace
 from hookmap.methods import ALIKE, METHODS, Method
 from hookmap.methods.ingredients.recorded import gradients
 from hookmap.methods.noise import noisy
+from hookmap.render.look import Part, check_part
 from hookmap.results.choice import Choice
-from hookmap.results.heatmap import Heatmap, Part, check_part
+from hookmap.results.heatmap import Heatmap
 from hookmap.results.question import Position, Question, Settings
 from hookmap.targets import Goal, PerImage
 from hookmap.targets.resolved import ResolvedTargets
@@ -181,7 +182,7 @@ def _explained(
                     box=target.box,
                     number=target.number,
                     frames=view.frames,
-                    part=plan.part,
+                    look=shown.method.look_of(plan.part),
                     question=Question(
                         target.asked,
                         shown.method,

@@ -84,11 +84,11 @@ def explain_again(engine: Engine, heatmap: Heatmap) -> Heatmap:
     layer = list(question.layers) or None
     # As many copies as were asked together: other numbers may round in another way.
     (count, size), (target, image) = question.together, question.place
-    plan = Plan([question.target] * count, [question.method], layer, question.settings, heatmap.part)
+    plan = Plan([question.target] * count, [question.method], layer, question.settings)
     images = [heatmap.picture] * size if question.input is None else question.input.expand(size, *question.input.shape)
     batch = next(engine.batches(images, size))
     made = explain_batch(replace(batch, numbers=[0] * size), plan)[image * count + target]
-    return replace(made, picture=heatmap.picture, frames=heatmap.frames, position=heatmap.position)
+    return replace(made, picture=heatmap.picture, frames=heatmap.frames, position=heatmap.position, look=heatmap.look)
 
 
 def warn_of_maps_that_show_nothing(heatmaps: list[Heatmap]) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 from typing import Any
 
 import torch
@@ -18,6 +17,7 @@ from hookmap.images.geometry import Geometry
 from hookmap.layers.choice import last_layer
 from hookmap.methods import Method
 from hookmap.methods.weighting import full_precision
+from hookmap.render.look import Look
 from hookmap.results.explanation import Explanation
 from hookmap.results.heatmap import Heatmap
 from hookmap.results.question import Position
@@ -44,7 +44,7 @@ PATCHES = Method(
     family="activation",
     rectified=False,
     summary="cosine of each place's feature vector with that of one place",
-    look={"scale": "symmetric", "limit": 1.0},
+    look=Look("signed", "symmetric", limit=1.0, ends=("unlike", "like")),
 )
 
 
@@ -89,7 +89,8 @@ def similar_patches(
                 raw=raw,
                 picture=output.view.picture,
                 geometry=spanning(output),
-                method=PATCHES if centred else replace(PATCHES, look={"limit": 1.0}),
+                method=PATCHES,
+                look=PATCHES.look if centred else Look("signed", limit=1.0),
                 layer=name,
                 target=f"like {first.view.picture.name} at x {x:g} y {y:g}",
                 index=None,

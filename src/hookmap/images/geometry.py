@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
@@ -80,6 +81,16 @@ class Geometry:
             for n, i, o, s in zip(self.original, self.input, self.offset, self.scale, strict=True)
         ]
         return low[1], low[0], high[1], high[0]
+
+    def cells(self, grid: Sequence[int]) -> tuple[slice, slice]:
+        """The rows and columns of a grid (h, w) that lie on the original, and not on what was padded to it."""
+        sides = zip(grid, self.input, self.original, self.scale, self.offset, strict=True)
+        ends = [(n * offset / side, n * (offset + scale * pixels) / side) for n, side, pixels, scale, offset in sides]
+        first, second = (
+            slice(max(0, math.floor(low + 1e-6)), min(n, math.ceil(high - 1e-6)))
+            for n, (low, high) in zip(grid, ends, strict=True)
+        )
+        return first, second
 
     def lay_back(self, maps: Tensor, kernel: Kernel = "linear") -> Tensor:
         """Maps on the input's grid, laid onto the original image's pixels.

@@ -24,6 +24,7 @@ from hookmap.methods.ingredients import INGREDIENTS, ImageIngredient, Ingredient
 from hookmap.methods.registry import BUILT_IN, METHODS, Method, as_method, find_method, method
 from hookmap.methods.replaying import Distribution, Probe
 from hookmap.methods.weighting import WeightedSum, contributions, weighted_sum
+from hookmap.render.look import Look
 
 __all__ = [
     "INGREDIENTS",
@@ -62,9 +63,11 @@ def _function(named: str) -> Callable[..., Any]:
     return function
 
 
+_READ: dict[str, Callable[[Any], Any]] = {"function": _function, "score": _function, "look": lambda look: Look(**look)}
+
 for _name, _facts in tomllib.loads(Path(__file__).with_name("table.toml").read_text(encoding="utf-8")).items():
     METHODS[_name] = Method(
-        name=_name, **_facts | {key: _function(_facts[key]) for key in ("function", "score") if key in _facts}
+        name=_name, **{key: _READ.get(key, lambda fact: fact)(fact) for key, fact in _facts.items()}
     )
 BUILT_IN.update(METHODS)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import inspect
 import pickle
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any, Literal, TypeVar, overload
@@ -15,6 +15,7 @@ from torch import Tensor
 from hookmap._text import did_you_mean
 from hookmap.errors import HookmapError
 from hookmap.methods.ingredients import INGREDIENTS, Ingredient
+from hookmap.render.look import Look, Part
 
 Family = Literal["gradient", "activation", "replay", "masking", "whole model", "baseline", "yours"]
 
@@ -36,8 +37,7 @@ class Method:
             where that isn't the class's own logit.
         objects: whether it is defined for detected objects only.
         uniform: the method whose map this is, up to a factor of none, where the gradient is the same at all places.
-        look: how it's best drawn, as keywords of :meth:`hookmap.Heatmap.overlay`: ``{"scale": "minmax"}`` for maps
-            whose zero means nothing.
+        look: how it's best drawn: ``Look(scale="minmax")`` for maps whose zero means nothing.
     """
 
     name: str
@@ -51,7 +51,7 @@ class Method:
     score: Callable[[Tensor, Tensor], Tensor] | None = None
     objects: bool = False
     uniform: str | None = None
-    look: Mapping[str, Any] = field(default_factory=dict)
+    look: Look = field(default_factory=Look)
 
     @cached_property
     def needs(self) -> frozenset[str]:
@@ -77,6 +77,12 @@ class Method:
     def knows_target(self) -> bool:
         """Whether the map depends on the target."""
         return any(ingredient.of_target for ingredient in self.ingredients)
+
+    def look_of(self, part: Part | None = None) -> Look:
+        """How its maps are drawn, or a part of them; None: what the paper shows."""
+        if part is None:
+            return self.look if self.rectified else replace(self.look, part="signed")
+        return Look(part=part, scale="symmetric" if part == "signed" else "max")
 
     def __getstate__(self) -> dict[str, Any]:
         """A function that can't be pickled, a lambda say, is lost; what the method is called and shown as isn't."""

@@ -8,15 +8,15 @@ from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
 
+from hookmap.images.geometry import Geometry
 from hookmap.render.colors import Array
 from hookmap.render.figure import INK, MARGIN, QUIET, RULE, cut
-from hookmap.render.overlay import _UNSEEN, font, outside_of
+from hookmap.render.overlay import dimmed, font
 
 if TYPE_CHECKING:
     from PIL import Image
 
 Color: TypeAlias = "tuple[int, int, int]"
-Seen: TypeAlias = "tuple[float, float, float, float]"
 
 # Told apart by normal and by colour-blind eyes: under every dichromacy any two of the first five are at least 0.15
 # apart in OKLab, of eight 0.11, of ten 0.08 (Okabe and Ito's seven: 0.076).
@@ -84,13 +84,13 @@ class Entry:
     detail: Image.Image | None = None
 
 
-def concepts_overlay(pixels: Array, maps: Array, *, seen: Seen | None = None) -> Image.Image:
+def concepts_overlay(photo: Image.Image, maps: Array, geometry: Geometry) -> Image.Image:
     """The photo in grey, each place in the colour of its strongest concept, the stronger the more opaque.
 
     Args:
-        pixels: the photo, ``(H, W, 3)``, uint8.
+        photo: RGB, ``H`` pixels high and ``W`` wide.
         maps: memberships on its pixels, ``(k, H, W)``, 0..1; outlined where they are above 0.4 and the largest.
-        seen: (left, top, right, bottom) of what the model saw; the rest is dimmed.
+        geometry: of the photo: what the model didn't see of it is dimmed.
     """
     maps = np.clip(np.nan_to_num(maps), 0, 1)
     colors = np.array([color(j) for j in range(len(maps))], np.float32)
@@ -98,19 +98,19 @@ def concepts_overlay(pixels: Array, maps: Array, *, seen: Seen | None = None) ->
     weights = maps**_SHARP
     mixed = np.einsum("khw,kc->hwc", weights / np.maximum(weights.sum(0), 1e-12), colors)
     alpha = _STRONGEST * np.clip((maps.max(0) - _WEAK) / (_FULL - _WEAK), 0, 1) ** _FADE
-    line = _outlines(maps, max(pixels.shape[:2]) / 320)[..., None]
+    line = _outlines(maps, max(photo.size) / 320)[..., None]
     mixed += (255 - mixed) * 0.25 * line
-    return _blended(_greyed(pixels), mixed, np.maximum(alpha[..., None], _LINE * line), seen)
+    return _blended(photo, mixed, np.maximum(alpha[..., None], _LINE * line), geometry)
 
 
-def components_overlay(pixels: Array, maps: Array, limits: Array, *, seen: Seen | None = None) -> Image.Image:
+def components_overlay(photo: Image.Image, maps: Array, limits: Array, geometry: Geometry) -> Image.Image:
     """Up to three components as red, green and blue over the photo in grey, the stronger the more opaque.
 
     Args:
-        pixels: the photo, ``(H, W, 3)``, uint8.
+        photo: as in :func:`concepts_overlay`.
         maps: components on its pixels, ``(1..3, H, W)``, signed: what is negative has the opposite colour.
         limits: the magnitude that is drawn as the strongest, per component.
-        seen: as in :func:`concepts_overlay`.
+        geometry: as in :func:`concepts_overlay`.
     """
     scaled = np.clip(np.nan_to_num(maps) / np.maximum(limits, 1e-12)[:, None, None], -1, 1)
     strength = np.abs(scaled).max(0)
@@ -119,7 +119,7 @@ def components_overlay(pixels: Array, maps: Array, limits: Array, *, seen: Seen 
     # Each component also takes away a little of the other two's colours: purer ones.
     rgb = np.clip(0.5 + hue @ (np.eye(3) * 0.7 - 0.2), 0, 1)
     alpha = _STRONGEST * strength[..., None] ** 0.7
-    return _blended(_greyed(pixels), rgb * 255, alpha, seen)
+    return _blended(photo, rgb * 255, alpha, geometry)
 
 
 def concepts_page(
@@ -175,14 +175,6 @@ def side_of_photos(count: int) -> int:
     return 440 if count == 1 else 300 if count < 4 else 232 if count < 13 else 160
 
 
-def resized(pixels: Array, size: tuple[int, int]) -> Image.Image:
-    """A photo in a size (H, W)."""
-    from PIL import Image
-
-    photo = Image.fromarray(pixels)
-    return photo if size == pixels.shape[:2] else photo.resize(size[::-1], Image.Resampling.LANCZOS)
-
-
 def detail(pixels: Array, x: float, y: float, side: float) -> Image.Image:
     """A square of a photo around a place, moved inward at the photo's edges."""
     from PIL import Image
@@ -213,14 +205,12 @@ def _greyed(pixels: Array) -> Array:
     return greyed
 
 
-def _blended(photo: Array, colors: Array, alpha: Array, seen: Seen | None) -> Image.Image:
-    """Colours over a photo; what the model didn't see is dimmed, as on heatmaps."""
+def _blended(photo: Image.Image, colors: Array, alpha: Array, geometry: Geometry) -> Image.Image:
+    """Colours over a photo in grey; what the model didn't see is dimmed, as on heatmaps."""
     from PIL import Image
 
-    outside = outside_of(photo.shape[:2], seen)
-    alpha = np.where(outside, 0, alpha)
-    photo = np.where(outside, photo * _UNSEEN + 255 * (1 - _UNSEEN) * 0.35, photo)
-    return Image.fromarray(np.round(photo * (1 - alpha) + colors * alpha).clip(0, 255).astype(np.uint8))
+    mixed = np.round(_greyed(np.asarray(photo)) * (1 - alpha) + colors * alpha).clip(0, 255).astype(np.uint8)
+    return dimmed(Image.fromarray(mixed), photo, geometry)
 
 
 def _numbered(panel: Panel) -> Image.Image:

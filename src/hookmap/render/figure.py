@@ -5,10 +5,16 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from hookmap.render.colors import Array, limits
-from hookmap.render.overlay import DEFAULT_COLORMAP, SIGNED_COLORMAP, font, outside_of, overlay
+import numpy as np
+
+from hookmap._files import written_whole
+from hookmap.errors import HookmapError
+from hookmap.render.colors import Heat, palette
+from hookmap.render.look import Look
+from hookmap.render.overlay import fitted, font
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -16,10 +22,16 @@ if TYPE_CHECKING:
 
 INK, QUIET, RULE = (28, 28, 32), (110, 112, 120), (226, 227, 232)
 MARGIN = 24
+FIGURES = {".pdf", ".svg"}
+"""Endings of files that hold a figure and not only its pixels."""
 
 
 def contact_sheet(
-    tiles: Sequence[tuple[Image.Image, str, str]], *, columns: int | None = None, tile: int = 300
+    tiles: Sequence[tuple[Image.Image, str, str]],
+    *,
+    columns: int | None = None,
+    tile: int = 300,
+    note: tuple[str, Look | None] = ("", None),
 ) -> Image.Image:
     """Pictures with a title and a quiet line below each, in rows on white.
 
@@ -27,6 +39,7 @@ def contact_sheet(
         tiles: (picture, title, subtitle).
         columns: by default up to four, of many pictures so many that the page is about as wide as high.
         tile: longer side of a picture.
+        note: written below all, and a look whose two colours are named there: see :func:`write_note`.
     """
     from PIL import Image, ImageDraw
 
@@ -38,14 +51,33 @@ def contact_sheet(
     height = max(p.height for p, _, _ in shown)
     step_x, step_y = width + 16, height + 56
     rows = -(-len(shown) // columns)
-    canvas = Image.new("RGB", (columns * step_x - 16 + 2 * MARGIN, rows * step_y - 12 + 2 * MARGIN), "white")
+    foot = 18 if any(note) else 0
+    size = columns * step_x - 16 + 2 * MARGIN, rows * step_y - 12 + 2 * MARGIN + foot
+    canvas = Image.new("RGB", size, "white")
     draw = ImageDraw.Draw(canvas)
     for i, (picture, title, below) in enumerate(shown):
         x, y = MARGIN + (i % columns) * step_x, MARGIN + (i // columns) * step_y
         canvas.paste(picture, (x, y + height - picture.height))
         draw.text((x, y + height + 6), cut(draw, title, 16, width), INK, font(16))
         draw.text((x, y + height + 27), cut(draw, below, 12, width), QUIET, font(12))
+    write_note(canvas, *note)
     return canvas
+
+
+def write_note(page: Image.Image, text: str, look: Look | None = None) -> None:
+    """A quiet line at the foot of a page, and at its right what the two colours of a symmetric look mean."""
+    from PIL import Image, ImageDraw
+
+    draw, y, right = ImageDraw.Draw(page), page.height - MARGIN, page.width - MARGIN
+    if look is not None:
+        against, towards = look.ends
+        draw.text((right, y), towards, QUIET, font(12), anchor="ra")
+        right -= math.ceil(draw.textlength(towards, font=font(12))) + 6 + 72
+        ramp = Image.fromarray(np.round(palette(look.colors)[None]).astype(np.uint8)).resize((72, 8))
+        page.paste(ramp, (right, y + 4))
+        draw.text((right - 6, y), against, QUIET, font(12), anchor="ra")
+        right -= math.ceil(draw.textlength(against, font=font(12))) + 18
+    draw.text((MARGIN, y), cut(draw, text, 12, right - MARGIN), QUIET, font(12))
 
 
 @dataclass(frozen=True, eq=False)
@@ -91,50 +123,76 @@ def overview_page(
     return canvas
 
 
-def heatmap_figure(
-    pixels: Array,
-    heat: Array,
-    *,
-    title: str,
-    seen: tuple[float, float, float, float] | None = None,
-    **look: Any,
-) -> Figure:
-    """Photo, overlay and colour bar side by side as a matplotlib figure; ``look`` as in :func:`overlay`."""
+def heatmap_figure(photo: Image.Image, drawn: Image.Image, heat: Heat, *, title: str, subtitle: str) -> Figure:
+    """Photo, overlay and colour bar side by side as a matplotlib figure, whose text stays text in SVG and PDF.
+
+    Args:
+        photo: as it was given.
+        drawn: with its heatmap.
+        heat: the map, for its colours.
+        title: what was explained.
+        subtitle: how.
+    """
+    import matplotlib
     from matplotlib.cm import ScalarMappable
-    from matplotlib.colors import Normalize
+    from matplotlib.colors import ListedColormap, Normalize
     from matplotlib.figure import Figure
 
-    symmetric = look.get("scale") == "symmetric"
-    colormap = look.get("colormap") or (SIGNED_COLORMAP if symmetric else DEFAULT_COLORMAP)
-    height, width = pixels.shape[:2]
-    figure = Figure(figsize=(9.5, 0.55 + 4.2 * height / width), layout="constrained")
-    left, right = figure.subplots(1, 2)
-    left.imshow(pixels)
-    right.imshow(overlay(pixels, heat, seen=seen, **look))
-    for axes in (left, right):
+    class TextFigure(Figure):
+        def savefig(self, *to: Any, **how: Any) -> None:
+            with matplotlib.rc_context({"svg.fonttype": "none", "pdf.fonttype": 42}):
+                super().savefig(*to, **how)
+
+    pictures = [drawn] if photo is drawn else [photo, drawn]
+    across = 4.2 * len(pictures) + 0.9
+    tallest = max(picture.height / picture.width for picture in pictures)
+    figure = TextFigure(figsize=(across, 0.75 + 4.2 * tallest), dpi=150, layout="constrained")
+    figure.suptitle(title, x=0.01, ha="left", fontsize=13)
+    panels = list(figure.subplots(1, len(pictures), squeeze=False)[0])
+    for axes, picture in zip(panels, pictures, strict=True):
+        axes.imshow(picture)
         axes.set_axis_off()
-    right.set_title(title, fontsize=10, loc="left")
-    left.set_title("photo", fontsize=10, loc="left")
-    inside = ~outside_of(heat.shape, seen)[..., 0]
-    low, high = limits(heat[inside], **{key: look[key] for key in ("scale", "limit", "outliers") if key in look})
+    panels[0].set_title(subtitle, fontsize=9, loc="left", color="#6e7078")
+    low, high = heat.span
+    if heat.blank:
+        return figure
     bar = figure.colorbar(
-        ScalarMappable(Normalize(low, max(high, low + 1e-12)), colormap),
-        ax=[left, right],
-        shrink=0.8,
-        aspect=30,
+        ScalarMappable(Normalize(low, high), ListedColormap(palette(heat.look.colors) / 255)),
+        ax=panels,
+        shrink=0.85,
+        aspect=28,
+        pad=0.015,
     )
     bar.outline.set_visible(False)
     bar.ax.tick_params(labelsize=8)
+    if heat.look.symmetric:
+        against, towards = heat.look.ends
+        bar.ax.set_title(towards, fontsize=9)
+        bar.ax.set_xlabel(against, fontsize=9)
     return figure
+
+
+def save_figure(figure: Figure, path: str | Path) -> Path:
+    """Write a matplotlib figure as a PDF or SVG.
+
+    Raises:
+        HookmapError: if the place can't be written; nothing is left behind.
+    """
+    path = Path(path)
+    try:
+        with written_whole(path) as place:
+            figure.savefig(place, format=path.suffix[1:].lower())
+    except OSError as error:
+        raise HookmapError(f"{path} can't be written ({error.strerror or error}); choose another place") from None
+    return path
 
 
 def fit(picture: Image.Image, side: int) -> Image.Image:
     """The picture with its longer side as given."""
     from PIL import Image
 
-    factor = side / max(picture.size)
-    size = (max(1, round(picture.width * factor)), max(1, round(picture.height * factor)))
-    return picture.convert("RGB").resize(size, Image.Resampling.LANCZOS)
+    height, width = fitted((picture.height, picture.width), side)
+    return picture.convert("RGB").resize((width, height), Image.Resampling.LANCZOS)
 
 
 def cut(draw: Any, text: str, size: int, width: float) -> str:

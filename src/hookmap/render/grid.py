@@ -45,11 +45,12 @@ def tiles(
     if maps.ndim == 4:
         values = np.clip(maps, 0, 1)
     elif scale == "each":
-        values = np.stack([normalize(m, "minmax") for m in maps])
+        values = np.stack([normalize(m, np.nanmin(m), np.nanmax(m)) for m in maps])
     elif scale == "shared":
-        values = normalize(maps, "minmax")
+        values = normalize(maps, np.nanmin(maps), np.nanmax(maps))
     elif scale == "symmetric":
-        values = normalize(maps, "symmetric")
+        limit = float(np.nanmax(np.abs(maps))) or 1.0
+        values = normalize(maps, -limit, limit)
     else:
         raise HookmapError(f"there's no scale {scale!r} for feature maps; use 'each', 'shared' or 'symmetric'")
     colors = np.round(values * 255).astype(np.uint8) if maps.ndim == 4 else colorize(values, colormap)

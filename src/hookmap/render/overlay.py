@@ -2,73 +2,130 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import torch
 
-from hookmap.errors import HookmapError
-from hookmap.render.colors import Array, Scale, colorize, normalize
+from hookmap.images.geometry import Geometry
+from hookmap.render.colors import STEPS, Array, Heat, palette, shades
+from hookmap.render.look import Look
 
 if TYPE_CHECKING:
     from PIL import Image
 
-DEFAULT_COLORMAP = "inferno"
-SIGNED_COLORMAP = "RdBu_r"
-# How much colour the strongest place of a ramp gets, and how fast weaker ones fade into the photo.
-_STRONGEST, _FADE = 0.85, 1.2
-_UNSEEN = 0.5
+SMALLEST, LARGEST = 320, 2048
+"""Longer sides in pixels between which a picture is drawn where nobody asks for a size."""
+UNSEEN = 0.82
+"""How bright what the model didn't see is drawn."""
 # Bright, and unlike the colours of a warm heatmap.
 BOX_COLORS = ("#26d9ff", "#8cff4d", "#ff7ac6", "#ffffff", "#7aa8ff", "#2effc0", "#ffe45c", "#ff8a70")
 _DARK = (20, 20, 24)
+_PIXELS_AT_ONCE = 1 << 18
 
 
-def overlay(
-    pixels: Array,
-    heat: Array,
-    *,
-    colormap: str | None = None,
-    opacity: float | Literal["ramp"] = "ramp",
-    scale: Scale = "max",
-    limit: float | None = None,
-    outliers: float = 0.0,
-    seen: tuple[float, float, float, float] | None = None,
-) -> Image.Image:
-    """The heatmap in colour over the photo.
+def size_for_people(size: tuple[int, int]) -> tuple[int, int]:
+    """The size (H, W) in which a picture of this size is drawn: a digit isn't a postage stamp, a poster no poster.
+
+    >>> size_for_people((32, 32)), size_for_people((480, 640)), size_for_people((6000, 8000))
+    ((320, 320), (480, 640), (1536, 2048))
+    """
+    longer = max(size)
+    if longer < SMALLEST:
+        factor = -(-SMALLEST // longer)  # a whole number, so that all pixels stay equally large
+        return size[0] * factor, size[1] * factor
+    return fitted(size, min(longer, LARGEST))
+
+
+def fitted(size: tuple[int, int], longer: int) -> tuple[int, int]:
+    """The size (H, W) with its longer side as given."""
+    factor = longer / max(size)
+    return max(1, round(size[0] * factor)), max(1, round(size[1] * factor))
+
+
+def resized(pixels: Array, size: tuple[int, int]) -> Image.Image:
+    """A photo in a size (H, W); few pixels stay squares."""
+    from PIL import Image
+
+    photo = Image.fromarray(np.ascontiguousarray(pixels))
+    if size == pixels.shape[:2]:
+        return photo
+    squares = size[0] >= 4 * pixels.shape[0] and size[1] >= 4 * pixels.shape[1]
+    return photo.resize(size[::-1], Image.Resampling.NEAREST if squares else Image.Resampling.LANCZOS, reducing_gap=3.0)
+
+
+def overlay(photo: Image.Image, heat: Heat, geometry: Geometry) -> Image.Image:
+    """The heatmap in colour over the photo; corner marks show what the model saw, where that isn't all of it.
+
+    Works through the photo in bands: a large one needs no more memory than its own copy.
 
     Args:
-        pixels: the photo, ``(H, W, 3)``, uint8.
-        heat: the map on its pixels, ``(H, W)``, in any units.
-        colormap: a matplotlib colour map; by default a perceptually uniform one, or a diverging one for
-            ``scale="symmetric"``.
-        opacity: ``"ramp"``: the stronger the more opaque, so that the photo stays visible where the map is
-            cold; or one opacity in 0..1 everywhere (0.3 with ``"jet"`` is the classic look).
-        scale: how values become colours; see :func:`hookmap.render.colors.normalize`.
-        limit: the value drawn as the strongest, to share a scale.
-        outliers: share of places that are drawn as equally strong.
-        seen: (left, top, right, bottom) of what the model saw; the rest is dimmed.
+        photo: RGB.
+        heat: the map.
+        geometry: from the photo's pixels, in its own size, to the map's grid.
     """
     from PIL import Image
 
-    if heat.shape != pixels.shape[:2]:
-        raise HookmapError(f"a heatmap of {heat.shape} doesn't fit a photo of {pixels.shape[:2]}")
-    outside = outside_of(heat.shape, seen)
-    # What the model didn't see has no part in the scale.
-    values = np.zeros(heat.shape, np.float32)
-    values[~outside[..., 0]] = normalize(heat[~outside[..., 0]], scale, limit, outliers)
-    symmetric = scale == "symmetric"
-    colors = colorize(values, colormap or (SIGNED_COLORMAP if symmetric else DEFAULT_COLORMAP))
-    if opacity == "ramp":
-        strength = np.abs(values * 2 - 1) if symmetric else values
-        alpha = _STRONGEST * strength[..., None] ** _FADE
-    elif isinstance(opacity, (int, float)) and 0 <= opacity <= 1:
-        alpha = np.full((*heat.shape, 1), opacity, np.float32)
-    else:
-        raise HookmapError(f"opacity is {opacity!r}; expected a number from 0 to 1, or 'ramp'")
-    alpha = np.where(outside, 0, alpha)
-    photo = np.where(outside, pixels * _UNSEEN + 255 * (1 - _UNSEEN) * 0.35, pixels)
-    return Image.fromarray(np.round(photo * (1 - alpha) + colors * alpha).astype(np.uint8))
+    pixels = np.asarray(photo)
+    rows, columns = (w.float().numpy() for w in geometry.weights(torch.from_numpy(heat.shares).double(), "cubic"))
+    seen_rows, seen_columns = rows.sum(1) > 0.5, columns.sum(1) > 0.5
+    whole = bool(seen_rows.all() and seen_columns.all())
+    colors, opacity = shades(heat)
+    light, rest = colors * opacity[:, None], 1 - opacity
+    low, high = float(heat.shares.min()), float(heat.shares.max())  # the cubic kernel overshoots
+    wide = heat.shares @ columns.T
+    drawn = np.empty_like(pixels)
+    step = max(1, _PIXELS_AT_ONCE // pixels.shape[1])
+    for top in range(0, len(pixels), step):
+        band = slice(top, top + step)
+        shares = np.clip(rows[band] @ wide, low, high)
+        at = (shares * (STEPS - 1) + 0.5).astype(np.intp)
+        mixed = pixels[band] * rest[at][..., None] + light[at]
+        if not whole:
+            outside = ~(seen_rows[band, None] & seen_columns)
+            mixed[outside] = pixels[band][outside] * UNSEEN
+        drawn[band] = mixed + 0.5
+    picture = Image.fromarray(drawn)
+    return picture if whole else _with_corners(picture, _extent(seen_rows), _extent(seen_columns))
+
+
+def dimmed(picture: Image.Image, photo: Image.Image, geometry: Geometry) -> Image.Image:
+    """A picture that was drawn over a photo, with what the model didn't see of it as on :func:`overlay`."""
+    from PIL import Image
+
+    rows, columns = (w.numpy().sum(1) > 0.5 for w in geometry.weights(torch.zeros(1, 1, dtype=torch.float64)))
+    if rows.all() and columns.all():
+        return picture
+    drawn = np.where(rows[:, None, None] & columns[:, None], np.asarray(picture), np.asarray(photo) * UNSEEN + 0.5)
+    return _with_corners(Image.fromarray(drawn.astype(np.uint8)), _extent(rows), _extent(columns))
+
+
+def _extent(inside: Array) -> tuple[int, int]:
+    """The first place inside, and the one after the last."""
+    places = np.flatnonzero(inside)
+    return (int(places[0]), int(places[-1]) + 1) if len(places) else (0, 0)
+
+
+def _with_corners(picture: Image.Image, rows: tuple[int, int], columns: tuple[int, int]) -> Image.Image:
+    """White marks with a dark edge in the corners of a rectangle; heat.js draws the same."""
+    from PIL import ImageDraw
+
+    (top, bottom), (left, right) = rows, columns
+    line, edge = max(1, math.floor(max(picture.size) / 320 + 0.5)), max(1, math.floor(max(picture.size) / 900 + 0.5))
+    arm = min(max(4 * line, math.floor(0.08 * min(bottom - top, right - left) + 0.5)), bottom - top, right - left)
+    bars = []
+    for x, far in ((left, left), (right - arm, right - line)):
+        for y, end in ((top, top), (bottom - arm, bottom - line)):
+            bars += [(x, end, x + arm, end + line), (far, y, far + line, y + arm)]
+    draw = ImageDraw.Draw(picture)
+    for margin, color in ((edge, _DARK), (0, (255, 255, 255))):
+        for x0, y0, x1, y1 in bars:
+            if x1 > x0 and y1 > y0:
+                draw.rectangle((x0 - margin, y0 - margin, x1 + margin - 1, y1 + margin - 1), color)
+    return picture
 
 
 @dataclass(frozen=True)
@@ -112,12 +169,38 @@ def marked(picture: Image.Image, marks: Sequence[Mark]) -> Image.Image:
     return picture
 
 
-def outside_of(size: tuple[int, ...], seen: tuple[float, float, float, float] | None) -> Array:
-    """True where the pixel's centre lies outside what the model saw, (H, W, 1)."""
-    left, top, right, bottom = seen or (0, 0, size[1], size[0])
-    y, x = (np.arange(n) + 0.5 for n in size[:2])
-    inside = ((y >= top) & (y <= bottom))[:, None] & ((x >= left) & (x <= right))[None]
-    return ~inside[..., None]
+def labelled(picture: Image.Image, text: str) -> Image.Image:
+    """The picture with a quiet word in its lower left corner."""
+    if text:
+        _pill(picture, [text])
+    return picture
+
+
+def keyed(picture: Image.Image, look: Look) -> Image.Image:
+    """The picture of a signed map with what its two colours mean, in its lower right corner."""
+    if look.symmetric:
+        _pill(picture, [look.ends[0], palette(look.colors), look.ends[1]], right=True)
+    return picture
+
+
+def _pill(picture: Image.Image, parts: Sequence[str | Array], *, right: bool = False) -> None:
+    """Words and ramps of colour in a row, on a dark field in a corner of the picture."""
+    from PIL import Image, ImageDraw
+
+    size = min(max(11, round(max(picture.size) / 45)), max(8, picture.width // 14))
+    pad, draw = max(3, size // 2), ImageDraw.Draw(picture, "RGBA")
+    widths = [draw.textlength(part, font=font(size)) if isinstance(part, str) else 4 * size for part in parts]
+    wide, high = math.ceil(sum(widths) + pad * (len(parts) + 1)), size + pad + 2
+    left, top = (picture.width - wide - pad if right else pad), picture.height - high - pad
+    draw.rounded_rectangle((left, top, left + wide, top + high), high // 4, (*_DARK, 190))
+    x: float = left + pad
+    for part, width in zip(parts, widths, strict=True):
+        if isinstance(part, str):
+            draw.text((x, top + high / 2), part, (236, 236, 240), font(size), anchor="lm")
+        else:
+            ramp = Image.fromarray(np.round(part[None]).astype(np.uint8)).resize((round(width), max(4, size // 2)))
+            picture.paste(ramp, (round(x), top + (high - ramp.height) // 2))
+        x += width + pad
 
 
 def font(size: int) -> Any:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import base64
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
@@ -12,17 +13,15 @@ import torch
 from torch.nn.functional import interpolate
 
 from hookmap.methods import METHODS
-from hookmap.render.colors import Array, colorize, limits
-from hookmap.render.overlay import DEFAULT_COLORMAP, SIGNED_COLORMAP
+from hookmap.render.colors import Array, Heat, normalize, palette
+from hookmap.render.look import DEFAULT_COLORMAP, Look
 from hookmap.report.piles import Pile
 from hookmap.runs.results import Run
-from hookmap.runs.rows import COLUMNS, flattened, geometry_of
+from hookmap.runs.rows import COLUMNS
 
 if TYPE_CHECKING:
     import pandas as pd
 
-SHOWN = 160
-"""Longer side of pictures in pixels, where limits depend on it."""
 FINEST = 32
 """Maps on larger grids are shrunk to this many cells per side."""
 # From the start of a word to the last separator that something follows; folders may hold spaces.
@@ -79,68 +78,76 @@ def _packed(column: pd.Series[Any], kind: str) -> Any:
     return {"codes": codes.tolist(), "words": [str(word) for word in words]}
 
 
-def packed_maps(parts: Sequence[Part]) -> tuple[Pile, list[list[int]], list[int], dict[int, int]]:
-    """The maps of rows as bytes, the grids that there are and which of them each row has; -1 where there's no map.
+@dataclass(frozen=True, eq=False)
+class PackedMaps:
+    """The heatmaps of rows, ready to be drawn by a page.
 
-    Last, of clips, whose maps are summed over time, how many steps: by row.
-    A value is its share of the map's largest magnitude: 0..255, or 1..255 around 128 where it is signed.
+    Attributes:
+        pile: of each row its shares of its scale, as little-endian uint16; nothing where there's no heatmap.
+        grids: (h, w) of the grids that there are.
+        grid_of: which of them each row has; -1 for none.
+        steps: of clips, which are summed over time, how many steps, by row.
+        looks: how heatmaps are drawn, as JSON.
+        look_of: which of them each row has; -1 for none.
+        starts: of each row the strength from which on a ramp has colour; None: there's nothing to draw.
+        caveats: why there's little or nothing to see, by row.
     """
+
+    pile: Pile
+    grids: list[list[int]]
+    grid_of: list[int]
+    steps: dict[int, int]
+    looks: list[dict[str, Any]]
+    look_of: list[int]
+    starts: list[float | None]
+    caveats: dict[int, str]
+
+
+def packed_maps(parts: Sequence[Part]) -> PackedMaps:
+    """All heatmaps of rows, each as it is drawn by :meth:`hookmap.Heatmap.overlay`."""
     grids: dict[tuple[int, ...], int] = {}
-    packed, kinds = [], []
-    steps: dict[int, int] = {}
+    looks: dict[Look, int] = {}
+    packed = PackedMaps(Pile("maps", []), [], [], {}, [], [], [], {})
+    maps: list[bytes] = []
     for run, rows in parts:
-        for values, signed in zip(run.values(rows), run.table["part"].iloc[[*rows]] == "signed", strict=True):
-            if not values.size:
-                packed.append(b"")
-                kinds.append(-1)
+        explained = run.table["target"].notna().to_numpy()
+        for row in rows:
+            if not explained[row]:
+                maps.append(b"")
+                packed.grid_of.append(-1)
+                packed.look_of.append(-1)
+                packed.starts.append(None)
                 continue
-            if values.ndim == 3:
-                steps[len(kinds)] = len(values)
-            flat = shrunk(flattened(np.nan_to_num(values)))
-            kinds.append(grids.setdefault(flat.shape, len(grids)))
-            packed.append(in_bytes(flat, signed=signed).tobytes())
-    return Pile("maps", packed), [[*shape] for shape in grids], kinds, steps
+            heatmap = run.heatmap(row, over="nothing")
+            heat, number = heatmap.heat(), len(maps)
+            if heatmap.raw.ndim == 3:
+                packed.steps[number] = len(heatmap.raw)
+            if heatmap.caveat:
+                packed.caveats[number] = heatmap.caveat
+            shares = shrunk(heat)
+            maps.append(np.round(65535 * shares).astype("<u2").tobytes())
+            packed.grid_of.append(grids.setdefault(shares.shape, len(grids)))
+            packed.look_of.append(looks.setdefault(heatmap.look, len(looks)))
+            packed.starts.append(None if heat.blank else float(f"{heat.start:.5g}"))
+    packed.grids.extend([*shape] for shape in grids)
+    packed.looks.extend(look.as_json() for look in looks)
+    return replace(packed, pile=Pile("maps", maps))
 
 
-def in_bytes(values: Array, *, signed: bool = False) -> Array:
-    """Values as uint8, as shares of the largest magnitude."""
-    largest = np.abs(values).max(initial=0)
-    shares = values / largest if largest > 0 else np.zeros_like(values)
-    return np.round(128 + 127 * shares if signed else 255 * shares.clip(0)).astype(np.uint8)
+def in_bytes(values: Array) -> Array:
+    """Values from 0 up as uint8, as shares of the largest."""
+    return np.round(255 * normalize(values, 0, float(values.max(initial=0)))).astype(np.uint8)
 
 
-def packed_limits(parts: Sequence[Part]) -> dict[int, float]:
-    """Of maps whose strongest places are drawn alike: what is drawn as the strongest, as a share of the largest value.
-
-    Which places have a value at all, of which some are outliers, can't be told from bytes.
-    """
-    found: dict[int, float] = {}
-    first = 0
-    for run, rows in parts:
-        outliers = {name: look["outliers"] for name, look in _looks(run).items() if "outliers" in look}
-        methods = run.table["method"]
-        for number, row in enumerate(rows, first):
-            if methods[row] not in outliers:
-                continue
-            flat = shrunk(flattened(np.nan_to_num(run.values([row])[0])))
-            told = run.table.loc[row]
-            scale = SHOWN / max(told["height"], told["width"])
-            geometry = geometry_of(told).displayed((round(told["height"] * scale), round(told["width"] * scale)))
-            heat = geometry.lay_back(torch.from_numpy(flat), "cubic").numpy().clip(0, flat.max(initial=0))
-            most = limits(heat, outliers=outliers[methods[row]])[1]
-            if most > 0:
-                found[number] = float(f"{most / flat.max():.4g}")
-        first += len(rows)
-    return found
-
-
-def shrunk(values: Array, finest: int = FINEST) -> Array:
-    """A grid with no more cells per side, each the mean of what it takes the place of."""
-    size = [min(side, finest) for side in values.shape]
-    if size == [*values.shape]:
-        return values
-    means: Array = interpolate(torch.from_numpy(values)[None, None], size=size, mode="area")[0, 0].numpy()
-    return means
+def shrunk(heat: Heat, finest: int = FINEST) -> Array:
+    """Its shares on a grid with no more cells per side: means of what they take the place of, as strong at the most."""
+    shares, zero = heat.shares, 0.5 if heat.look.symmetric else 0.0
+    size = [min(side, finest) for side in shares.shape]
+    if size == [*shares.shape]:
+        return shares
+    means: Array = interpolate(torch.from_numpy(shares)[None, None] - zero, size=size, mode="area")[0, 0].numpy()
+    most = np.abs(means).max()
+    return np.clip(zero + means * (np.abs(shares - zero).max() / most if most > 0 else 1), 0, 1)
 
 
 def packed_pictures(run: Run) -> tuple[Pile, dict[str, int]]:
@@ -149,41 +156,10 @@ def packed_pictures(run: Run) -> tuple[Pile, dict[str, int]]:
     return Pile("pictures", [run.thumbnails[name] for name in ids]), {name: i for i, name in enumerate(ids)}
 
 
-def packed_looks(parts: Sequence[Part]) -> tuple[list[dict[str, Any]], list[int]]:
-    """How maps are best drawn, as :meth:`hookmap.Heatmap.overlay` does, and which of these looks each row has; or -1.
-
-    Two runs may have drawn one method in two ways: signed in one, positive in the other.
-    """
-    found: list[dict[str, Any]] = []
-    which = []
-    for run, rows in parts:
-        known = _looks(run)
-        for method in run.table["method"].iloc[[*rows]]:
-            look = known.get(method)
-            if look is not None and look not in found:
-                found.append(look)
-            which.append(-1 if look is None else found.index(look))
-    return found, which
-
-
-def _looks(run: Run) -> dict[str, dict[str, Any]]:
-    """How a run's maps of each method are drawn."""
-    part = run.about.get("how", {}).get("part")
-    asked: dict[str, Any] | None = None if part is None else {"scale": "symmetric"} if part == "signed" else {}
-    found: dict[str, dict[str, Any]] = {}
-    for name in run.explained["method"].unique():
-        method = METHODS.get(name)
-        found[name] = asked if asked is not None else dict(method.look) if method else {}
-    return found
-
-
-def palettes() -> dict[str, str]:
-    """256 colours each, RGB, in base64: of maps from 0 up, and of signed ones."""
-    steps = np.arange(256) / 255
-    return {
-        scale: base64.b64encode(colorize(steps, name).tobytes()).decode("ascii")
-        for scale, name in (("max", DEFAULT_COLORMAP), ("symmetric", SIGNED_COLORMAP))
-    }
+def palettes(looks: Sequence[Mapping[str, Any]]) -> dict[str, str]:
+    """The colours that looks use, from the lowest to the highest, RGB, in base64, by name; the usual ones too."""
+    names = dict.fromkeys([DEFAULT_COLORMAP, *(look["colormap"] for look in looks)])
+    return {name: base64.b64encode(palette(name).astype(np.uint8).tobytes()).decode("ascii") for name in names}
 
 
 def title_of(method: str) -> str:

@@ -20,8 +20,6 @@ from hookmap.report.comparison import compared
 from hookmap.report.head import header
 from hookmap.report.packing import (
     Part,
-    packed_limits,
-    packed_looks,
     packed_maps,
     packed_pictures,
     packed_table,
@@ -101,24 +99,24 @@ def _page(parts: Sequence[Part], shown: Sequence[Section], beside: Path) -> tupl
 
     run = parts[0][0]
     table = pd.concat([one.table.iloc[[*rows]] for one, rows in parts], ignore_index=True)
-    maps, grids, kinds, steps = packed_maps(parts)
-    looks, which = packed_looks(parts)
+    maps = packed_maps(parts)
     pictures, numbers = packed_pictures(run)
-    blocks, piles, scripts = stacked([maps, pictures], beside, INLINE)
+    blocks, piles, scripts = stacked([maps.pile, pictures], beside, INLINE)
     data = {
         "count": len(run.table),
         "sections": [{"name": one.name, "blocks": one.blocks} for one in shown],
         "table": packed_table(table),
         "piles": piles,
-        "grids": grids,
-        "gridOf": kinds,
+        "grids": maps.grids,
+        "gridOf": maps.grid_of,
         "pictureOf": [numbers.get(name, -1) for name in table["id"]],
-        "steps": steps,
-        "looks": looks,
-        "lookOf": which,
-        "limits": packed_limits(parts),
+        "steps": maps.steps,
+        "looks": maps.looks,
+        "lookOf": maps.look_of,
+        "starts": maps.starts,
+        "caveats": maps.caveats,
         "titles": {name: title_of(name) for name in table["method"].dropna().unique()},
-        "palettes": palettes(),
+        "palettes": palettes(maps.looks),
     }
     style, script = _asset("style.css"), "\n".join(map(_asset, _SCRIPTS))
     title, head = header(run)

@@ -22,13 +22,14 @@ from hookmap.images.loading import Picture, load
 from hookmap.images.preprocessing import Preprocessing
 from hookmap.methods import METHODS, Method
 from hookmap.methods.registry import LostFunction
+from hookmap.render.look import Look
 from hookmap.results.choice import Choice
 from hookmap.results.heatmap import Heatmap
 from hookmap.results.question import Position, Question, Settings
 
 _FORMAT = "hookmap explanation"
 _VERSION = 1
-_PLAIN = ("layer", "target", "index", "score", "probability", "where", "box", "part", "number")
+_PLAIN = ("layer", "target", "index", "score", "probability", "where", "box", "number")
 
 Arrays = dict[str, np.ndarray[Any, Any]]
 
@@ -104,6 +105,7 @@ def _packed(heatmap: Heatmap, picture: int, arrays: Arrays) -> dict[str, Any]:
     packed: dict[str, Any] = {name: getattr(heatmap, name) for name in _PLAIN}
     packed |= {"picture": picture, "raw": _tensor(heatmap.raw, arrays), "geometry": asdict(heatmap.geometry)}
     packed |= {"method": _method(heatmap.method, arrays), "position": asdict(heatmap.position)}
+    packed |= {"look": heatmap.look.as_json()}
     if heatmap.frames is not None:
         packed["frames"] = _array(heatmap.frames, arrays)
     question = heatmap.question
@@ -148,6 +150,7 @@ def _unpacked(about: dict[str, Any], pictures: Sequence[Picture], file: Mapping[
         method=method,
         frames=file[about["frames"]] if "frames" in about else None,
         position=Position(**about["position"]),
+        look=Look.from_json(about["look"]),
         question=question,
         **plain,
     )
@@ -232,7 +235,7 @@ def _method(method: Method, arrays: Arrays) -> dict[str, Any]:
         "family": method.family,
         "rectified": method.rectified,
         "signed": method.signed,
-        "look": dict(method.look),
+        "look": method.look.as_json(),
     }
 
 
@@ -244,7 +247,8 @@ def _read_method(about: Mapping[str, Any], file: Mapping[str, np.ndarray[Any, An
     known = METHODS.get(about["base"]) if about["base"] is not None else None
     function: Callable[..., Tensor] = LostFunction("method", about["name"]) if known is None else known.function
     settings = {name: _read(value, file) for name, value in about["settings"].items()}
-    shown = {name: about[name] for name in ("name", "title", "family", "rectified", "signed", "look")}
+    shown = {name: about[name] for name in ("name", "title", "family", "rectified", "signed")}
+    shown["look"] = Look.from_json(about["look"])
     made = Method(function=partial(function, **settings) if settings else function, **shown)
     if known is not None:
         made = Method(**{f.name: getattr(known, f.name) for f in fields(Method)} | shown | {"function": made.function})

@@ -11,11 +11,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from hookmap._files import as_png, save_image
+from hookmap._files import save_image
 from hookmap.errors import HookmapError
 from hookmap.images.geometry import Geometry
 from hookmap.images.loading import Picture
 from hookmap.images.views import View
+from hookmap.render.notebook import html_of
 from hookmap.targets import Class
 
 if TYPE_CHECKING:
@@ -137,17 +138,19 @@ class Concepts(Sequence[Concept]):
         For PCA the first three components are red, green and blue, and what is negative has the opposite colour; on
         one scale for all images. Of a video, the frame where concepts are strongest.
         """
+        from hookmap.render.overlay import size_for_people
+
         picture = self.pictures[self._number(image)]
-        return self._drawn(image, (picture.height, picture.width))[1]
+        return self._drawn(image, size_for_people((picture.height, picture.width)))[1]
 
     def page(self) -> Image.Image:
         """All photos with their concepts, and a legend: colour, name, share and a detail of each."""
         from hookmap.render.concepts import Panel, concepts_page, side_of_photos
+        from hookmap.render.overlay import fitted
 
         side, panels = side_of_photos(len(self.pictures)), []
         for image, picture in enumerate(self.pictures):
-            factor = side / max(picture.height, picture.width)
-            size = max(1, round(picture.height * factor)), max(1, round(picture.width * factor))
+            size = fitted((picture.height, picture.width), side)
             peaks = self._peaks(image, size) if self.method == "nmf" else []
             panels.append(Panel(*self._drawn(image, size), picture.name, peaks))
         parts, of = ("concepts", "activity") if self.method == "nmf" else ("components", "variance")
@@ -169,8 +172,10 @@ class Concepts(Sequence[Concept]):
         """
         return save_image(self.page(), path)
 
-    def _repr_png_(self) -> bytes:
-        return as_png(self.page())
+    def _repr_html_(self) -> str:
+        rows = [[str(number), concept.title, f"{concept.share:.0%}"] for number, concept in enumerate(self, 1)]
+        below = f"{self.method.upper()} at {self.layer}"
+        return html_of(self.page(), f"{len(self)} concepts", below, rows, heads=["", "concept", "share"])
 
     def _number(self, image: int) -> int:
         if not -len(self.pictures) <= image < len(self.pictures):
@@ -189,15 +194,16 @@ class Concepts(Sequence[Concept]):
 
     def _drawn(self, image: int, size: tuple[int, int]) -> tuple[Image.Image, Image.Image]:
         """The photo, and the photo with its concepts, both of a size (H, W)."""
-        from hookmap.render.concepts import components_overlay, concepts_overlay, resized
+        from hookmap.render.concepts import components_overlay, concepts_overlay
+        from hookmap.render.overlay import resized
 
         pixels, cells = self._still(image)
         photo, geometry = resized(pixels, size), self._geometries[image].displayed(size)
         maps = geometry.lay_back(cells, "cubic").cpu().numpy()
         if self.method == "nmf":
-            return photo, concepts_overlay(np.asarray(photo), maps, seen=geometry.seen)
+            return photo, concepts_overlay(photo, maps, geometry)
         limits = torch.stack([one.flatten(1).abs().amax(1) for one in self.memberships]).amax(0).float().cpu().numpy()
-        return photo, components_overlay(np.asarray(photo), maps[:3], limits[:3], seen=geometry.seen)
+        return photo, components_overlay(photo, maps[:3], limits[:3], geometry)
 
     def _peaks(self, image: int, size: tuple[int, int]) -> list[tuple[int, float, float]]:
         """The concepts that are plain to see in an image, each with the place (x, y) where it is strongest."""

@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import operator
 from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
+from html import escape
 from pathlib import Path
-from typing import TYPE_CHECKING, get_args, overload
+from typing import TYPE_CHECKING, Unpack, get_args, overload
 
 import torch
 from torch import Tensor
 
-from hookmap._files import as_png, save_image
+from hookmap._files import save_image
 from hookmap._optional import require
 from hookmap._text import counted
 from hookmap.errors import HookmapError
+from hookmap.render.look import LookOptions
+from hookmap.render.notebook import html_of
 from hookmap.results.archive import read_archive, save_archive
 from hookmap.results.heatmap import Axis, Heatmap
 
@@ -204,22 +207,29 @@ class Explanation(Sequence[Heatmap]):
 
     # ---------------------------------------------------------------- pictures and files
 
-    def overlay(self, **look: Any) -> Image.Image:
-        """The overlay of the only heatmap, or a contact sheet of several."""
+    def overlay(self, *, size: int | None = None, **look: Unpack[LookOptions]) -> Image.Image:
+        """The overlay of the only heatmap, or a contact sheet of several, which says how they are scaled.
+
+        Args:
+            size: of a single overlay, as in :meth:`hookmap.Heatmap.overlay`.
+            **look: likewise, of all.
+        """
         if len(self) == 1:
-            return self[0].overlay(**look)
+            return self[0].overlay(size=size, **look)
         from hookmap.results.sheet import explanation_sheet
 
         return explanation_sheet(self, **look)
 
-    def figure(self, **look: Any) -> Figure:
+    def figure(self, **look: Unpack[LookOptions]) -> Figure:
         """The matplotlib figure of the only heatmap; index one of several first."""
         if len(self) != 1:
             raise HookmapError(f"this explanation holds {len(self)} heatmaps; index one, e.g. explanation[0].figure()")
         return self[0].figure(**look)
 
-    def save(self, path: str | Path, **look: Any) -> Path:
+    def save(self, path: str | Path, *, size: int | None = None, **look: Unpack[LookOptions]) -> Path:
         """Write the overlay, or the contact sheet of several, as one image file; or all of it as an ``.npz``.
+
+        A single heatmap becomes a figure in a ``.pdf`` or ``.svg``: see :meth:`hookmap.Heatmap.save`.
 
         An ``.npz`` holds everything, pictures too, bit for bit; :func:`hookmap.load` reads it without the model.
 
@@ -228,10 +238,18 @@ class Explanation(Sequence[Heatmap]):
         """
         if Path(path).suffix.lower() == ".npz":
             return save_archive(self._heatmaps, self.errors, Path(path))
+        if len(self) == 1:
+            return self[0].save(path, size=size, **look)
         return save_image(self.overlay(**look), path)
 
-    def _repr_png_(self) -> bytes:
-        return as_png(self.overlay())
+    def _repr_html_(self) -> str:
+        if not self:
+            return f"<pre>{escape(repr(self))}</pre>"
+        if len(self) == 1:
+            return self[0]._repr_html_()
+        rows = [[h.picture.name, h.title, h.method.title, h.layer, h.caveat] for h in self]
+        heads = ["image", "target", "method", "layer", ""]
+        return html_of(self.overlay(), f"{len(self)} heatmaps", rows=rows, heads=heads)
 
 
 def load(path: str | Path) -> Explanation:

@@ -17,6 +17,7 @@ from hookmap._progress import tracking
 from hookmap.errors import HookmapError, LayerError
 from hookmap.images.loading import Picture
 from hookmap.render.grid import TileScale, arrange, tiles
+from hookmap.render.notebook import html_of
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -345,8 +346,9 @@ class FeatureMaps(Mapping[str, LayerMaps]):
                 logger.close()
         return paths
 
-    def _repr_png_(self) -> bytes:
-        return as_png(self.overview())
+    def _repr_html_(self) -> str:
+        title = f"{self.model}, {len(self)} layers" if len(self) else repr(self)
+        return html_of(self.overview(), title, ", ".join(picture.name for picture in self.pictures))
 
 
 def _plain(name: str) -> str:

@@ -5,17 +5,21 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, get_args
+from typing import TYPE_CHECKING, Any, Literal, Unpack
 
 import numpy as np
 from torch import Tensor
 
-from hookmap._files import as_png, save_image
-from hookmap.errors import HookmapError
+from hookmap._files import save_image
 from hookmap.images.geometry import Geometry
 from hookmap.images.loading import Picture
 from hookmap.methods import Method
 from hookmap.methods.registry import plain_name
+from hookmap.render.colors import Heat
+from hookmap.render.figure import FIGURES, save_figure
+from hookmap.render.look import Look, LookOptions
+from hookmap.render.notebook import html_of
+from hookmap.results.planes import Plane, part_of, planes_of
 from hookmap.results.question import Position, Question
 
 if TYPE_CHECKING:
@@ -23,18 +27,11 @@ if TYPE_CHECKING:
     from PIL import Image
 
 
-Part = Literal["positive", "negative", "signed"]
 Axis = Literal["image", "target", "layer", "method"]
 Evidence = Literal["none", "faint", "even", "some"]
 """What a map shows: nothing; next to nothing beside what speaks against; the same everywhere; or evidence."""
-FAINT = 0.01
-"""A map whose strongest place is weaker than this share of all evidence, for and against, is faint."""
-
-
-def check_part(part: str | None) -> None:
-    """Raise a :class:`HookmapError` for a part that there isn't."""
-    if part is not None and part not in get_args(Part):
-        raise HookmapError(f"part is {part!r}; expected one of {', '.join(get_args(Part))}")
+FAINT, WEAK = 0.01, 0.1
+"""Of the strongest evidence, for or against: a map whose strongest place is a smaller share is faint, or weak."""
 
 
 @dataclass(eq=False)
@@ -55,7 +52,7 @@ class Heatmap:
         where: the target is on the picture, in words; empty if it is about all of it.
         box: of a detection, (left, top, right, bottom) in pixels of the picture, else None.
         frames: ``(T, H, W, 3)`` for video, else None.
-        part: which part of the signed map is shown; None is what the method's paper shows.
+        look: how it is drawn, and which part of the signed map that is; chosen once, by its method and ``part=``.
         number: of a detection, as it is asked for: 2 for "box 2"; else None.
         question: everything that decided this map beside the image, so that it can be asked again; None if it was made
             otherwise.
@@ -74,23 +71,18 @@ class Heatmap:
     where: str = ""
     box: tuple[float, float, float, float] | None = None
     frames: np.ndarray[Any, Any] | None = None
-    part: Part | None = None
+    look: Look = field(default_factory=Look)
     number: int | None = None
     question: Question | None = None
     position: Position = field(default_factory=Position)
 
-    def __post_init__(self) -> None:
-        check_part(self.part)
-
     @property
     def values(self) -> Tensor:
-        """The map as the method's paper defines it (after a ReLU where the paper has one), or its :attr:`part`.
+        """The part of the map that is shown: as the method's paper defines it (after a ReLU where the paper has one).
 
         The negative part is given as positive numbers: where the evidence against the target is.
         """
-        if self.part == "signed" or (self.part is None and not self.method.rectified):
-            return self.raw
-        return (-self.raw if self.part == "negative" else self.raw).clamp(min=0)
+        return part_of(self.raw, self.look.part)
 
     @property
     def strength(self) -> float:
@@ -142,44 +134,102 @@ class Heatmap:
         grid = "x".join(map(str, self.raw.shape))
         return f"Heatmap({self.title!r}, {self.method.name} at {self.layer!r}, {grid}, {self.picture.name!r})"
 
-    def overlay(self, **look: Any) -> Image.Image:
+    @property
+    def caveat(self) -> str:
+        """In a few words, why there is little or nothing to see; empty where there is evidence."""
+        if self.evidence != "some":
+            words = {"none": "no evidence", "faint": "next to no evidence", "even": "the same everywhere"}
+            return words[self.evidence]
+        if self.look.scale == "max" and self.look.part != "signed" and self.strength < WEAK:
+            other = "for" if self.look.part == "negative" else "against"
+            return f"weak: {self.strength:.0%} of the evidence {other}"
+        return ""
+
+    def overlay(self, *, size: int | None = None, **look: Unpack[LookOptions]) -> Image.Image:
         """The heatmap over the photo; of a video, over the frame where it is strongest.
 
+        Of a volume (a clip in grey) three planes through the strongest place. What a map doesn't show is said in a
+        corner, and what the colours of a signed map mean.
+
         Args:
-            **look: ``colormap``, ``opacity`` (0..1, or ``"ramp"``: the stronger the more opaque), ``scale``
-                (``"max"``, ``"minmax"``, ``"symmetric"``) and ``limit``: see
-                :func:`hookmap.render.overlay.overlay`.
+            size: the longer side in pixels; by default that of the picture, but from 320 to 2048.
+            **look: what is to be drawn otherwise than :attr:`look` says.
+
+        Raises:
+            HookmapError: for a look that can't be, or a colour map that there isn't.
         """
-        from hookmap.render.overlay import Mark, marked
+        from hookmap.render.overlay import keyed
 
-        picture = self.painted(**look)
-        tag = self.title.rpartition(f", {self.where}")[0]
-        return picture if self.box is None else marked(picture, [Mark(self.box, tag, self.number or 0)])
+        picture = self.painted(size=size, mark=self.title.rpartition(f", {self.where}")[0], **look)
+        return keyed(picture, self.look.but(look))
 
-    def painted(self, **look: Any) -> Image.Image:
-        """:meth:`overlay` without the box."""
-        from hookmap.render.overlay import overlay
+    def painted(
+        self,
+        *,
+        size: int | None = None,
+        mark: str | None = None,
+        span: tuple[float, float] | None = None,
+        **look: Unpack[LookOptions],
+    ) -> Image.Image:
+        """:meth:`overlay` without what its colours mean.
 
-        look = self._look(look)
-        pixels, heat = self._still(signed=look.get("scale") == "symmetric")
-        return overlay(pixels, heat, seen=self.geometry.seen, **look)
+        Args:
+            size: likewise.
+            mark: what is written at a detection's box; None draws no box.
+            span: a scale that is shared with other heatmaps, as :meth:`heat` gives it.
+            **look: likewise.
+        """
+        from hookmap.render.overlay import Mark, fitted, labelled, marked, overlay, resized, size_for_people
 
-    def figure(self, **look: Any) -> Figure:
-        """Photo, overlay and colour bar as a matplotlib figure, for papers (``.savefig("x.pdf")``)."""
+        chosen = self.look.but(look)
+        planes = self.planes(chosen)
+        drawn: list[Image.Image] = []
+        for plane in planes:
+            full = plane.picture.height, plane.picture.width
+            shape = size_for_people(full) if size is None else fitted(full, size)
+            heat = self._heat(plane, chosen, span)
+            picture = overlay(resized(plane.picture.pixels, shape), heat, plane.geometry.displayed(shape))
+            if self.box is not None and mark is not None:
+                y, x = shape[0] / full[0], shape[1] / full[1]
+                left, top, right, bottom = self.box
+                picture = marked(picture, [Mark((left * x, top * y, right * x, bottom * y), mark, self.number or 0)])
+            drawn.append(picture)
+        if len(drawn) == 1:
+            return labelled(drawn[0], self.caveat)
+        from hookmap.render.figure import contact_sheet, fit
+
+        row = contact_sheet([(d, p.name, "") for d, p in zip(drawn, planes, strict=True)], columns=3)
+        return labelled(row if size is None else fit(row, size), self.caveat)
+
+    def heat(self, **look: Unpack[LookOptions]) -> Heat:
+        """What is drawn, on the map's own grid, in shares of its scale; of a volume its first plane."""
+        chosen = self.look.but(look)
+        return self._heat(self.planes(chosen)[0], chosen)
+
+    def figure(self, **look: Unpack[LookOptions]) -> Figure:
+        """Photo, overlay and colour bar with class, score, method and layer as a matplotlib figure, for papers.
+
+        ``.savefig("x.pdf")`` and ``.svg`` keep their text as text.
+        """
         from hookmap.render.figure import heatmap_figure
+        from hookmap.render.overlay import resized, size_for_people
 
-        look = self._look(look)
-        pixels, heat = self._still(signed=look.get("scale") == "symmetric")
-        title = f"{self.title}  ({self.method.name}, {self.layer})"
-        return heatmap_figure(pixels, heat, title=title, seen=self.geometry.seen, **look)
+        drawn = self.painted(mark="", **look)
+        planes = self.planes()
+        pixels = planes[0].picture.pixels
+        photo = resized(pixels, size_for_people(pixels.shape[:2])) if len(planes) == 1 else drawn
+        how = f"{self.method.title} at {self.layer}, score {self.score:.4g}"
+        return heatmap_figure(photo, drawn, self.heat(**look), title=self.title, subtitle=how)
 
-    def save(self, path: str | Path, **look: Any) -> Path:
-        """Write the overlay as an image file; ``look`` as in :meth:`overlay`.
+    def save(self, path: str | Path, *, size: int | None = None, **look: Unpack[LookOptions]) -> Path:
+        """Write the overlay as an image file; as a PDF or SVG the :meth:`figure`.
 
         Raises:
             HookmapError: if the place can't be written; nothing half-written is left.
         """
-        return save_image(self.overlay(**look), path)
+        if Path(path).suffix.lower() in FIGURES:
+            return save_figure(self.figure(**look), path)
+        return save_image(self.overlay(size=size, **look), path)
 
     def numpy(self) -> np.ndarray[Any, Any]:
         """:attr:`map` as float32."""
@@ -198,22 +248,13 @@ class Heatmap:
         }
         return any(fits.values()) if axis is None else fits[axis]
 
-    def _repr_png_(self) -> bytes:
-        return as_png(self.overlay())
+    def _repr_html_(self) -> str:
+        return html_of(self.overlay(), self.title, f"{self.picture.name}, {self.method.title} at {self.layer}")
 
-    def _look(self, look: dict[str, Any]) -> dict[str, Any]:
-        usual = self.method.look if self.part is None else {"scale": "symmetric"} if self.part == "signed" else {}
-        return {**usual, **look}
+    def planes(self, look: Look | None = None) -> list[Plane]:
+        """The pictures that show it: one, or of a volume three."""
+        return planes_of(self.raw, (look or self.look).part, self.picture, self.frames, self.geometry)
 
-    def _still(self, *, signed: bool) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:
-        values = self.raw if signed else self.values
-        pixels = self.picture.pixels
-        values = values[None] if values.ndim == 1 else values
-        if values.ndim == 3:
-            strongest = int(values.abs().flatten(1).sum(1).argmax())
-            if self.frames is not None:
-                pixels = self.frames[int((strongest + 0.5) * len(self.frames) / len(values))]
-            values = values[strongest]
-        heat: np.ndarray[Any, Any] = self.geometry.lay_back(values, "cubic").float().cpu().numpy()
-        # The cubic kernel overshoots: what is drawn never leaves the map's own range.
-        return pixels, heat.clip(float(values.min().clamp(max=0)), float(values.max().clamp(min=0)))
+    def _heat(self, plane: Plane, look: Look, span: tuple[float, float] | None = None) -> Heat:
+        # Nothing, next to nothing and the same everywhere aren't lit.
+        return plane.heat(look, span if self.evidence == "some" else (0.0, 0.0))

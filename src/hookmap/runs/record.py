@@ -16,6 +16,9 @@ from hookmap.datasets.sources import Source
 from hookmap.errors import DataError, HookmapError
 from hookmap.hooks.fingerprint import fingerprint
 from hookmap.layers.receptive import receptive_field
+from hookmap.lens import methods_of
+from hookmap.methods import METHODS
+from hookmap.render.look import check_part
 from hookmap.runs.job import Job
 from hookmap.runs.store import Store
 
@@ -42,14 +45,27 @@ def asked(job: Job, given: Source, **sizes: int) -> dict[str, Any]:
     }
 
 
-def begin(store: Store, now: Mapping[str, Any], *, resume: bool) -> None:
+def looks(job: Job) -> dict[str, Any]:
+    """How maps of each method are drawn, as JSON: of those that are asked for, or of all that may be the default."""
+    part = job.how.get("part")
+    check_part(part)
+    return {method.name: method.look_of(part).as_json() for method in methods_of(job.method) or METHODS.values()}
+
+
+def begin(store: Store, now: Mapping[str, Any], *, looks: Mapping[str, Any], resume: bool) -> None:
     """Write what is asked, or make sure that the run which is there already asked the same.
+
+    Args:
+        store: of the run.
+        now: what is asked.
+        looks: how its maps are drawn; a run that goes on keeps those that it began with.
+        resume: whether it may go on.
 
     Raises:
         DataError: if it didn't, or if nobody said that it should go on.
     """
     if not store.parts():  # nothing is lost if it begins again
-        store.describe({**now, "begun": _time(), "versions": _versions()})
+        store.describe({**now, "looks": looks, "begun": _time(), "versions": _versions()})
         return
     if not resume:
         raise DataError(

@@ -3,17 +3,25 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import torch
 
 from hookmap._optional import require
 from hookmap.datasets.sources.names import counted
-from hookmap.errors import DataError
+from hookmap.errors import DataError, HookmapError
+from hookmap.images.loading import Picture, load
+from hookmap.methods import METHODS, Method
+from hookmap.methods.registry import LostFunction
+from hookmap.render.look import Look
+from hookmap.render.overlay import fitted
+from hookmap.results.heatmap import Heatmap
+from hookmap.results.planes import part_of
 from hookmap.runs.rows import COLUMNS, flattened, geometry_of
 from hookmap.runs.store import CHANNELS, INDEX, MAPS, PICTURES, Store
 from hookmap.runs.watching import gathered
@@ -25,6 +33,8 @@ if TYPE_CHECKING:
     from hookmap.layers.channels import ChannelStatistics
 
 Maps = np.ndarray[Any, Any]
+_EMPTY = 320
+"""The longer side of what stands for a picture that isn't there, in pixels."""
 
 
 class Run:
@@ -107,11 +117,52 @@ class Run:
         """The maps as they are shown: only what is above 0 where the method's paper says so, below 0 where asked."""
         numbers = list(range(len(self.table)) if rows is None else rows)
         parts = self.table["part"].to_numpy()
-        shown = []
-        for i, values in zip(numbers, self.maps(numbers), strict=True):
-            values = -values if parts[i] == "negative" else values
-            shown.append(values if parts[i] == "signed" else values.clip(0))
-        return shown
+        maps = zip(numbers, self.maps(numbers), strict=True)
+        return [part_of(torch.from_numpy(values), parts[i] or "positive").numpy() for i, values in maps]
+
+    def look(self, row: int) -> Look:
+        """How the heatmap of a row is drawn, as ``run.json`` has it."""
+        about, part = self.about.get("looks", {}).get(self.table["method"].iloc[row]), self.table["part"].iloc[row]
+        return Look(part, "symmetric" if part == "signed" else "max") if about is None else Look.from_json(about)
+
+    def heatmap(self, row: int, *, over: Literal["file", "copy", "nothing"] = "file") -> Heatmap:
+        """The heatmap of a row of :attr:`table`, which draws itself as those of :meth:`hookmap.Lens.explain` do.
+
+        Args:
+            row: its number.
+            over: ``"file"``: its picture is the file where it still is, else the small copy that the run holds;
+                ``"copy"``: the small copy, or an empty field; ``"nothing"``: the empty field.
+
+        Raises:
+            DataError: if the row has no heatmap.
+        """
+        if not 0 <= row < len(self.table) or self.table["target"].isna().iloc[row]:
+            raise DataError(f"row {row} of {self.folder} has no heatmap; run.explained has the rows that have one")
+        told = self.table.iloc[row]
+        given: dict[str, Any] = told.where(told.notna(), None).to_dict()
+        picture = self._picture(given, over)
+        high, wide = picture.height / given["height"], picture.width / given["width"]
+        box = None
+        if given["where"] and given["box_left"] is not None:
+            box = tuple(
+                given[f"box_{side}"] * factor
+                for side, factor in (("left", wide), ("top", high), ("right", wide), ("bottom", high))
+            )
+        name = given["method"]
+        return Heatmap(
+            raw=torch.from_numpy(self.maps([row])[0]),
+            picture=picture,
+            geometry=geometry_of(given).displayed((picture.height, picture.width)),
+            method=METHODS.get(name) or Method(name, name, LostFunction("method", name)),
+            layer=given["layer"],
+            target=given["target"],
+            index=None if given["target_index"] is None else int(given["target_index"]),
+            score=float("nan") if given["target_score"] is None else given["target_score"],
+            probability=given["target_probability"],
+            where=given["where"] or "",
+            box=box,
+            look=self.look(row),
+        )
 
     def framed(self, rows: Sequence[int] | None = None, side: int = 32) -> Maps:
         """Each map over its whole picture, all pictures squeezed into one square frame, ``(N, side, side)``, float32.
@@ -138,6 +189,18 @@ class Run:
 
         data = self.thumbnails.get(image)
         return None if data is None else PILImage.open(io.BytesIO(data))
+
+    def _picture(self, row: Mapping[str, Any], over: str) -> Picture:
+        size = int(row["height"]), int(row["width"])
+        if over == "file" and row["path"] is not None:
+            with suppress(HookmapError):
+                picture = load(row["path"])
+                if (picture.height, picture.width) == size:
+                    return picture.renamed(row["id"])
+        copy = None if over == "nothing" else self.thumbnails.get(row["id"])
+        if copy is not None:
+            return load(copy).renamed(row["id"])
+        return Picture(np.broadcast_to(np.uint8(244), (*fitted(size, min(max(size), _EMPTY)), 3)), row["id"])
 
     @cached_property
     def thumbnails(self) -> dict[str, bytes]:

@@ -140,7 +140,7 @@ def _told(answer: Answer, heatmap: Heatmap) -> dict[str, Any]:
         "map_least": float(values.amin()),
         "map_most": float(values.amax()),
         "map_mean": float(values.mean()),
-        "part": heatmap.part or ("positive" if heatmap.method.rectified else "signed"),
+        "part": heatmap.look.part,
     }
     known = [box[:4] for box in sample.boxes if box.label in (None, answer.label, answer.sample.label)] or [
         box[:4] for box in sample.boxes

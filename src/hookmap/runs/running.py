@@ -119,7 +119,7 @@ def run(
         done = store.done()
         if resume:
             _check_same_data(store, done, given)
-        record.begin(store, asked, resume=resume)
+        record.begin(store, asked, looks=record.looks(job), resume=resume)
         lens.engine.say_what_is_assumed()
         for sentence in [*given.notes, *_unjudged(unknown)]:
             warnings.warn(sentence, HookmapWarning, stacklevel=2)

@@ -37,7 +37,6 @@ const sureOf = (row) =>
   known(table.target_probability[row]) ? percent(table.target_probability[row]) : plain(table.target_score[row]);
 const outcomeOf = (row) =>
   table.correct[row] === true ? "correct" : table.correct[row] === false ? "wrong" : "unknown";
-const isEmpty = (row) => !known(table.entropy[row]);
 
 /** What stands below a heatmap's target: how the image is labelled, or what else tells it apart. */
 function beneath(row) {
@@ -53,7 +52,7 @@ function described(row) {
   if (known(table.where[row])) parts.push(table.where[row]);
   if (known(table.label[row])) parts.push(`labelled ${short(table.label[row])}`);
   if (outcomeOf(row) !== "unknown") parts.push(outcomeOf(row));
-  if (isEmpty(row)) parts.push("the heatmap is zero everywhere");
+  if (data.caveats[row]) parts.push(data.caveats[row]);
   return parts.join(", ");
 }
 
@@ -71,6 +70,7 @@ function overlaid(row, { longer = 160, alt = "" } = {}) {
   const frame = element("span", { class: "overlaid", style: { aspectRatio: `${width} / ${height}` } }, img, heat);
   frame.style.setProperty("--wide", Math.min(1, width / height));
   frame.style.setProperty("--aspect", width / height);
+  if (data.caveats[row]) frame.append(element("span", { class: "caveat" }, data.caveats[row]));
   const failed = (error) => frame.append(element("span", { class: "missing" }, error.message));
   return lazily(frame, () => {
     Promise.all([pictureInto(img, row), drawRow(heat, row, longer)]).then(() => (frame.dataset.drawn = row), failed);

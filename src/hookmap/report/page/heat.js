@@ -1,8 +1,8 @@
-// A map over its picture, drawn as hookmap's own overlays are: a cubic kernel over the rectangle that the grid spans.
+// A map over its picture, drawn as hookmap.render.overlay does, to within 2 of 255 (a test holds it).
 
 const palettes = Object.fromEntries(Object.entries(data.palettes).map(([name, base64]) => [name, bytes(base64)]));
-const strongest = 0.85;
-const fade = 1.2;
+const [strongest, fade, unseen] = [0.85, 1.2, 0.82];
+const usual = { colormap: "inferno", opacity: "ramp", scale: "max" };
 
 function cubic(distance) {
   if (distance < 1) return (1.5 * distance - 2.5) * distance * distance + 1;
@@ -26,10 +26,9 @@ function taps(pixels, original, low, high, cells) {
   return found;
 }
 
-/** A grid on the pixels of a picture: values (NaN where the model didn't look) in the grid's own range. */
-function laidBack(grid, [rows, columns], [width, height], original, span) {
-  const across = taps(width, original[0], span[0], span[2], columns);
-  const down = taps(height, original[1], span[1], span[3], rows);
+/** A grid on the pixels of a picture: shares (NaN where the model didn't look) in the grid's own range. */
+function laidBack(grid, [rows, columns], across, down) {
+  const [width, height] = [across.length, down.length];
   const wide = new Float32Array(rows * width);
   for (let y = 0; y < rows; y++) {
     for (let x = 0; x < width; x++) {
@@ -39,8 +38,7 @@ function laidBack(grid, [rows, columns], [width, height], original, span) {
       wide[y * width + x] = sum;
     }
   }
-  let least = 0;
-  let most = 0;
+  let [least, most] = [Infinity, -Infinity];
   for (const value of grid) [least, most] = [Math.min(least, value), Math.max(most, value)];
   const values = new Float32Array(width * height);
   for (let y = 0; y < height; y++) {
@@ -54,55 +52,58 @@ function laidBack(grid, [rows, columns], [width, height], original, span) {
   return values;
 }
 
-/** Values to 0..1, as hookmap.render.colors.normalize: "max" (or a limit), "minmax" or "symmetric". */
-function normalized(values, { scale = "max", limit }) {
-  let [low, high] = [0, 0];
-  if (scale === "minmax") {
-    [low, high] = [Infinity, -Infinity];
-    for (const value of values) if (value === value) [low, high] = [Math.min(low, value), Math.max(high, value)];
-  } else {
-    for (const value of values) high = Math.max(high, (scale === "symmetric" ? Math.abs(value) : value) || 0);
-    high = limit ?? high;
-    low = scale === "symmetric" ? -high : 0;
-  }
-  const none = scale === "symmetric" ? 0.5 : 0;
-  return values.map((value) =>
-    high > low ? Math.min(Math.max((value - low) / (high - low), 0), 1) : value === value ? none : NaN,
-  );
-}
-
-/** Colours and opacity on a canvas of the size of the values. */
-function paint(canvas, values, look, opaque = false) {
+/** Shares in colour on a canvas of their size; opaque ones have no photo under them. */
+function paint(canvas, shares, { look = usual, start = 0, opaque = false }) {
   const symmetric = look.scale === "symmetric";
-  const palette = palettes[symmetric ? "symmetric" : "max"];
+  const palette = palettes[look.colormap];
+  const steps = palette.length / 3;
+  const alphas = Uint8Array.from({ length: steps }, (_, step) => {
+    if (opaque) return 255;
+    if (start === null) return 0;
+    if (look.opacity !== "ramp") return Math.round(255 * look.opacity);
+    const share = step / (steps - 1);
+    const strength = symmetric ? Math.abs(2 * share - 1) : share;
+    return Math.round(255 * strongest * Math.max(0, (strength - start) / (1 - start)) ** fade);
+  });
   const context = canvas.getContext("2d");
   const pixels = context.createImageData(canvas.width, canvas.height);
-  const shown = normalized(values, look);
-  for (let i = 0; i < shown.length; i++) {
-    const value = shown[i];
-    if (value !== value) {
-      pixels.data.set(opaque ? [0, 0, 0, 0] : [89, 89, 89, 128], 4 * i); // unseen: dimmed
+  for (let i = 0; i < shares.length; i++) {
+    if (shares[i] !== shares[i]) {
+      pixels.data[4 * i + 3] = opaque ? 0 : Math.round(255 * (1 - unseen));
       continue;
     }
-    const color = 3 * Math.min(255, Math.floor(value * 256));
-    const strength = symmetric ? Math.abs(2 * value - 1) : value;
-    pixels.data[4 * i] = palette[color];
-    pixels.data[4 * i + 1] = palette[color + 1];
-    pixels.data[4 * i + 2] = palette[color + 2];
-    pixels.data[4 * i + 3] = opaque ? 255 : Math.round(255 * strongest * strength ** fade);
+    const step = Math.floor(shares[i] * (steps - 1) + 0.5);
+    pixels.data[4 * i] = palette[3 * step];
+    pixels.data[4 * i + 1] = palette[3 * step + 1];
+    pixels.data[4 * i + 2] = palette[3 * step + 2];
+    pixels.data[4 * i + 3] = alphas[step];
   }
   context.putImageData(pixels, 0, 0);
 }
 
-const lookOf = (row) => data.looks[data.lookOf[row]] ?? {};
-
-/** The map of a row as numbers, or null. */
-async function mapOf(row) {
-  if (data.gridOf[row] < 0) return null;
-  const coded = bytes(await piles.maps.get(row));
-  const signed = table.part[row] === "signed";
-  return Float32Array.from(coded, signed ? (value) => (value - 128) / 127 : (value) => value / 255);
+/** White marks with a dark edge in the corners of what the model saw, where that isn't all. */
+function markCorners(canvas, across, down) {
+  const extent = (side) => [side.findIndex(({ seen }) => seen), side.findLastIndex(({ seen }) => seen) + 1];
+  if ([...across, ...down].every(({ seen }) => seen)) return;
+  const [[left, right], [top, bottom]] = [extent(across), extent(down)];
+  const longer = Math.max(canvas.width, canvas.height);
+  const line = Math.max(1, Math.floor(longer / 320 + 0.5));
+  const edge = Math.max(1, Math.floor(longer / 900 + 0.5));
+  const sides = [right - left, bottom - top];
+  const arm = Math.min(Math.max(4 * line, Math.floor(0.08 * Math.min(...sides) + 0.5)), ...sides);
+  const bars = [];
+  for (const [x, far] of [[left, left], [right - arm, right - line]]) // prettier-ignore
+    for (const [y, end] of [[top, top], [bottom - arm, bottom - line]]) // prettier-ignore
+      bars.push([x, end, arm, line], [far, y, line, arm]);
+  const context = canvas.getContext("2d");
+  for (const [margin, color] of [[edge, "rgb(20 20 24)"], [0, "white"]]) { // prettier-ignore
+    context.fillStyle = color;
+    for (const [x, y, wide, high] of bars)
+      context.fillRect(x - margin, y - margin, wide + 2 * margin, high + 2 * margin);
+  }
 }
+
+const lookOf = (row) => data.looks[data.lookOf[row]] ?? usual;
 
 /** Draw the map of a row onto a canvas over its picture. */
 async function drawRow(canvas, row, longer) {
@@ -110,11 +111,13 @@ async function drawRow(canvas, row, longer) {
   const scale = longer / Math.max(...original);
   canvas.width = Math.max(1, Math.round(original[0] * scale));
   canvas.height = Math.max(1, Math.round(original[1] * scale));
-  const grid = await mapOf(row);
-  if (!grid) return;
-  const span = ["grid_left", "grid_top", "grid_right", "grid_bottom"].map((name) => table[name][row]);
-  const values = laidBack(grid, data.grids[data.gridOf[row]], [canvas.width, canvas.height], original, span);
-  paint(canvas, values, { ...lookOf(row), limit: data.limits[row] });
+  if (data.gridOf[row] < 0) return;
+  const [rows, columns] = data.grids[data.gridOf[row]];
+  const grid = Float64Array.from(new Uint16Array(bytes(await piles.maps.get(row)).buffer), (share) => share / 65535);
+  const across = taps(canvas.width, original[0], table.grid_left[row], table.grid_right[row], columns);
+  const down = taps(canvas.height, original[1], table.grid_top[row], table.grid_bottom[row], rows);
+  paint(canvas, laidBack(grid, [rows, columns], across, down), { look: lookOf(row), start: data.starts[row] });
+  markCorners(canvas, across, down);
 }
 
 /** Draw a square map of shares over the frame. */
@@ -122,21 +125,17 @@ function drawFrame(canvas, coded, most = 255) {
   const grid = Float32Array.from(bytes(coded), (value) => value / most);
   const side = Math.round(Math.sqrt(grid.length));
   canvas.width = canvas.height = 4 * side;
-  const values = laidBack(grid, [side, side], [canvas.width, canvas.height], [1, 1], [0, 0, 1, 1]);
-  paint(canvas, values, {}, true);
+  const along = taps(canvas.width, 1, 0, 1, side);
+  paint(canvas, laidBack(grid, [side, side], along, along), { opaque: true });
 }
 
 /** What the colours mean. */
 function legend() {
-  const signed = explained.every((row) => lookOf(row).scale === "symmetric");
+  const signed = explained.map(lookOf).find((look) => look.scale === "symmetric");
+  const look = explained.every((row) => lookOf(row).scale === "symmetric") && signed ? signed : usual;
   const canvas = element("canvas", { class: "ramp", "aria-hidden": "true", width: 256, height: 1 });
-  const ends = signed ? ["against", "for the target"] : ["weak", "strong"];
-  paint(
-    canvas,
-    Float32Array.from({ length: 256 }, (_, i) => (signed ? i / 127.5 - 1 : i / 255)),
-    signed ? { scale: "symmetric" } : {},
-    true,
-  );
+  paint(canvas, Float32Array.from({ length: 256 }, (_, i) => i / 255), { look, opaque: true });
+  const ends = look === usual ? ["weak", "strong"] : look.ends;
   return element(
     "div",
     { class: "legend" },

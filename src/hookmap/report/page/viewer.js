@@ -151,7 +151,6 @@ const viewer = (() => {
     mark(row, frame);
     stage.replaceChildren(
       frame,
-      ...(isEmpty(row) ? [element("p", { class: "nothing" }, "This heatmap is zero everywhere.")] : []),
       ...(data.steps[row] ? [element("p", { class: "below" }, `A clip: the sum over its ${data.steps[row]} steps.`)] : []),
     );
     facts.replaceChildren(
