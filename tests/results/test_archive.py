@@ -27,7 +27,7 @@ def equal(one: hm.Heatmap, other: hm.Heatmap) -> bool:
         "probability",
         "where",
         "box",
-        "part",
+        "look",
         "number",
         "geometry",
         "position",
