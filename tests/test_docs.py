@@ -16,7 +16,7 @@ import pytest
 import torch
 
 import hookmap as hm
-from hookmap.methods import METHODS
+from hookmap.methods import INGREDIENTS, METHODS
 from networks import convnet, noise
 from pictures import PHOTOS, REPOSITORY
 
@@ -48,7 +48,7 @@ def sections(page: Path) -> dict[str, str]:
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """What the pages' examples find where they run: two photos, a broken one, a folder and a ZIP file of photos."""
     monkeypatch.chdir(tmp_path)
-    before = dict(METHODS)
+    tables = [(table, dict(table)) for table in (METHODS, INGREDIENTS)]
     with zipfile.ZipFile("photos.zip", "w") as archive:
         for name in ("cat", "coffee"):
             shutil.copy(PHOTOS / f"{name}.jpg", ".")
@@ -57,8 +57,9 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
             archive.write(PHOTOS / f"{name}.jpg", f"{name}/1.jpg")
     Path("broken.jpg").write_bytes(b"no picture")
     yield tmp_path
-    METHODS.clear()
-    METHODS.update(before)
+    for table, before in tables:
+        table.clear()
+        table.update(before)
 
 
 def run(code: str, page: str, names: dict[str, Any]) -> None:
@@ -93,7 +94,17 @@ def check_metric(names: dict[str, Any]) -> None:
     assert energy["gradcam"] > 0.6 > 0.5 > energy["random"]
 
 
-CHECKS = {"A data source": check_source, "A logger": check_logger, "A metric": check_metric}
+def check_kind_of_target(names: dict[str, Any]) -> None:
+    seconds = [predictions[1].label for predictions in names["lens"].predict(["cat.jpg", "coffee.jpg"])]
+    assert [heatmap.target for heatmap in names["explanation"]] == [f"second: {label}" for label in seconds]
+
+
+CHECKS = {
+    "A kind of target": check_kind_of_target,
+    "A data source": check_source,
+    "A logger": check_logger,
+    "A metric": check_metric,
+}
 
 
 @pytest.mark.filterwarnings("ignore::hookmap.HookmapWarning")
