@@ -10,6 +10,7 @@ from functools import lru_cache
 import numpy as np
 import torch
 from torch import Tensor
+from torch.nn.functional import interpolate
 
 from hookmap.images.geometry import Geometry
 from hookmap.images.loading import Pixels
@@ -143,7 +144,5 @@ def covered(size: tuple[int, int], boxes: Sequence[Sequence[float]]) -> Pixels:
 
 def _shrunk(mask: Pixels, size: tuple[int, int]) -> Pixels:
     """A mask in another size, as the share of each pixel that it covers."""
-    from torch.nn.functional import interpolate
-
     whole = torch.from_numpy(np.ascontiguousarray(mask, dtype=np.float32))[None, None]
     return interpolate(whole, size=size, mode="area")[0, 0].numpy()
