@@ -13,9 +13,9 @@ import pytest
 import torch
 import torchvision
 from PIL import Image
-from pictures import bomb
 
 import hookmap as hm
+from pictures import bomb
 
 
 def test_explain_in_one_word(hookmap, cat: Path, tmp_path: Path) -> None:

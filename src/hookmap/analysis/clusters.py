@@ -7,7 +7,7 @@ heatmaps of a class: where a class has a shortcut, the images that take it come 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -299,8 +299,6 @@ def _order(one: Cluster) -> tuple[Any, ...]:
 
 
 def _numbered(some: list[Cluster]) -> list[Cluster]:
-    from dataclasses import replace
-
     return [replace(one, number=number) for number, one in enumerate(sorted(some, key=_order), 1)]
 
 
