@@ -9,6 +9,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from hookmap.hooks.structure import structure
+
+_SAVES = nn.Module._save_to_state_dict
 _KNOWN: weakref.WeakKeyDictionary[nn.Module, tuple[Any, str]] = weakref.WeakKeyDictionary()
 
 
@@ -18,11 +21,11 @@ def fingerprint(model: nn.Module) -> str:
     It is taken again only if a tensor was changed or replaced since. Values are read as whole numbers, summed along
     rows and columns of each tensor, and hashed (BLAKE2b): at the price of reading the weights twice.
     """
-    tensors = [(name, value) for name, value in model.state_dict(keep_vars=True).items() if isinstance(value, Tensor)]
-    state = _state(tensors)
+    state = _state(model)
     known = _KNOWN.get(model)
     if state is not None and known is not None and known[0] == state:
         return known[1]
+    tensors = [(name, value) for name, value in model.state_dict(keep_vars=True).items() if isinstance(value, Tensor)]
     digest = hashlib.blake2b(digest_size=16)
     for name, value in sorted(tensors, key=lambda pair: pair[0]):
         shape = () if value.is_nested else tuple(value.shape)
@@ -37,16 +40,23 @@ def fingerprint(model: nn.Module) -> str:
     return digest.hexdigest()
 
 
-def _state(tensors: list[tuple[str, Tensor]]) -> Any:
-    """What changes whenever a tensor is written to or replaced; None where PyTorch doesn't count writes."""
-    if any(value.is_inference() for _, value in tensors):
+def _state(model: nn.Module) -> Any:
+    """What changes whenever a tensor is written to or replaced; None where that can't be told from outside."""
+    modules, names = structure(model)
+    if any(type(module)._save_to_state_dict is not _SAVES for module in modules):
+        return None  # it keeps weights elsewhere, as quantised layers do
+    tensors = [
+        value
+        for module in modules
+        for table, left_out in ((module._parameters, ()), (module._buffers, module._non_persistent_buffers_set))
+        if table
+        for name, value in table.items()
+        if value is not None and name not in left_out
+    ]
+    try:
+        return names, [(id(value), value._version, value.data_ptr()) for value in tensors]
+    except RuntimeError:  # writes to inference tensors aren't counted, and sparse ones have no address
         return None
-    return [(name, id(value), _address(value), value._version) for name, value in tensors]
-
-
-def _address(value: Tensor) -> int:
-    """Where the values lie, which ``tensor.data = other`` changes; 0 for those that lie in several tensors or none."""
-    return value.data_ptr() if value.layout == torch.strided and not value.is_meta else 0
 
 
 def _dense(value: Tensor) -> list[Tensor]:

@@ -24,7 +24,6 @@ def structure(model: nn.Module) -> tuple[list[nn.Module], list[str]]:
             names += children.keys()
             left += children.values()
         # An adapter shares the tables of the model that it calls, so that model is not among its modules.
-        plain = module.__dict__.get("plain")
-        if isinstance(plain, nn.Module):
-            left.append(plain)
+        if "plain" in module.__dict__ and isinstance(module.__dict__["plain"], nn.Module):
+            left.append(module.__dict__["plain"])
     return list(modules), names
