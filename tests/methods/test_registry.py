@@ -130,7 +130,7 @@ def test_every_ingredient_comes_in_its_shape() -> None:
             assert torch.allclose(scores, score[:, None])
         everything = distribution(image.repeat(4, 1, 1, 1))
         assert everything.shape == (4, 5)
-        assert torch.allclose(everything.sum(1), torch.ones(4))
+        assert torch.allclose(everything.sum(1), everything.new_ones(4))
         assert torch.equal(probe.probability(image)[:2, 0], everything[0, [0, 3]])
         maps, sure = cam_of(image)
         assert (maps.shape, sure.shape) == ((3, 1, 12, 16), (3, 1))
