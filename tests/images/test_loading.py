@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
+import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -142,3 +145,74 @@ def test_a_truncated_jpeg(tmp_path: Path) -> None:
 def test_what_cannot_be_an_image_is_said(given: object, sentence: str) -> None:
     with pytest.raises(hm.ImageError, match=sentence):
         load(given)
+
+
+# ---------------------------------------------------------------- what is no picture
+
+
+def test_only_files_are_opened(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe.jpg")  # reading it would wait for ever
+    cases = {
+        str(tmp_path / "pipe.jpg"): "is a pipe or a device; save the image as a file",
+        "/dev/zero": "is a pipe or a device",
+        "a\0b.jpg": r"can't be read \(embedded null byte\); check the path",
+        "~nobody-of-this-name/a.jpg": r"can't be read \(.*\); check the path",
+    }
+    for path, sentence in cases.items():
+        with pytest.raises(hm.ImageError, match=sentence):
+            load(path)
+
+
+def test_a_closed_picture_or_file_is_said(cat: Path) -> None:
+    picture, file = Image.open(cat), cat.open("rb")
+    picture.close()
+    file.close()
+    for given in (picture, file):
+        with pytest.raises(hm.ImageError, match=r"closed.*; open it again"):
+            load(given)
+    with pytest.raises(hm.ImageError, match=r"holds str; open it in binary mode"):
+        load(io.StringIO("text"))
+
+
+def test_tensors_of_other_layouts() -> None:
+    values = torch.arange(3 * 8 * 8, dtype=torch.uint8).reshape(3, 8, 8)
+    assert np.array_equal(load(values.to_sparse()).pixels, load(values).pixels)
+    with pytest.raises(hm.ImageError, match="on the meta device came as an image; it has a shape and no values"):
+        load(values.to("meta"))
+    with pytest.raises(hm.ImageError, match="on the meta device"):
+        hm.Lens(torch.nn.Conv2d(3, 4, 3)).explain(torch.empty(1, 3, 8, 8, device="meta"))
+
+
+def _mutated(encoded: bytes, count: int, within: slice) -> Iterator[bytes]:
+    random = np.random.RandomState(0)
+    for _ in range(count):
+        changed = bytearray(encoded)
+        for _ in range(random.randint(1, 6)):
+            changed[within.start + random.randint(within.stop - within.start)] = random.randint(256)
+        yield bytes(changed)
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("form", ["AVIF", "JPEG", "PNG", "TIFF", "WEBP"])
+def test_damaged_bytes_are_a_picture_or_a_sentence(form: str) -> None:
+    file = io.BytesIO()
+    pixels = np.random.RandomState(0).randint(0, 255, (48, 48, 3)).astype(np.uint8)
+    Image.fromarray(pixels).save(file, form)
+    encoded = file.getvalue()
+    for damaged in _mutated(encoded, 300, slice(0, len(encoded))):
+        with contextlib.suppress(hm.ImageError):
+            load(damaged)
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_a_damaged_orientation_costs_no_picture(cat: Path) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    file = io.BytesIO()
+    Image.open(cat).resize((48, 40)).save(file, "JPEG", exif=exif)
+    encoded = file.getvalue()
+    assert (load(encoded).height, load(encoded).width) == (48, 40)
+    start = encoded.index(b"Exif") + 6
+    for damaged in _mutated(encoded, 300, slice(start, start + 26)):
+        picture = load(damaged)
+        assert {picture.height, picture.width} == {48, 40}

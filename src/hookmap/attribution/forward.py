@@ -57,10 +57,10 @@ class Forward(Pass):
         self.traced = traced
         self.budget = settings.budget
         self.track = track
-        self.generator = settings.generator
-        self.logits = None
-        self.no_curvature = None
+        self.logits: Tensor | None = None
+        self.no_curvature: RuntimeError | None = None
         self._execution = execution
+        self._settings = settings
         self._records = max((i.records for method in methods for i in method.ingredients), default=Records.NOTHING)
         self._resolve = resolve
         self._transforms = [m for m in methods if m.score is not None]
@@ -194,6 +194,10 @@ class Forward(Pass):
         if self._execution.precision == "fp32" and self._autocast:
             return torch.autocast(x.device.type, self._autocast)
         return self._execution.casting(x)
+
+    def generator(self) -> torch.Generator:
+        """Random numbers from the start of the seed."""
+        return self._settings.generator()
 
     def rows(self, method: str) -> slice:
         """Which of the differentiated scores are a method's."""

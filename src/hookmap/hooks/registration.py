@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 from torch import nn
+from torch.jit._script import RecursiveScriptModule
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.hooks import RemovableHandle
 
@@ -17,7 +18,6 @@ from hookmap.hooks.structure import modules_of
 
 # `RemovableHandle` counts its ids without a lock: two threads that register at once could share one.
 REGISTRATION = threading.Lock()
-_UNHOOKABLE = torch.jit.RecursiveScriptModule
 
 
 @contextmanager
@@ -34,7 +34,7 @@ def hooked(modules: Iterable[nn.Module], hook: Callable[[nn.Module, Any, Any], A
     with ExitStack() as stack:
         with REGISTRATION:
             for module in modules:
-                if not isinstance(module, _UNHOOKABLE):
+                if not isinstance(module, RecursiveScriptModule):
                     stack.callback(register(module, in_this_thread).remove)
         yield
 
@@ -48,7 +48,7 @@ def register(module: nn.Module, hook: Callable[[nn.Module, Any, Any], Any]) -> R
     The hooks with which transformers records hidden states come after it: a decoder that reads those records must get
     what the hook made of them.
     """
-    if isinstance(module, _UNHOOKABLE):
+    if isinstance(module, RecursiveScriptModule):
         raise ModelError(
             "this layer is TorchScript, which can't be hooked; take a layer before or after it, or the original "
             "nn.Module in its place"
