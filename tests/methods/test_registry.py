@@ -64,7 +64,7 @@ def test_what_a_method_looks_at() -> None:
 def test_a_name_that_there_is_not_brings_those_that_are_like_it() -> None:
     with pytest.raises(hm.HookmapError, match=r"no method 'layer-kam'; did you mean layercam.*hookmap methods"):
         find_method("layer-kam")
-    with pytest.raises(hm.HookmapError, match="did you mean gradcam, cam, gradcampp"):
+    with pytest.raises(hm.HookmapError, match="no method 'zzzz'; there are gradcam, cam, gradcampp"):
         find_method("zzzz")
 
 
@@ -131,7 +131,7 @@ def test_every_ingredient_comes_in_its_shape() -> None:
         everything = distribution(image.repeat(4, 1, 1, 1))
         assert everything.shape == (4, 5)
         assert torch.allclose(everything.sum(1), everything.new_ones(4))
-        assert torch.equal(probe.probability(image)[:2, 0], everything[0, [0, 3]])
+        assert torch.allclose(probe.probability(image)[:2, 0], everything[0, [0, 3]], rtol=1e-12)
         maps, sure = cam_of(image)
         assert (maps.shape, sure.shape) == ((3, 1, 12, 16), (3, 1))
         assert torch.allclose(maps[:, 0], (gradient.mean((2, 3), keepdim=True) * activation).sum(1))
