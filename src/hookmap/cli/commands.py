@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import inspect
+import os
 import signal
 import sys
 import warnings
@@ -15,12 +16,26 @@ from typing import Annotated, Any, TypeVar, get_type_hints
 import typer
 from rich.console import Console
 from rich.markup import escape
+from typer.core import TyperGroup
 
 from hookmap._progress import aside
 from hookmap._text import printable
 from hookmap.errors import HookmapError, first_line
 
+
+class _Commands(TyperGroup):
+    """The commands; a photo in the place of one is a photo to explain."""
+
+    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
+        """The command of a name."""
+        if self.get_command(ctx, args[0]) is None and os.path.exists(args[0]):
+            complain(f"{args[0]} is no command; to explain it: hookmap explain {args[0]}")
+            raise typer.Exit(2)
+        return super().resolve_command(ctx, args)
+
+
 app = typer.Typer(
+    cls=_Commands,
     no_args_is_help=True,
     rich_markup_mode="rich",
     pretty_exceptions_enable=False,
