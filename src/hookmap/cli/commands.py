@@ -74,7 +74,9 @@ def command(*, needs: str | None = None) -> Callable[[_Function], _Function]:
 
     def register(function: _Function) -> _Function:
         signature = inspect.signature(function, eval_str=True)
-        groups = {p.name: p.annotation for p in signature.parameters.values() if is_dataclass(p.annotation)}
+        groups: dict[str, Any] = {
+            p.name: p.annotation for p in signature.parameters.values() if is_dataclass(p.annotation)
+        }
         parameters = [
             parameter.replace(kind=parameter.KEYWORD_ONLY)
             for given in signature.parameters.values()
