@@ -114,8 +114,8 @@ def _is_untrained(head: nn.Linear | nn.Conv2d) -> bool:
     if bias is not None and not bool(bias.detach().any()):
         return True
     bound = weight[0].numel() ** -0.5
-    uniform = abs(float(weight.std()) * 3**0.5 / bound - 1) < 0.02
-    return uniform and float(weight.abs().max()) <= bound * 1.001
+    uniform = bool(abs(float(weight.std()) * 3**0.5 / bound - 1) < 0.02)
+    return uniform and bool(weight.abs().max() <= bound * 1.001)
 
 
 def _coco(model: nn.Module) -> Sequence[str] | None:
