@@ -140,7 +140,7 @@ def test_values_are_shown_as_they_are() -> None:
     assert torch.equal(by_number.raw, lens.explain(x, target=2, layer=LAYER).raw[0])
     single = hm.Lens(Giving(lambda s: s[:, 0], classes=1)).explain(x, target=hm.Regression())[0]
     assert single.target == "value 0"
-    with pytest.raises(hm.TargetError, match="class 7 doesn't exist"):
+    with pytest.raises(hm.TargetError, match="value 7 doesn't exist"):
         lens.explain(x, target=hm.Regression(7))
 
 

@@ -146,3 +146,18 @@ def test_a_real_photo(lens: hm.Lens, coffee: Path) -> None:
     (heatmap,) = lens.explain_in_tiles(coffee, "espresso", tile=300)
     assert heatmap.map.shape == (400, 600)
     assert heatmap.map[80:205, 205:380].mean() > 2 * heatmap.map.mean()
+
+
+def test_tiles_that_predict_another_class_than_the_whole_picture_say_so() -> None:
+    """Six of sixteen tiles are red: by mean probability grey wins, by the mean of the colours red."""
+    picture = photo(256, 256, left=0, top=0, side=0)
+    picture[:128, :192] = (255, 0, 0)
+    lens = lens_of(RedFinder())
+    assert lens.predict(picture)[0][0].label == "red"
+    with pytest.warns(hm.HookmapWarning, match="tiles together show 'grey'.*seen as a whole shows 'red'"):
+        (heatmap,) = lens.explain_in_tiles(picture, tile=64, overlap=0)
+    assert heatmap.target == "grey"
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        lens.explain_in_tiles(picture[:128, :192], tile=64, overlap=0)
+        lens.explain_in_tiles(picture, "red", tile=64, overlap=0)

@@ -266,6 +266,19 @@ def test_labels_that_are_no_classes_are_said(photos: Path, tmp_path: Path) -> No
     assert found.table["correct"].isna().all()
 
 
+def test_boxes_of_several_classes_are_said_where_the_target_is_the_label(photos: Path, tmp_path: Path) -> None:
+    """It said "it has no label"."""
+    path = next(photos.rglob("*.png"))
+    table = tmp_path / "boxes.csv"
+    rows = [f"{path},red,0,0,8,8", f"{path},blue,4,4,16,16"]
+    table.write_text("\n".join(["path,label,left,top,right,bottom", *rows]))
+    found = ran(table, tmp_path / "run", small_lens(), target="label")
+    assert found.table["error"].tolist() == [
+        "the target is each image's label, and its boxes are of several classes (red, blue); name one of them as the "
+        "target"
+    ]
+
+
 # ---------------------------------------------------------------- detectors
 
 

@@ -10,7 +10,6 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from hookmap.adapters.outputs import class_scores
 from hookmap.attribution.engine import Engine
 from hookmap.errors import HookmapError, ImageError, LayerError, TargetError
 from hookmap.hooks.capture import capture
@@ -142,8 +141,9 @@ def _classes_of(
         mine = [j for j in range(len(vectors)) if strongest[j] == image and bool(vectors[j].any())]
         if not mine:
             continue
-        logits = class_scores(_replayed(engine, layer, outputs[image], vectors[mine])).float()
-        best = logits.softmax(1).topk(min(top, logits.shape[1]))
+        reading = engine.trace(engine.to_model(outputs[image].view.tensor[None])).reading
+        probabilities = reading.scores(_replayed(engine, layer, outputs[image], vectors[mine])).in_full().probabilities
+        best = probabilities.topk(min(top, probabilities.shape[1]))
         for j, sure, indices in zip(mine, best.values.tolist(), best.indices.tolist(), strict=True):
             classes[j] = [(Class(i, engine.label(i)), p) for i, p in zip(indices, sure, strict=True)]
     return classes
@@ -154,7 +154,7 @@ def _replayed(engine: Engine, layer: str, output: LayerOutput, vectors: Tensor) 
     grid = output.activation.shape[1:]
     everywhere = vectors.reshape(*vectors.shape, *[1] * len(grid)).expand(*vectors.shape, *grid)
     with capture(engine.called, [layer], gradients=False) as captured:
-        class_scores(engine.called(engine.to_model(output.view.tensor[None])))
+        engine.called(engine.to_model(output.view.tensor[None]))
         last = len(captured[layer].calls) - 1
         like = captured[layer].calls[last].activation
         changed = output.layout.from_grid(everywhere.to(like.dtype), like)

@@ -173,7 +173,7 @@ class Engine:
 
     def goal(self, spec: Any) -> Goal:
         """One target with its words looked up; labels as a data loader gives them, ``(B,)``, are one per image."""
-        plain = spec.tolist() if isinstance(spec, (Tensor, np.ndarray, np.generic)) else spec
+        plain: Any = spec.tolist() if isinstance(spec, (Tensor, np.ndarray, np.generic)) else spec
         if isinstance(plain, list) and not isinstance(spec, list):
             plain = PerImage(plain)
         goal = resolve(PREDICTED if plain is None else plain, self.labels)

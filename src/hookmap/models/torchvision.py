@@ -93,12 +93,10 @@ def describe(model: nn.Module) -> Loaded:
         return _adapted(Loaded(model, name, usual, note=note), "segmentation")
     last = [m for m in model.modules() if isinstance(m, (nn.Linear, nn.Conv2d))][-1]
     classes = last.out_features if isinstance(last, nn.Linear) else last.out_channels
-    way = "ImageNet's usual way (resize 256, crop 224)"
-    if classes == 1000 and not _is_untrained(last):
-        labels, assumed = models.ResNet18_Weights.DEFAULT.meta["categories"], f"{way} and names are assumed"
-    else:
-        labels, assumed = None, f"{way} is assumed"
-    if classes == 1000 and labels is None:
+    known = classes == 1000 and not _is_untrained(last)
+    labels = models.ResNet18_Weights.DEFAULT.meta["categories"] if known else None
+    assumed = f"ImageNet's usual way {'and names are' if known else 'is'} assumed (resize 256, crop 224)"
+    if classes == 1000 and not known:
         assumed += ", and its untrained classes have no names"
     note = (
         f"a torchvision {name} doesn't say how its images were preprocessed and what its classes are: {assumed}; pass "
@@ -116,8 +114,8 @@ def _is_untrained(head: nn.Linear | nn.Conv2d) -> bool:
     if bias is not None and not bool(bias.detach().any()):
         return True
     bound = weight[0].numel() ** -0.5
-    uniform = abs(float(weight.std()) * 3**0.5 / bound - 1) < 0.02
-    return uniform and float(weight.abs().max()) <= bound * 1.001
+    uniform = bool(abs(float(weight.std()) * 3**0.5 / bound - 1) < 0.02)
+    return uniform and bool(weight.abs().max() <= bound * 1.001)
 
 
 def _coco(model: nn.Module) -> Sequence[str] | None:

@@ -49,7 +49,8 @@ def resolve(spec: TargetSpec, labels: Sequence[str] | None) -> Goal:
         return replace(spec, targets=[resolve(one, labels) for one in spec.targets])
     if isinstance(spec, (Class, Regression)) and spec.label is None and spec.index != PREDICTED:
         found = find_class(str(spec.index), labels)
-        return replace(spec, index=found.index, label=found.label)
+        named = isinstance(spec, Regression) and labels and isinstance(found.index, int) and found.index < len(labels)
+        return replace(spec, index=found.index, label=labels[found.index] if named else found.label)  # type: ignore[index]
     if getattr(spec, "of", None) is not None:
         unresolved: Any = spec
         return cast(Goal, replace(unresolved, of=resolve(unresolved.of, labels)))

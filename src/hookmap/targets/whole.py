@@ -45,7 +45,8 @@ class ClassScore(Resolved):
         return self._probabilities(self.reading.scores(output).in_full())[:, self.index]
 
     def _probabilities(self, scores: Scores) -> Tensor:
-        if self.side is None and not isinstance(self.of, Binary) and (scores.independent or scores.squashed):
+        by_itself = scores.independent and type(self.of) is Class
+        if self.side is None and not isinstance(self.of, Binary) and (scores.squashed or by_itself):
             return scores.probabilities
         return self.of.probability(self._facing(scores))
 
