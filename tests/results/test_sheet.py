@@ -138,7 +138,9 @@ def test_methods_go_down_and_layers_across(both: Explanation, laid: Callable) ->
     assert rows_and_columns(rest) == (3, 2)
     places = {}
     for heatmap in some:
-        (place,) = [t for t in rest if np.array_equal(np.asarray(t[2]), np.asarray(heatmap.painted(size=max(t[2].size))))]
+        (place,) = [
+            t for t in rest if np.array_equal(np.asarray(t[2]), np.asarray(heatmap.painted(size=max(t[2].size))))
+        ]
         places[heatmap.method.name, heatmap.layer] = place
     for method in ("gradcam", "gradcampp"):
         assert places[method, "blocks.5"][1] == places[method, "bn2"][1]
@@ -221,13 +223,18 @@ def test_classes_of_one_image_share_a_scale_and_the_sheet_says_so(lens: hm.Lens,
     photo, sure, unsure = (np.asarray(tile[2], int) for tile in tiles)
     inside = slice(20, -20), slice(70, -70)
     assert np.abs(sure - photo)[inside].max() > 100
-    assert np.abs(unsure - photo)[inside].max() < 60  # alone it glows: its own strongest place is drawn as the strongest
+    assert (
+        np.abs(unsure - photo)[inside].max() < 60
+    )  # alone it glows: its own strongest place is drawn as the strongest
     alone = np.asarray(explanation[1].painted(size=300), int)
     assert np.abs(alone - photo)[inside].max() > 100
-    assert "Each tile has its own colour scale, up to its strongest evidence." in laid(
-        lens.explain(cat, method=["gradcam", "layercam"])
-    )[2]
-    assert "All tiles have one colour scale, up to 0.5." in laid(lens.explain(cat, ["tabby", "tiger cat"]), limit=0.5)[2]
+    assert (
+        "Each tile has its own colour scale, up to its strongest evidence."
+        in laid(lens.explain(cat, method=["gradcam", "layercam"]))[2]
+    )
+    assert (
+        "All tiles have one colour scale, up to 0.5." in laid(lens.explain(cat, ["tabby", "tiger cat"]), limit=0.5)[2]
+    )
 
 
 def test_a_sheet_of_signed_maps_says_which_colour_is_for(lens: hm.Lens, cat: Path, laid: Callable) -> None:

@@ -103,7 +103,7 @@ class _Sheet:
         elif shared == len(looks) and len(self.spans) == 1:
             note = "All tiles have one colour scale."
         elif shared:
-            each = [name for name in ("image", "layer", "method") if len(self.axes[name]) > 1]  # type: ignore[index]
+            each = [name for name in ("image", "layer", "method") if len(self.axes[name]) > 1]
             note = f"The classes of {' and '.join(f'one {name}' for name in each)} have one colour scale."
         else:
             note = "Each tile has its own colour scale, up to its strongest evidence."
