@@ -12,8 +12,8 @@ import torch
 from PIL import Image, ImageDraw
 
 import hookmap as hm
-from hookmap.methods import METHODS
 from hookmap.images.loading import Picture
+from hookmap.methods import METHODS
 from hookmap.render.overlay import resized
 from hookmap.results.explanation import Explanation
 from tiny import images, tiny

@@ -54,7 +54,7 @@ def resized(pixels: Array, size: tuple[int, int]) -> Image.Image:
     if size == pixels.shape[:2]:
         return photo
     squares = size[0] >= 4 * pixels.shape[0] and size[1] >= 4 * pixels.shape[1]
-    return photo.resize(size[::-1], Image.Resampling.NEAREST if squares else Image.Resampling.LANCZOS, reducing_gap=3.0)
+    return photo.resize(size[::-1], Image.Resampling.NEAREST if squares else Image.Resampling.LANCZOS, reducing_gap=1.5)
 
 
 def overlay(photo: Image.Image, heat: Heat, geometry: Geometry) -> Image.Image:
