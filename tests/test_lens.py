@@ -146,7 +146,7 @@ def test_video_clips() -> None:
     heatmap = hm.Lens(torchvision.models.video.r3d_18(weights=None)).explain(clip, layer="layer3")[0]
     assert heatmap.raw.shape == (2, 14, 14)
     assert heatmap.map.shape == (2, 112, 112)
-    assert heatmap.overlay().size == (112, 112)
+    assert heatmap.overlay().size == (336, 336)  # drawn at a size for people
 
 
 def test_a_backbone_that_the_model_runs_under_no_grad() -> None:
@@ -185,7 +185,7 @@ def test_an_all_negative_map_warns_and_draws_no_nan() -> None:
     with pytest.warns(hm.HookmapWarning, match="zero everywhere"):
         heatmap = hm.Lens(model).explain(torch.rand(1, 3, 16, 16), target=0)[0]
     assert heatmap.raw.max() <= 0
-    assert np.asarray(heatmap.overlay()).shape == (16, 16, 3)
+    assert np.asarray(heatmap.overlay()).shape == (320, 320, 3)
 
 
 def test_the_model_is_unchanged_after_an_error_midway(lens: hm.Lens, cat: Path) -> None:
@@ -251,7 +251,7 @@ def test_saving(lens: hm.Lens, cat: Path, tmp_path: Path) -> None:
     with pytest.raises(hm.HookmapError, match="image format"):
         lens.explain(cat).save(tmp_path / "cam.xyz")
     assert sorted(p.name for p in tmp_path.iterdir()) == ["file", "new"]
-    assert lens.explain(cat)._repr_png_().startswith(b"\x89PNG")
+    assert "data:image/png;base64,iVBOR" in lens.explain(cat)._repr_html_()
     assert len(lens.explain(cat)[0].figure().axes) == 3
 
 

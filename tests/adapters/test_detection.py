@@ -395,7 +395,7 @@ def colors_in(drawn: Image.Image) -> set[str]:
 
 def test_a_box_is_drawn_on_its_edges_with_the_name_and_nothing_else_is_touched() -> None:
     (heatmap,) = squares().explain(scene((0, 24, 40), height=128, width=160))
-    drawn, painted = (np.array(picture) for picture in (heatmap.overlay(), heatmap.painted()))
+    drawn, painted = (np.array(picture) for picture in (heatmap.overlay(size=160), heatmap.painted(size=160)))
     left, top, right, bottom = map(round, heatmap.box)
     bright = [int(BOX_COLORS[0][i : i + 2], 16) for i in (1, 3, 5)]
     for y, x in [(top, (left + right) // 2), (bottom, (left + right) // 2), ((top + bottom) // 2, right)]:
@@ -422,7 +422,7 @@ def test_each_object_has_a_color_and_a_number_in_the_overview_and_on_its_tile() 
 
 def test_small_objects_are_shown_large_and_all_alike_unless_the_map_is_everywhere() -> None:
     found = squares().explain(scene((0, 8, 8), (1, 100, 200), height=160, width=240), method="hirescam")
-    windows = [_windows(found)[id(h.picture), h.box] for h in found]
+    windows = [_windows(found)[h.position.image, h.box] for h in found]
     assert len({(right - left, bottom - top) for left, top, right, bottom in windows}) == 1
     for h, (left, top, right, bottom) in zip(found, windows, strict=True):
         assert 0 <= left <= h.box[0] < h.box[2] <= right <= 240

@@ -199,7 +199,7 @@ def test_parts_of_the_signed_map() -> None:
 def test_what_speaks_against_a_class_is_drawn_in_a_colour_of_its_own() -> None:
     net, x = tiny(torch.float32), images(dtype=torch.float32)
     drawn = {
-        part: np.asarray(hm.Lens(net).explain(x, target=2, layer="norm1", part=part)[0].overlay()).astype(int)
+        part: np.asarray(hm.Lens(net).explain(x, target=2, layer="norm1", part=part)[0].painted(size=32)).astype(int)
         for part in ("positive", "signed")
     }
     raw = explained(net, x, "gradcam", layer="norm1")[0]

@@ -93,12 +93,12 @@ def test_a_point_in_one_picture_is_found_in_others() -> None:
 def test_similar_is_red_and_unlike_blue() -> None:
     """On one scale for all pictures, so that what is only a little alike is pale."""
     one, _, none = lens_of(vit()).similar_patches([textured(), textured(1), textured(2, {})], (30, 22))
-    drawn = np.asarray(one.overlay(opacity=1.0), dtype=float)
+    drawn = np.asarray(one.overlay(size=SIDE, opacity=1.0), dtype=float)
     warm, values = drawn[..., 0] - drawn[..., 2], one.numpy()
     edge = np.zeros_like(values, dtype=bool)
     edge[:36, :52] = True  # the clicked patch is outlined
     assert warm[(values > 0.5) & ~edge].min() > 0 > warm[(values < -0.3) & ~edge].max()
-    pale = np.asarray(none.overlay(opacity=1.0), dtype=float)
+    pale = np.asarray(none.overlay(size=SIDE, opacity=1.0), dtype=float)
     assert (pale[..., 0] - pale[..., 2]).max() < warm.max()
 
 
@@ -138,4 +138,4 @@ def test_components_of_patches_tell_textures_apart(name: str) -> None:
     apart = (within.mean() - elsewhere.mean()).abs()
     assert apart > 2 * (within.std() + elsewhere.std())
     assert (found.memberships[1][0][inside({"there": (24, 56)})].mean() - within.mean()).abs() < apart / 3
-    assert found.overlay(0).size == (SIDE, SIDE)
+    assert found.overlay(0).size == (4 * SIDE, 4 * SIDE)  # drawn at a size for people

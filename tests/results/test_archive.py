@@ -27,13 +27,13 @@ def equal(one: hm.Heatmap, other: hm.Heatmap) -> bool:
         "probability",
         "where",
         "box",
-        "look",
         "number",
         "geometry",
         "position",
     )
     return (
         all(getattr(one, name) == getattr(other, name) for name in told)
+        and one.look.as_json() == other.look.as_json()
         and torch.equal(one.raw, other.raw)
         and torch.equal(one.map, other.map)
         and np.array_equal(one.picture.pixels, other.picture.pixels)

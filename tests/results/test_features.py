@@ -160,4 +160,4 @@ def test_only_what_can_be_read_is_taken_from_a_pattern() -> None:
 def test_bounds_of_a_statistics_table(vgg: hm.FeatureMaps) -> None:
     text = str(vgg)
     assert text.count("Conv2d") == 13
-    assert vgg._repr_png_().startswith(b"\x89PNG")
+    assert "data:image/png;base64,iVBOR" in vgg._repr_html_()

@@ -12,7 +12,9 @@ import torch
 from PIL import Image, ImageDraw
 
 import hookmap as hm
+from hookmap.images.loading import Picture
 from hookmap.methods import METHODS
+from hookmap.render.overlay import resized
 from hookmap.results.explanation import Explanation
 from tiny import images, tiny
 
@@ -116,12 +118,13 @@ def rows_and_columns(tiles: list[Tile]) -> tuple[int, int]:
     return len({top for _, top, _ in tiles}), len({left for left, _, _ in tiles})
 
 
-def thumbnail(picture: Image.Image, like: Image.Image) -> np.ndarray:
-    return np.asarray(picture.convert("RGB").resize(like.size, Image.Resampling.LANCZOS))
+def thumbnail(picture: Picture, like: Image.Image) -> np.ndarray:
+    return np.asarray(resized(picture.pixels, like.size[::-1]))
 
 
 def test_one_heatmap_is_drawn_as_itself(both: Explanation) -> None:
     assert both[:1].overlay().size == (451, 300)
+    assert both[:1].overlay(size=900).size == (900, 599)
     assert np.array_equal(np.asarray(both[:1].overlay()), np.asarray(both[0].overlay()))
 
 
@@ -130,12 +133,14 @@ def test_methods_go_down_and_layers_across(both: Explanation, laid: Callable) ->
     sheet, tiles, words = laid(some)
     assert_whole(sheet, tiles)
     photo, *rest = tiles
-    assert np.array_equal(np.asarray(photo[2]), thumbnail(Image.fromarray(some[0].picture.pixels), photo[2]))
+    assert np.array_equal(np.asarray(photo[2]), thumbnail(some[0].picture, photo[2]))
     assert len(rest) == len(some) == 5
     assert rows_and_columns(rest) == (3, 2)
     places = {}
     for heatmap in some:
-        (place,) = [t for t in rest if np.array_equal(np.asarray(t[2]), thumbnail(heatmap.overlay(), t[2]))]
+        (place,) = [
+            t for t in rest if np.array_equal(np.asarray(t[2]), np.asarray(heatmap.painted(size=max(t[2].size))))
+        ]
         places[heatmap.method.name, heatmap.layer] = place
     for method in ("gradcam", "gradcampp"):
         assert places[method, "blocks.5"][1] == places[method, "bn2"][1]
@@ -152,7 +157,7 @@ def test_methods_go_down_and_layers_across(both: Explanation, laid: Callable) ->
 def test_every_image_is_shown_beside_its_heatmaps(both: Explanation, lens: hm.Lens, laid: Callable) -> None:
     sheet, tiles, _ = laid(both["gradcam", "bn2"])  # two images, two targets
     assert_whole(sheet, tiles)
-    photos = [Image.fromarray(h.picture.pixels) for h in (both["cat"][0], both["coffee"][0])]
+    photos = [h.picture for h in (both["cat"][0], both["coffee"][0])]
     shown = [sum(np.array_equal(np.asarray(t[2]), thumbnail(photo, t[2])) for t in tiles) for photo in photos]
     assert min(shown) >= 1
     sheet, tiles, _ = laid(both)
@@ -172,7 +177,7 @@ def test_one_tile_per_heatmap(
     if len(explanation) == 1:
         return
     assert_whole(sheet, tiles)
-    known = {id(h.picture): Image.fromarray(h.picture.pixels) for h in explanation}
+    known = {id(h.picture): h.picture for h in explanation}
     photos = [t for t in tiles if any(np.array_equal(np.asarray(t[2]), thumbnail(p, t[2])) for p in known.values())]
     assert len(tiles) - len(photos) == len(explanation)
     assert len(photos) >= count or (len(targets), len(methods), len(layers)) == (1, 1, 1)
@@ -209,3 +214,29 @@ def test_a_sheet_is_saved_whole(both: Explanation, tmp_path: Path) -> None:
     path = both["cat"].save(tmp_path / "sheet.png", colormap="magma")
     with Image.open(path) as saved:
         assert saved.size == both["cat"].overlay().size
+
+
+def test_classes_of_one_image_share_a_scale_and_the_sheet_says_so(lens: hm.Lens, cat: Path, laid: Callable) -> None:
+    explanation = lens.explain(cat, ["tiger cat", "golden retriever"])
+    _, tiles, words = laid(explanation)
+    assert "All tiles have one colour scale." in words
+    photo, sure, unsure = (np.asarray(tile[2], int) for tile in tiles)
+    inside = slice(20, -20), slice(70, -70)
+    assert np.abs(sure - photo)[inside].max() > 100
+    assert (
+        np.abs(unsure - photo)[inside].max() < 60
+    )  # alone it glows: its own strongest place is drawn as the strongest
+    alone = np.asarray(explanation[1].painted(size=300), int)
+    assert np.abs(alone - photo)[inside].max() > 100
+    assert (
+        "Each tile has its own colour scale, up to its strongest evidence."
+        in laid(lens.explain(cat, method=["gradcam", "layercam"]))[2]
+    )
+    assert (
+        "All tiles have one colour scale, up to 0.5." in laid(lens.explain(cat, ["tabby", "tiger cat"]), limit=0.5)[2]
+    )
+
+
+def test_a_sheet_of_signed_maps_says_which_colour_is_for(lens: hm.Lens, cat: Path, laid: Callable) -> None:
+    words = laid(lens.explain(cat, ["tiger cat", "tabby"], part="signed"))[2]
+    assert {"against", "for"} <= words.keys()

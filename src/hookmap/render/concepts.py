@@ -209,8 +209,9 @@ def _blended(photo: Image.Image, colors: Array, alpha: Array, geometry: Geometry
     """Colours over a photo in grey; what the model didn't see is dimmed, as on heatmaps."""
     from PIL import Image
 
-    mixed = np.round(_greyed(np.asarray(photo)) * (1 - alpha) + colors * alpha).clip(0, 255).astype(np.uint8)
-    return dimmed(Image.fromarray(mixed), photo, geometry)
+    grey = _greyed(np.asarray(photo))
+    mixed = np.round(grey * (1 - alpha) + colors * alpha).clip(0, 255).astype(np.uint8)
+    return dimmed(Image.fromarray(mixed), grey, geometry)
 
 
 def _numbered(panel: Panel) -> Image.Image:

@@ -54,7 +54,7 @@ def resized(pixels: Array, size: tuple[int, int]) -> Image.Image:
     if size == pixels.shape[:2]:
         return photo
     squares = size[0] >= 4 * pixels.shape[0] and size[1] >= 4 * pixels.shape[1]
-    return photo.resize(size[::-1], Image.Resampling.NEAREST if squares else Image.Resampling.LANCZOS, reducing_gap=3.0)
+    return photo.resize(size[::-1], Image.Resampling.NEAREST if squares else Image.Resampling.LANCZOS, reducing_gap=1.5)
 
 
 def overlay(photo: Image.Image, heat: Heat, geometry: Geometry) -> Image.Image:
@@ -92,14 +92,14 @@ def overlay(photo: Image.Image, heat: Heat, geometry: Geometry) -> Image.Image:
     return picture if whole else _with_corners(picture, _extent(seen_rows), _extent(seen_columns))
 
 
-def dimmed(picture: Image.Image, photo: Image.Image, geometry: Geometry) -> Image.Image:
+def dimmed(picture: Image.Image, photo: Array, geometry: Geometry) -> Image.Image:
     """A picture that was drawn over a photo, with what the model didn't see of it as on :func:`overlay`."""
     from PIL import Image
 
     rows, columns = (w.numpy().sum(1) > 0.5 for w in geometry.weights(torch.zeros(1, 1, dtype=torch.float64)))
     if rows.all() and columns.all():
         return picture
-    drawn = np.where(rows[:, None, None] & columns[:, None], np.asarray(picture), np.asarray(photo) * UNSEEN + 0.5)
+    drawn = np.where(rows[:, None, None] & columns[:, None], np.asarray(picture), photo * UNSEEN + 0.5)
     return _with_corners(Image.fromarray(drawn.astype(np.uint8)), _extent(rows), _extent(columns))
 
 

@@ -62,8 +62,8 @@ class _Sheet:
         cells: _Cells = {}
         for h in self.heatmaps:
             cell = cells.setdefault((self.key(h, down), tuple(self.key(h, axis) for axis in across)), h)
-            if cell.raw.shape != h.raw.shape or bool((cell.raw != h.raw).any()):
-                return self._in_rows(varying)  # heatmaps of two calls, say, would share a tile
+            if not _same_map(cell, h):
+                return self._in_rows(varying)  # two functions of one name, say, would share a tile
         if "layer" in across:
             cells = _without_input(cells, across.index("layer"), self.key)
         return self._grid(down, across, cells, named="target" not in varying)
@@ -103,7 +103,7 @@ class _Sheet:
         elif shared == len(looks) and len(self.spans) == 1:
             note = "All tiles have one colour scale."
         elif shared:
-            each = [name for name in ("image", "layer", "method") if len(self.axes[name]) > 1]  # type: ignore[index]
+            each = [name for name in ("image", "layer", "method") if len(self.axes[name]) > 1]
             note = f"The classes of {' and '.join(f'one {name}' for name in each)} have one colour scale."
         else:
             note = "Each tile has its own colour scale, up to its strongest evidence."
@@ -206,6 +206,13 @@ def _without_input(cells: _Cells, place: int, key: Callable[[Heatmap, Axis], Any
         alike = (c for c in columns if _rest(c, place) == _rest(column, place))
         result[row, next(alike, column) if key(heatmap, "layer") == INPUT else column] = heatmap
     return result
+
+
+def _same_map(one: Heatmap, other: Heatmap) -> bool:
+    """Whether two maps are equal but for rounding: of a class that was predicted and was asked for, say."""
+    if one.raw.shape != other.raw.shape:
+        return False
+    return bool(((one.raw - other.raw).abs() <= 1e-4 * one.raw.abs().max()).all())
 
 
 def _rest(column: tuple[Any, ...], place: int) -> tuple[Any, ...]:
