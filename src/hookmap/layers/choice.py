@@ -182,17 +182,13 @@ def _look(
         scores = main_tensor(traced.reading.raw(model(*args, **kwargs)))
         if scores is None:
             return None
-        rows = _rows(len(scores[0])) if traced.form == "detections" else []
-        if rows:
-            seen.differentiate(scores[0, rows].flatten(1).amax(1).sum())
-        else:
-            # Over all places: a single one may be saturated.
-            seen.differentiate(scores.amax(1).mean() if traced.form == "regions" else scores.flatten().max())
+        if traced.form == "detections":
+            seen.differentiate(scores[:, _rows(scores.shape[1])].flatten(2).amax(2).T)
+            return _levels(seen, candidates, traced)
+        # Over all places: a single one may be saturated.
+        seen.differentiate(scores.amax(1).mean() if traced.form == "regions" else scores.flatten().max())
         gradients = {name: _gradient(seen, name, traced) for name in candidates}
         reached = [name for name in reversed(candidates) if (g := gradients[name]) is not None and bool(g.any())]
-        if rows:
-            levels = _levels(reached, gradients, traced, len(rows))
-            return Measured(levels) if levels else None
         name = _but_class_scores(reached, gradients, traced, scores)
         if name is None:
             return None
@@ -271,24 +267,28 @@ def _small_enough(candidates: Sequence[str], traced: Trace) -> list[str]:
 
 
 def _rows(count: int) -> list[int]:
-    """A few of a detector's rows, so that each of its levels has some.
+    """A row of each of a detector's levels.
 
-    Rows stand level by level, and each level has about a quarter of the rows of the one before or after it.
+    Rows stand level by level, and each level has about a quarter of the rows of the one beside it: the finest is the
+    first, or the last.
     """
-    steps = [round(count / 4**step) for step in range(1, 7)]
-    return sorted({row for step in steps for row in (step, count - 1 - step) if 0 <= row < count} | {0, count - 1})
+    steps = [int(0.6 * count / 4**step) for step in range(5)]
+    return sorted({row for step in steps for row in (step, count - 1 - step)})
 
 
-def _levels(reached: Sequence[str], gradients: dict[str, Tensor | None], traced: Trace, rows: int) -> tuple[str, ...]:
-    """On each grid the last layer from which a row reads more than one place, in the order in which they run.
+def _levels(seen: Capture, candidates: Sequence[str], traced: Trace) -> Measured | None:
+    """The layers from which rows are read, each at its own stride, in the order in which they run.
 
-    Later ones hold little but the rows themselves. A detection is read from the last of these layers that its gradient
-    reaches: the one at its own stride.
+    Of a row it is the last layer from which the row reads more than one place: later ones hold little but the row
+    itself. Of several such layers, a detection is shown by the last that its gradient reaches.
     """
-    levels: dict[tuple[int, ...], str] = {}
-    for name in reached:
-        gradient = gradients[name]
-        assert gradient is not None
-        if int(gradient[0].any(0).sum()) > rows:
-            levels.setdefault(traced.layout(name).grid, name)
-    return tuple(reversed(levels.values()))
+    reads: dict[str, Tensor] = {}
+    for name in candidates:
+        gradient = _gradient(seen, name, traced)
+        if gradient is not None:
+            reads[name] = gradient[:, 0].any(1).flatten(1).sum(1)
+    levels = set()
+    for row in range(len(next(iter(reads.values()), ()))):
+        reached = [name for name, places in reads.items() if places[row]]
+        levels.update([name for name in reached if reads[name][row] > 1][-1:] or reached[-1:])
+    return Measured(tuple(name for name in candidates if name in levels)) if levels else None
