@@ -1,4 +1,4 @@
-"""A detector of one's own with three strides, trained here in a minute: no library, an adapter as the README writes it."""
+"""A detector of one's own with three strides, trained here in a minute, and an adapter as the README has it."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ class Adapter(hm.Adapter):
 
 
 def scenes(count: int, generator: torch.Generator) -> tuple[Tensor, list[list[tuple[int, Tensor]]]]:
-    """Pictures ``(count, 3, SIDE, SIDE)`` with red, green and blue discs and squares of 8 to 70 pixels, and their boxes."""
+    """Pictures ``(count, 3, SIDE, SIDE)`` with discs and squares of three colours, 8 to 70 pixels, and their boxes."""
 
     def number(low: float, high: float) -> float:
         return float(torch.rand((), generator=generator)) * (high - low) + low
@@ -89,7 +89,7 @@ def scenes(count: int, generator: torch.Generator) -> tuple[Tensor, list[list[tu
 
 
 def _wanted(things: list[tuple[int, Tensor]]) -> tuple[Tensor, Tensor]:
-    """Of each row the class (3: none) and the box: an object belongs to the cell of its middle at the stride near it."""
+    """Of each row the class (3: none) and the box: an object belongs to the cell of its middle, at one stride."""
     classes = torch.full((sum((SIDE // s) ** 2 for s in STRIDES),), 3)
     boxes = torch.zeros(len(classes), 4)
     for kind, box in things:
