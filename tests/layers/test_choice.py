@@ -191,7 +191,7 @@ def test_a_voxel_of_a_segmentation_is_explained_where_it_is() -> None:
 def test_each_row_of_a_detector_is_read_at_its_own_stride() -> None:
     lens = detector()
     pictures, _ = scenes(40, torch.Generator().manual_seed(1))
-    assert lens.engine.choice(pictures[:1]).layers == ("stages.0", "stages.1", "stages.2")
+    assert lens.engine.choice(pictures[:1]).layers == ("heads.0.1", "heads.1.1", "heads.2.1")
     y, x = torch.meshgrid(torch.arange(SIDE) + 0.5, torch.arange(SIDE) + 0.5, indexing="ij")
     peaks, small = [], []
     for heatmap in lens.explain(pictures, on_error="skip"):

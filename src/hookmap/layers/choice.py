@@ -279,16 +279,16 @@ def _rows(count: int) -> list[int]:
 def _levels(seen: Capture, candidates: Sequence[str], traced: Trace) -> Measured | None:
     """The layers from which rows are read, each at its own stride, in the order in which they run.
 
-    Of a row it is the last layer from which the row reads more than one place: later ones hold little but the row
-    itself. Of several such layers, a detection is shown by the last that its gradient reaches.
+    Of a row it is the last layer that holds features: at which its score reads more than the two channels, class and
+    whether something is there, that scores themselves are made of. A detection is shown by the last of the layers that
+    its gradient reaches: the one at its own stride.
     """
     reads: dict[str, Tensor] = {}
     for name in candidates:
         gradient = _gradient(seen, name, traced)
         if gradient is not None:
-            reads[name] = gradient[:, 0].any(1).flatten(1).sum(1)
+            reads[name] = gradient[:, 0].flatten(2).any(2).sum(1)
     levels = set()
     for row in range(len(next(iter(reads.values()), ()))):
-        reached = [name for name, places in reads.items() if places[row]]
-        levels.update([name for name in reached if reads[name][row] > 1][-1:] or reached[-1:])
+        levels.update([name for name, channels in reads.items() if channels[row] > 2][-1:])
     return Measured(tuple(name for name in candidates if name in levels)) if levels else None
