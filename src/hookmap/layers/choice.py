@@ -66,16 +66,15 @@ def choose(model: nn.Module, inputs: Any, traced: Trace) -> Measured:
             "no layer of this model gives something that can be read as a grid of positions on a "
             f"{size_text(traced.field)} input; pass layer=... with layouts=... (outputs: {shapes[:300]})"
         )
+    poor: Measured | None = None
     for names in _ways(candidates, traced):
-        for extra in ([], [INPUT]):
-            try:
-                measured = _look(model, inputs, traced, names, extra)
-            except torch.OutOfMemoryError:
-                raise
-            except (HookmapError, RuntimeError, IndexError):
-                continue
-            if measured is not None:
-                return measured
+        measured = _looked(model, inputs, traced, names)
+        if measured is not None and (measured.coverage is None or measured.coverage >= LOW_COVERAGE):
+            return measured
+        # Further back, before the last attention, there may be a layer whose places say more.
+        poor = measured or poor
+    if poor is not None:
+        return poor
     # A head of zeros, as some libraries start with, tells nothing: assume that a class token is read.
     last = traced.layers[candidates[-1]].layout
     if last is not None and last.order == "tokens" and last.prefix:
@@ -91,7 +90,7 @@ def _ways(candidates: list[str], traced: Trace) -> Iterator[list[str]]:
         yield inner
         candidates = inner
     # Nearly always among the last few; the whole list only where a long head follows.
-    for count in (8, 48, len(candidates)):
+    for count in (16, 48, len(candidates)):
         yield candidates[-count:]
 
 
@@ -172,6 +171,19 @@ def _bottleneck(candidates: Sequence[str], traced: Trace) -> list[str]:
 
 
 # ---------------------------------------------------------------- what a gradient shows
+
+
+def _looked(model: nn.Module, inputs: Any, traced: Trace, candidates: Sequence[str]) -> Measured | None:
+    for extra in ([], [INPUT]):
+        try:
+            measured = _look(model, inputs, traced, candidates, extra)
+        except torch.OutOfMemoryError:
+            raise
+        except (HookmapError, RuntimeError, IndexError):
+            continue
+        if measured is not None:
+            return measured
+    return None
 
 
 def _look(
