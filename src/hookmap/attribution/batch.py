@@ -203,8 +203,8 @@ def _explained(
     default = choice if choice is not None and choice.layers == tuple(layouts) else None
     if default is not None and default.coverage is not None and default.coverage < LOW_COVERAGE:
         engine.remark(
-            f"the map at {', '.join(layouts)} shows {default.coverage:.0%} of what passes there; the rest passes tokens "
-            "that have no place in the picture, such as a class token"
+            f"the map at {', '.join(layouts)} shows {default.coverage:.0%} of what passes there; the rest passes tokens"
+            " without a place in the picture, such as a class token"
         )
     averages = any(method.name == "gradcam" for method in used) and (default is None or default.method != "gradcam")
     for name in layouts if averages else ():
