@@ -101,7 +101,7 @@ def explain_batch(batch: Batch, plan: Plan) -> list[Heatmap]:
     methods = methods or [METHODS[choice.method]] if choice else methods
     names: list[str] = []
     if any(method.per_layer for method in methods):
-        names = list(choice.layers if choice and plan.layer is None else match_layers(engine.called, plan.layer))
+        names = list(match_layers(engine.called, plan.layer) if plan.layer is not None else engine.choice(x).layers)
     if choice and plan.layer is None and settings.fuse is None:
         settings = replace(settings, fuse=choice.fuse if len(names) > 1 else None)
     used = [eigen_smoothed(method) for method in methods] if settings.eigen_smooth else methods
@@ -200,13 +200,13 @@ def _explained(
                 )
                 for shown in made
             ]
-    by_default = choice is not None and choice.layers == tuple(layouts)
-    if by_default and choice.coverage is not None and choice.coverage < LOW_COVERAGE:
+    default = choice if choice is not None and choice.layers == tuple(layouts) else None
+    if default is not None and default.coverage is not None and default.coverage < LOW_COVERAGE:
         engine.remark(
-            f"the map at {', '.join(layouts)} shows {choice.coverage:.0%} of what passes there; the rest passes tokens "
-            "that have no place in the picture, such as a class token"
+            f"the map at {', '.join(layouts)} shows {default.coverage:.0%} of what passes there; the rest passes tokens"
+            " without a place in the picture, such as a class token"
         )
-    averages = any(method.name == "gradcam" for method in used) and not (by_default and choice.method == "gradcam")
+    averages = any(method.name == "gradcam" for method in used) and (default is None or default.method != "gradcam")
     for name in layouts if averages else ():
         if (alike := engine.alike(x, name, lambda layer: gradients(run, layer))) < ALIKE:
             engine.remark(

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from hookmap._devices import out_of_memory
-from hookmap.adapters.adapter import Adapter
+from hookmap.adapters.adapter import Adapter, Fusion
 from hookmap.adapters.outputs import vectors_in
 from hookmap.attribution.execution import Execution, Precision
 from hookmap.attribution.inputs import WithInputs, image_among, of_sample
@@ -189,10 +189,7 @@ class Engine:
 
     def trace(self, x: Tensor) -> Trace:
         """What one pass over an input of this size ``(B, C, *size)`` showed."""
-        now = structure(self.called)
-        if now != self._structure:  # the model is another than it was at the last call
-            self._forget()
-            self._structure = now
+        self._notice_changes()
         key = tuple(x.shape[1:])
         if key not in self._traces:
             prefix = getattr(self.model, "num_prefix_tokens", None)
@@ -234,11 +231,18 @@ class Engine:
             raise TargetError(f"{came}, so {self._words[0]!r} may be none of them; pass labels=, or the class's index")
         self.remark(f"{came}, so they name others and are left out; pass labels=")
 
+    def _notice_changes(self) -> None:
+        now = structure(self.called)
+        if now != self._structure:  # the model is another than it was at the last call
+            self._forget()
+            self._structure = now
+
     def choice(self, x: Tensor) -> Choice:
         """Where and how inputs of this size ``(B, C, *size)`` are explained by default.
 
         It is found by looking at the first such input, once, and then stays.
         """
+        self._notice_changes()
         key = tuple(x.shape[1:])
         if key not in self._choices:
             self._choices[key] = self._chosen(x)
@@ -246,6 +250,7 @@ class Engine:
 
     def settle(self, size: Sequence[int], choice: Choice) -> None:
         """Take a choice that was made before for inputs of a size ``(C, *size)``, instead of looking again."""
+        self._notice_changes()
         self._choices[tuple(size)] = choice
 
     def _chosen(self, x: Tensor) -> Choice:
@@ -254,7 +259,8 @@ class Engine:
             return Choice(tuple(adapter.levels), default_method(traced.form).name, adapter.fuse)
         with preserved(self.model):
             measured = choose(self.called, x[:1].clone(), traced)
-        layers, fuse = measured.layers, "last"
+        layers = measured.layers
+        fuse: Fusion = "last"
         if adapter is not None and len(layers) == 1:
             layers, fuse = tuple(adapter.around(layers[0])), adapter.fuse
         method = default_method(traced.form, measured.alike).name

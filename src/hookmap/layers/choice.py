@@ -66,16 +66,15 @@ def choose(model: nn.Module, inputs: Any, traced: Trace) -> Measured:
             "no layer of this model gives something that can be read as a grid of positions on a "
             f"{size_text(traced.field)} input; pass layer=... with layouts=... (outputs: {shapes[:300]})"
         )
+    poor: Measured | None = None
     for names in _ways(candidates, traced):
-        for extra in ([], [INPUT]):
-            try:
-                measured = _look(model, inputs, traced, names, extra)
-            except torch.OutOfMemoryError:
-                raise
-            except (HookmapError, RuntimeError, IndexError):
-                continue
-            if measured is not None:
-                return measured
+        measured = _looked(model, inputs, traced, names)
+        if measured is not None and (measured.coverage is None or measured.coverage >= LOW_COVERAGE):
+            return measured
+        # Further back, before the last attention, there may be a layer whose places say more.
+        poor = measured or poor
+    if poor is not None:
+        return poor
     # A head of zeros, as some libraries start with, tells nothing: assume that a class token is read.
     last = traced.layers[candidates[-1]].layout
     if last is not None and last.order == "tokens" and last.prefix:
@@ -91,7 +90,7 @@ def _ways(candidates: list[str], traced: Trace) -> Iterator[list[str]]:
         yield inner
         candidates = inner
     # Nearly always among the last few; the whole list only where a long head follows.
-    for count in (8, 48, len(candidates)):
+    for count in (16, 48, len(candidates)):
         yield candidates[-count:]
 
 
@@ -174,6 +173,19 @@ def _bottleneck(candidates: Sequence[str], traced: Trace) -> list[str]:
 # ---------------------------------------------------------------- what a gradient shows
 
 
+def _looked(model: nn.Module, inputs: Any, traced: Trace, candidates: Sequence[str]) -> Measured | None:
+    for extra in ([], [INPUT]):
+        try:
+            measured = _look(model, inputs, traced, candidates, extra)
+        except torch.OutOfMemoryError:
+            raise
+        except (HookmapError, RuntimeError, IndexError):
+            continue
+        if measured is not None:
+            return measured
+    return None
+
+
 def _look(
     model: nn.Module, inputs: Any, traced: Trace, candidates: Sequence[str], extra: Sequence[str]
 ) -> Measured | None:
@@ -182,17 +194,13 @@ def _look(
         scores = main_tensor(traced.reading.raw(model(*args, **kwargs)))
         if scores is None:
             return None
-        rows = _rows(len(scores[0])) if traced.form == "detections" else []
-        if rows:
-            seen.differentiate(scores[0, rows].flatten(1).amax(1).sum())
-        else:
-            # Over all places: a single one may be saturated.
-            seen.differentiate(scores.amax(1).mean() if traced.form == "regions" else scores.flatten().max())
+        if traced.form == "detections":
+            seen.differentiate(scores[:, _rows(scores.shape[1])].flatten(2).amax(2).T)
+            return _levels(seen, candidates, traced)
+        # Over all places: a single one may be saturated.
+        seen.differentiate(scores.amax(1).mean() if traced.form == "regions" else scores.flatten().max())
         gradients = {name: _gradient(seen, name, traced) for name in candidates}
         reached = [name for name in reversed(candidates) if (g := gradients[name]) is not None and bool(g.any())]
-        if rows:
-            levels = _levels(reached, gradients, traced, len(rows))
-            return Measured(levels) if levels else None
         name = _but_class_scores(reached, gradients, traced, scores)
         if name is None:
             return None
@@ -271,24 +279,28 @@ def _small_enough(candidates: Sequence[str], traced: Trace) -> list[str]:
 
 
 def _rows(count: int) -> list[int]:
-    """A few of a detector's rows, so that each of its levels has some.
+    """A row of each of a detector's levels.
 
-    Rows stand level by level, and each level has about a quarter of the rows of the one before or after it.
+    Rows stand level by level, and each level has about a quarter of the rows of the one beside it: the finest is the
+    first, or the last.
     """
-    steps = [round(count / 4**step) for step in range(1, 7)]
-    return sorted({row for step in steps for row in (step, count - 1 - step) if 0 <= row < count} | {0, count - 1})
+    steps = [int(0.6 * count / 4**step) for step in range(5)]
+    return sorted({row for step in steps for row in (step, count - 1 - step)})
 
 
-def _levels(reached: Sequence[str], gradients: dict[str, Tensor | None], traced: Trace, rows: int) -> tuple[str, ...]:
-    """On each grid the last layer from which a row reads more than one place, in the order in which they run.
+def _levels(seen: Capture, candidates: Sequence[str], traced: Trace) -> Measured | None:
+    """The layers from which rows are read, each at its own stride, in the order in which they run.
 
-    Later ones hold little but the rows themselves. A detection is read from the last of these layers that its gradient
-    reaches: the one at its own stride.
+    Of a row it is the last layer that holds features: at which its score reads more than the two channels, class and
+    whether something is there, that scores themselves are made of. A detection is shown by the last of the layers that
+    its gradient reaches: the one at its own stride.
     """
-    levels: dict[tuple[int, ...], str] = {}
-    for name in reached:
-        gradient = gradients[name]
-        assert gradient is not None
-        if int(gradient[0].any(0).sum()) > rows:
-            levels.setdefault(traced.layout(name).grid, name)
-    return tuple(reversed(levels.values()))
+    reads: dict[str, Tensor] = {}
+    for name in candidates:
+        gradient = _gradient(seen, name, traced)
+        if gradient is not None:
+            reads[name] = gradient[:, 0].flatten(2).any(2).sum(1)
+    levels = set()
+    for row in range(len(next(iter(reads.values()), ()))):
+        levels.update([name for name, channels in reads.items() if channels[row] > 2][-1:])
+    return Measured(tuple(name for name in candidates if name in levels)) if levels else None

@@ -29,11 +29,17 @@ class WeightedSum:
 
     def weights(self, *ingredients: Any, **named: Any) -> Tensor:
         """The paper's weights: what the undecorated function gives, in float32 at least."""
-        return self._weights(*map(_precise, ingredients), **{word: _precise(value) for word, value in named.items()})
+        given = {word: _precise(value) for word, value in named.items()}
+        first = next(value for value in (*ingredients, *named.values()) if isinstance(value, Tensor))
+        # The user's own autocast would round what is summed.
+        with torch.autocast(first.device.type, enabled=False):
+            return self._weights(*map(_precise, ingredients), **given)
 
     def __call__(self, activation: Tensor, *ingredients: Any, **named: Any) -> Tensor:
         """The signed map ``(B, *grid)``."""
-        return weighted_sum(activation, self.weights(activation, *ingredients, **named))
+        weights = self.weights(activation, *ingredients, **named)
+        with torch.autocast(activation.device.type, enabled=False):
+            return weighted_sum(activation, weights)
 
 
 def weighted_sum(activation: Tensor, weights: Tensor) -> Tensor:
