@@ -21,7 +21,7 @@ from torch.nn import functional as F
 import hookmap as hm
 from hookmap.analysis import clusters, places
 from hookmap.runs.results import Run
-from hookmap.runs.running import run
+from hookmap.runs.driver import run
 
 CLASSES = ("disc", "square", "triangle")
 MARKED = "square"

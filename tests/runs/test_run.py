@@ -26,6 +26,8 @@ from torch import nn
 
 import hookmap as hm
 from detectors import scene, squares
+from hookmap.runs import driver
+from hookmap.runs.engines.ray import connected
 from hookmap.datasets.labels import TrueClasses
 from hookmap.images.loading import load
 from hookmap.layers.channels import ChannelStatistics
@@ -556,7 +558,7 @@ def test_a_full_disk_leaves_a_run_that_goes_on(photos: Path, tmp_path: Path, mon
 
 
 def test_an_interrupt_keeps_what_is_done(photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    job, calls = running.Job.__call__, []
+    job, calls = driver.Job.__call__, []
 
     def interrupted(self: Any, *given: Any) -> Any:
         calls.append(given)
@@ -564,7 +566,7 @@ def test_an_interrupt_keeps_what_is_done(photos: Path, tmp_path: Path, monkeypat
             raise KeyboardInterrupt
         return job(self, *given)
 
-    monkeypatch.setattr(running.Job, "__call__", interrupted)
+    monkeypatch.setattr(driver.Job, "__call__", interrupted)
     with pytest.raises(KeyboardInterrupt):
         ran(photos, tmp_path / "run")
     assert len(hm.open_run(tmp_path / "run")) == 20

@@ -12,7 +12,8 @@ import numpy as np
 import torch
 
 from hookmap.datasets.labels import TrueClasses
-from hookmap.datasets.reading import Batch, Sample, reason
+from hookmap.datasets.reader import Batch, Sample, reason
+from hookmap.runs.channels import ChannelRecorder
 from hookmap.errors import (
     DataError,
     HookmapWarning,
@@ -34,7 +35,7 @@ LABEL = "label"
 
 
 @dataclass(eq=False)
-class Answer:
+class ImageResult:
     """What was found of one image.
 
     Attributes:
@@ -80,12 +81,12 @@ class Job:
     strict: bool = False
     proven: bool = False
 
-    def __call__(self, batch: Batch, watch: Watch) -> list[Answer]:
+    def __call__(self, batch: Batch, recorder: ChannelRecorder) -> list[ImageResult]:
         """The answers for a batch, in the order of its images.
 
         Args:
             batch: of any size.
-            watch: counts what channels do.
+            recorder: counts what channels do.
 
         Raises:
             HookmapError: if the model, layers or methods can't be asked this of any image, and when strict of one.
@@ -96,29 +97,29 @@ class Job:
             rows, some = [*range(len(x))], [answers[i] for i in positions]
             if LABEL in self.targets:
                 rows = [b for b in rows if some[b].truth is not None]
-                self._answer_unlabelled(x, some, watch)
+                self._answer_unlabelled(x, some, recorder)
             if rows:
-                self._answer(x[rows], [some[b] for b in rows], self.targets, watch)
+                self._answer(x[rows], [some[b] for b in rows], self.targets, recorder)
         self._check(answers)
         return answers
 
-    def _answer_unlabelled(self, x: torch.Tensor, answers: Sequence[Answer], watch: Watch) -> None:
+    def _answer_unlabelled(self, x: torch.Tensor, answers: Sequence[ImageResult], recorder: ChannelRecorder) -> None:
         """Images whose class isn't known are asked the rest."""
         rows = [b for b, answer in enumerate(answers) if answer.truth is None]
         rest = [target for target in self.targets if target != LABEL]
         if rows and rest:
-            self._answer(x[rows], [answers[b] for b in rows], rest, watch)
+            self._answer(x[rows], [answers[b] for b in rows], rest, recorder)
         elif rows:
             for answer in (answers[b] for b in rows):
                 known = "it has no label" if answer.label is None else f"no class is called {answer.label!r}"
                 answer.error = f"the target is each image's label, and {known}"
 
-    def _begun(self, sample: Sample) -> Answer:
+    def _begun(self, sample: Sample) -> ImageResult:
         """What is known of an image before it is explained."""
         sample.boxes = [box._replace(label=self.classes.name(box.label)) for box in sample.boxes]
-        return Answer(sample, self.classes.name(sample.label), self.classes.index(sample.label), error=sample.error)
+        return ImageResult(sample, self.classes.name(sample.label), self.classes.index(sample.label), error=sample.error)
 
-    def _check(self, answers: Sequence[Answer]) -> None:
+    def _check(self, answers: Sequence[ImageResult]) -> None:
         wrong = [answer for answer in answers if answer.error]
         if wrong and self.strict:
             raise DataError(
@@ -133,10 +134,10 @@ class Job:
         if len(judged) > 1 and len({answer.error for answer in judged}) == 1 and judged[0].error:
             raise DataError(f"no image of a batch of {len(judged)} can be explained: {judged[0].error}")
 
-    def _answer(self, x: torch.Tensor, answers: list[Answer], targets: Sequence[TargetSpec], watch: Watch) -> None:
+    def _answer(self, x: torch.Tensor, answers: list[ImageResult], targets: Sequence[TargetSpec], recorder: ChannelRecorder) -> None:
         try:
             if len(answers) == 1 or self.lens.engine.trace(x).form != "detections":
-                self._explain(x, answers, targets, watch)
+                self._explain(x, answers, targets, recorder)
                 return
         except (LayerError, torch.OutOfMemoryError):
             raise
@@ -147,9 +148,9 @@ class Job:
                 return
         # One by one: to see whose fault it is, or because each image has detections of its own.
         for b, answer in enumerate(answers):
-            self._answer(x[b : b + 1], [answer], targets, watch)
+            self._answer(x[b : b + 1], [answer], targets, recorder)
 
-    def _explain(self, x: torch.Tensor, answers: Sequence[Answer], targets: Sequence[TargetSpec], watch: Watch) -> None:
+    def _explain(self, x: torch.Tensor, answers: Sequence[ImageResult], targets: Sequence[TargetSpec], recorder: ChannelRecorder) -> None:
         """Every target on every image; also the predicted class, where the model gives classes."""
         form = self.lens.engine.trace(x).form
         asked = [PREDICTED, *(t for t in targets if t != PREDICTED)] if form == "classes" else [*targets]
@@ -165,7 +166,7 @@ class Job:
             with (
                 suppress(NothingDetectedError),
                 warnings.catch_warnings(),
-                watch.over(watched if number == 0 else {}, [a.sample.id for a in answers]),
+                recorder.over(watched if number == 0 else {}, [a.sample.id for a in answers]),
             ):
                 warnings.simplefilter("ignore", HookmapWarning)  # a map of zeros can be told from its row
                 found = self.lens.explain(

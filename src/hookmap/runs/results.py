@@ -16,7 +16,8 @@ from hookmap.datasets.sources.names import counted
 from hookmap.errors import DataError
 from hookmap.runs.rows import COLUMNS, flattened, geometry_of
 from hookmap.runs.store import CHANNELS, INDEX, MAPS, PICTURES, Store
-from hookmap.runs.watching import gathered
+from hookmap.runs.channels import gathered
+from hookmap.errors import DataError
 
 if TYPE_CHECKING:
     import pandas as pd

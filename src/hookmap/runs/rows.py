@@ -9,6 +9,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from hookmap.runs.job import ImageResult
+from hookmap.metrics.summary import Measures, measured
+from hookmap.runs.store import INDEX, MAPS, PICTURES
 from hookmap.images.geometry import Geometry
 from hookmap.metrics.summary import Measures, measured
 from hookmap.results.heatmap import Heatmap
@@ -64,7 +67,7 @@ COLUMNS = {
 signed map is ``map * map_scale``, and ``part`` says which of its values are shown: positive, negative or signed."""
 
 
-def tables(answers: Sequence[Answer]) -> dict[str, pa.Table]:
+def tables(answers: Sequence[ImageResult]) -> dict[str, pa.Table]:
     """The tables of a part: its index, maps and pictures."""
     import pyarrow as pa
 
@@ -101,7 +104,7 @@ def _type(kind: str) -> pa.DataType:
     return pa.bool_() if kind == "bool" else pa.type_for_alias(kind)
 
 
-def _rows(answer: Answer) -> Iterator[tuple[dict[str, Any], np.ndarray[Any, Any]]]:
+def _rows(answer: ImageResult) -> Iterator[tuple[dict[str, Any], np.ndarray[Any, Any]]]:
     """One row and map per heatmap; one without a map where there are none."""
     sample, best = answer.sample, answer.predicted
     image: dict[str, Any] = {
@@ -126,7 +129,7 @@ def _rows(answer: Answer) -> Iterator[tuple[dict[str, Any], np.ndarray[Any, Any]
         yield image | {"heatmap": number, "asked": asked, "map_scale": scale} | _told(answer, heatmap), kept
 
 
-def _told(answer: Answer, heatmap: Heatmap) -> dict[str, Any]:
+def _told(answer: ImageResult, heatmap: Heatmap) -> dict[str, Any]:
     """What a row says of its heatmap."""
     sample, values = answer.sample, heatmap.values.float().cpu()
     row: dict[str, Any] = {

@@ -18,13 +18,12 @@ import numpy as np
 import torch
 
 from hookmap._optional import require
-from hookmap.datasets.reading import Batch, Reader
-from hookmap.errors import DataError, HookmapError
-from hookmap.runs.engines.local import Parts
 from hookmap.runs.job import Job
+from hookmap.datasets.reader import Batch, Reader
 from hookmap.runs.rows import tables
 from hookmap.runs.store import Store
-from hookmap.runs.watching import Watch
+from hookmap.runs.channels import ChannelRecorder
+from hookmap.errors import DataError, HookmapError
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -65,7 +64,7 @@ def run_on_ray(
     rows = [
         {"part": first + p, "batch": b, "numbers": batch} for p, part in enumerate(todo) for b, batch in enumerate(part)
     ]
-    waiting: dict[int, dict[int, tuple[dict[str, pa.Table], Watch]]] = {}
+    waiting: dict[int, dict[int, tuple[dict[str, pa.Table], ChannelRecorder]]] = {}
     with connected(address):
         for number, batch, images, some in _answers(rows, job, reader, workers):
             if isinstance(some, HookmapError):
@@ -129,10 +128,10 @@ class _Explain:
         self._job.lens.model.to(device)
 
     def __call__(self, rows: dict[str, np.ndarray[Any, Any]]) -> dict[str, Any]:
-        batch, watch = pickle.loads(rows["read"][0]), Watch()
+        batch, recorder = pickle.loads(rows["read"][0]), ChannelRecorder()
         found: Any
         try:
-            found = tables(self._job(batch, watch)), watch
+            found = tables(self._job(batch, recorder)), recorder
         except HookmapError as error:  # Ray keeps nothing of an exception but its words
             found = error
         images = np.array([len(batch.samples)])
@@ -154,16 +153,16 @@ def pickle_by_value(job: Job) -> bytes:
     return pickled
 
 
-def _together(batches: dict[int, tuple[dict[str, pa.Table], Watch]]) -> dict[str, pa.Table]:
+def _together(batches: dict[int, tuple[dict[str, pa.Table], ChannelRecorder]]) -> dict[str, pa.Table]:
     """The tables of a part from those of its batches."""
     import pyarrow as pa
 
     ordered = [batches[number] for number in sorted(batches)]
     whole = {kind: pa.concat_tables([some[kind] for some, _ in ordered]).combine_chunks() for kind in ordered[0][0]}
-    watch = Watch()
+    recorder = ChannelRecorder()
     for _, other in ordered:
-        watch.add(other)
-    return whole | watch.tables()
+        recorder.add(other)
+    return whole | recorder.tables()
 
 
 @contextlib.contextmanager

@@ -12,7 +12,8 @@ from torch import nn
 
 from hookmap._progress import tracking
 from hookmap.datasets.labels import TrueClasses
-from hookmap.datasets.reading import Reader
+from hookmap.datasets.reader import Reader
+from hookmap.runs.results import Run
 from hookmap.datasets.sources import Source, source
 from hookmap.datasets.sources.names import listed
 from hookmap.errors import DataError, HookmapError, HookmapWarning
@@ -96,7 +97,7 @@ def run(
             raise DataError(f"{name} is {value}; expected {least} or more")
     if engine not in get_args(Engine):
         raise DataError(f"there's no engine {engine!r}; take one of {', '.join(get_args(Engine))}")
-    from hookmap.datasets.loading import usual_workers
+    from hookmap.datasets.loader import usual_workers
 
     store = Store(out)
     store.check()

@@ -26,7 +26,7 @@ STRONGEST = 9
 
 
 @dataclass(eq=False)
-class Watch:
+class ChannelRecorder:
     """Statistics of the channels of some layers over the images of a part.
 
     Attributes:
@@ -53,7 +53,7 @@ class Watch:
 
         def count() -> None:
             for name, grid in gave.items():
-                self.add(Watch({name: ChannelStatistics.of(grid, ids, STRONGEST)}))
+                self.add(ChannelRecorder({name: ChannelStatistics.of(grid, ids, STRONGEST)}))
 
         with hooked(names, note):
             try:
@@ -63,7 +63,7 @@ class Watch:
                 raise
         count()
 
-    def add(self, other: Watch) -> None:
+    def add(self, other: ChannelRecorder) -> None:
         """Take in what was found of other images."""
         for name, mine in other.found.items():
             self.found[name] = self.found[name].merged(mine) if name in self.found else mine
@@ -94,10 +94,10 @@ def _rows(layer: str, one: ChannelStatistics) -> Iterator[dict[str, Any]]:
 
 def gathered(parts: Iterable[pa.Table]) -> dict[str, ChannelStatistics]:
     """The statistics of all parts together, by layer."""
-    watch = Watch()
+    recorder = ChannelRecorder()
     for part in parts:
-        watch.add(Watch({layer: _read(rows) for layer, rows in part.to_pandas().groupby("layer", sort=False)}))
-    return watch.found
+        recorder.add(ChannelRecorder({layer: _read(rows) for layer, rows in part.to_pandas().groupby("layer", sort=False)}))
+    return recorder.found
 
 
 def _read(rows: Any) -> ChannelStatistics:
