@@ -29,11 +29,11 @@ from hookmap.layers.channels import ChannelStatistics
 from hookmap.methods import METHODS
 from hookmap.metrics.summary import measured
 from hookmap.results.heatmap import Heatmap
+from hookmap.runs.channels import ChannelRecorder
 from hookmap.runs.job import ImageResult
 from hookmap.runs.results import Run, open_run
 from hookmap.runs.rows import geometry_of, tables
 from hookmap.runs.store import Store
-from hookmap.runs.channels import ChannelRecorder
 from networks import convnet, noise
 from pictures import REPOSITORY
 

@@ -30,11 +30,11 @@ from hookmap.report import write_report
 from hookmap.report.head import header
 from hookmap.report.packing import packed_maps
 from hookmap.results.heatmap import Heatmap
+from hookmap.runs.channels import ChannelRecorder
 from hookmap.runs.job import ImageResult
 from hookmap.runs.results import Run
 from hookmap.runs.rows import COLUMNS, tables
 from hookmap.runs.store import Store
-from hookmap.runs.channels import ChannelRecorder
 
 CLASSES = ("cat, house cat", "dog", "<b>bird</b>")
 CROPPED = Geometry((120, 160), (224, 224), (224 / 120, 224 / 120), (0, -(160 * 224 / 120 - 224) / 2))
@@ -529,7 +529,7 @@ def test_channels(few: Run, tmp_path: Path, chromium: Any) -> None:
     ids = few.explained["id"].tolist()[:4]
     strong = torch.zeros(4, 2, 7, 7)
     strong[2, 0, 4, 1] = 5.0  # channel 0 sees the third image, and the other one nothing
-    recorder.found["layer4"] = ChannelStatistics.of(strong, ids, 1)
+    recorder.statistics["layer4"] = ChannelStatistics.of(strong, ids, 1)
     pq.write_table(recorder.tables()["channels"], _made(store.folder / "channels.parquet") / store.parts()[0].name)
     page = write_report(tmp_path / "run")
     (block,) = section(page, "channels")

@@ -30,10 +30,10 @@ class ChannelRecorder:
     """Statistics of the channels of some layers over the images of a part.
 
     Attributes:
-        found: by layer.
+        statistics: by layer.
     """
 
-    found: dict[str, ChannelStatistics] = field(default_factory=dict)
+    statistics: dict[str, ChannelStatistics] = field(default_factory=dict)
 
     @contextmanager
     def over(self, layers: Mapping[str, tuple[nn.Module, Layout]], ids: Sequence[str]) -> Iterator[None]:
@@ -65,39 +65,41 @@ class ChannelRecorder:
 
     def add(self, other: ChannelRecorder) -> None:
         """Take in what was found of other images."""
-        for name, mine in other.found.items():
-            self.found[name] = self.found[name].merged(mine) if name in self.found else mine
+        for name, mine in other.statistics.items():
+            self.statistics[name] = self.statistics[name].merged(mine) if name in self.statistics else mine
 
     def tables(self) -> dict[str, pa.Table]:
         """A row per layer and channel, or nothing if nothing was watched."""
         import pyarrow as pa
 
-        if not self.found:
+        if not self.statistics:
             return {}
-        rows = [row for name, one in self.found.items() for row in _rows(name, one)]
+        rows = [row for layer, statistics in self.statistics.items() for row in _rows(layer, statistics)]
         return {CHANNELS: pa.Table.from_pylist(rows)}
 
 
-def _rows(layer: str, one: ChannelStatistics) -> Iterator[dict[str, Any]]:
+def _rows(layer: str, statistics: ChannelStatistics) -> Iterator[dict[str, Any]]:
+    s = statistics
     columns = zip(
-        *(t.tolist() for t in (one.mean, one.deviations, one.inactive, one.least, one.most, one.strongest)),
-        one.strongest_images.tolist(),
-        one.strongest_places.tolist(),
+        *(t.tolist() for t in (s.mean, s.deviations, s.inactive, s.least, s.most, s.strongest)),
+        s.strongest_images.tolist(),
+        s.strongest_places.tolist(),
         strict=True,
     )
     names = ["mean", "deviations", "inactive", "least", "most", "strongest", "strongest_images", "strongest_places"]
     for channel, values in enumerate(columns):
-        yield {"layer": layer, "channel": channel, "count": one.count, "images": one.images} | dict(
+        yield {"layer": layer, "channel": channel, "count": s.count, "images": s.images} | dict(
             zip(names, values, strict=True)
         )
 
 
-def gathered(parts: Iterable[pa.Table]) -> dict[str, ChannelStatistics]:
+def merged(parts: Iterable[pa.Table]) -> dict[str, ChannelStatistics]:
     """The statistics of all parts together, by layer."""
     recorder = ChannelRecorder()
     for part in parts:
-        recorder.add(ChannelRecorder({layer: _read(rows) for layer, rows in part.to_pandas().groupby("layer", sort=False)}))
-    return recorder.found
+        layers = part.to_pandas().groupby("layer", sort=False)
+        recorder.add(ChannelRecorder({layer: _read(rows) for layer, rows in layers}))
+    return recorder.statistics
 
 
 def _read(rows: Any) -> ChannelStatistics:

@@ -9,13 +9,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from hookmap.runs.job import ImageResult
-from hookmap.metrics.summary import Measures, measured
-from hookmap.runs.store import INDEX, MAPS, PICTURES
 from hookmap.images.geometry import Geometry
 from hookmap.metrics.summary import Measures, measured
 from hookmap.results.heatmap import Heatmap
-from hookmap.runs.job import Answer
+from hookmap.runs.job import ImageResult
 from hookmap.runs.store import INDEX, MAPS, PICTURES
 from hookmap.targets.objects import overlap
 
@@ -54,6 +51,7 @@ COLUMNS = {
     "map_least": _REAL,
     "map_most": _REAL,
     "map_mean": _REAL,
+    "evidence": _TEXT,
     **dict.fromkeys(Measures.__dataclass_fields__, _REAL),
     "grid_left": _REAL,
     "grid_top": _REAL,
@@ -64,35 +62,36 @@ COLUMNS = {
     "error": _TEXT,
 }
 """Of the index, with their Arrow types. ``grid_*`` is the rectangle that the map spans, in pixels of the picture; the
-signed map is ``map * map_scale``, and ``part`` says which of its values are shown: positive, negative or signed."""
+signed map is ``map * map_scale``, ``part`` says which of its values are shown: positive, negative or signed, and
+``evidence`` whether they show any: none, faint, even (the same everywhere) or some."""
 
 
-def tables(answers: Sequence[ImageResult]) -> dict[str, pa.Table]:
+def tables(results: Sequence[ImageResult]) -> dict[str, pa.Table]:
     """The tables of a part: its index, maps and pictures."""
     import pyarrow as pa
 
     rows: list[dict[str, Any]] = []
     maps: list[np.ndarray[Any, Any]] = []
-    for answer in answers:
-        for row, values in _rows(answer):
+    for result in results:
+        for row, values in _rows(result):
             rows.append(row)
             maps.append(values)
     index = pa.Table.from_pylist(rows, schema=pa.schema([(name, _type(kind)) for name, kind in COLUMNS.items()]))
-    ends = np.cumsum([0, *(one.size for one in maps)], dtype=np.int32)
-    flat = np.concatenate([one.reshape(-1) for one in maps]) if maps else np.empty(0, np.float16)
+    ends = np.cumsum([0, *(values.size for values in maps)], dtype=np.int32)
+    flat = np.concatenate([values.reshape(-1) for values in maps]) if maps else np.empty(0, np.float16)
     drawn = pa.table(
         {
             "id": index["id"],
             "heatmap": index["heatmap"],
-            "shape": pa.array([one.shape for one in maps], pa.list_(pa.int16())),
+            "shape": pa.array([values.shape for values in maps], pa.list_(pa.int16())),
             "map": pa.ListArray.from_arrays(pa.array(ends), pa.array(flat, pa.float16())),
         }
     )
-    shown = [answer.sample for answer in answers if answer.sample.thumbnail]
+    shown = [result.sample for result in results if result.sample.thumbnail]
     pictures = pa.table(
         {
-            "id": pa.array([one.id for one in shown], pa.string()),
-            "jpeg": pa.array([one.thumbnail for one in shown], pa.binary()),
+            "id": pa.array([sample.id for sample in shown], pa.string()),
+            "jpeg": pa.array([sample.thumbnail for sample in shown], pa.binary()),
         }
     )
     return {INDEX: index, MAPS: drawn, PICTURES: pictures}
@@ -104,34 +103,34 @@ def _type(kind: str) -> pa.DataType:
     return pa.bool_() if kind == "bool" else pa.type_for_alias(kind)
 
 
-def _rows(answer: ImageResult) -> Iterator[tuple[dict[str, Any], np.ndarray[Any, Any]]]:
+def _rows(result: ImageResult) -> Iterator[tuple[dict[str, Any], np.ndarray[Any, Any]]]:
     """One row and map per heatmap; one without a map where there are none."""
-    sample, best = answer.sample, answer.predicted
+    sample, best = result.sample, result.predicted
     image: dict[str, Any] = {
         "id": sample.id,
         "path": sample.path,
-        "label": answer.label,
-        "label_index": answer.truth,
+        "label": result.label,
+        "label_index": result.truth,
         "heatmap": 0,
-        "error": answer.error or None,
+        "error": result.error or None,
     }
     if sample.geometry is not None:
         image["height"], image["width"] = sample.geometry.original
     if best is not None:
         image |= {"prediction": best.target, "prediction_index": best.index, "probability": best.probability}
-        image["correct"] = None if answer.truth is None else best.index == answer.truth
-    if not answer.heatmaps:
+        image["correct"] = None if result.truth is None else best.index == result.truth
+    if not result.heatmaps:
         yield image, np.empty((0, 0), np.float16)
-    for number, (asked, heatmap) in enumerate(answer.heatmaps):
+    for number, (asked, heatmap) in enumerate(result.heatmaps):
         raw = heatmap.raw.detach().float().cpu()
         scale = float(raw.abs().amax()) if raw.numel() else 0.0
         kept = (raw / scale if scale > 0 else raw).numpy().astype(np.float16)
-        yield image | {"heatmap": number, "asked": asked, "map_scale": scale} | _told(answer, heatmap), kept
+        yield image | {"heatmap": number, "asked": asked, "map_scale": scale} | _described(result, heatmap), kept
 
 
-def _told(answer: ImageResult, heatmap: Heatmap) -> dict[str, Any]:
+def _described(result: ImageResult, heatmap: Heatmap) -> dict[str, Any]:
     """What a row says of its heatmap."""
-    sample, values = answer.sample, heatmap.values.float().cpu()
+    sample, values = result.sample, heatmap.values.float().cpu()
     row: dict[str, Any] = {
         "target": heatmap.target,
         "target_index": heatmap.index,
@@ -143,9 +142,10 @@ def _told(answer: ImageResult, heatmap: Heatmap) -> dict[str, Any]:
         "map_least": float(values.amin()),
         "map_most": float(values.amax()),
         "map_mean": float(values.mean()),
+        "evidence": heatmap.evidence,
         "part": heatmap.part or ("positive" if heatmap.method.rectified else "signed"),
     }
-    known = [box[:4] for box in sample.boxes if box.label in (None, answer.label, answer.sample.label)] or [
+    known = [box[:4] for box in sample.boxes if box.label in (None, result.label, result.sample.label)] or [
         box[:4] for box in sample.boxes
     ]
     boxes = known if heatmap.box is None else [heatmap.box]

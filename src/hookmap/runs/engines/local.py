@@ -8,13 +8,13 @@ from collections.abc import Callable, Iterator, Sequence
 from itertools import islice
 from types import TracebackType
 
-from hookmap.runs.job import ImageResult, Job
 from hookmap.datasets.loader import batches
 from hookmap.datasets.reader import Batch, Reader
+from hookmap.errors import DataError
+from hookmap.runs.channels import ChannelRecorder
+from hookmap.runs.job import ImageResult, Job
 from hookmap.runs.rows import tables
 from hookmap.runs.store import Store
-from hookmap.runs.channels import ChannelRecorder
-from hookmap.errors import DataError
 
 Parts = Sequence[Sequence[Sequence[int]]]
 """The numbers of the images of each batch of each part."""
@@ -50,13 +50,13 @@ def run_locally(
     with Writer(store) as writer:
         for count in sizes:
             recorder = ChannelRecorder()
-            answers: list[ImageResult] = []
+            results: list[ImageResult] = []
             for batch in islice(read, count):
-                answers += explained(job, batch, recorder)
+                results += explained(job, batch, recorder)
                 advance(len(batch.samples))
-            if not answers:
+            if not results:
                 return
-            writer.put(answers, recorder)
+            writer.put(results, recorder)
 
 
 def _alive(read: Iterator[Batch]) -> Iterator[Batch]:
@@ -72,12 +72,12 @@ def _alive(read: Iterator[Batch]) -> Iterator[Batch]:
 
 
 def explained(job: Job, batch: Batch, recorder: ChannelRecorder) -> list[ImageResult]:
-    """A batch's answers, with their maps on the CPU, where writing goes on beside the next batch."""
-    answers = job(batch, recorder)
-    for answer in answers:
-        for _, heatmap in answer.heatmaps:
+    """What comes of a batch, with maps on the CPU, where writing goes on beside the next batch."""
+    results = job(batch, recorder)
+    for result in results:
+        for _, heatmap in result.heatmaps:
             heatmap.raw = heatmap.raw.detach().cpu()
-    return answers
+    return results
 
 
 def _sizes(todo: Parts | set[str], batches_per_part: int) -> Iterator[int]:
@@ -103,10 +103,10 @@ class Writer:
         self._thread.start()
         return self
 
-    def put(self, answers: list[ImageResult], recorder: ChannelRecorder) -> None:
+    def put(self, results: list[ImageResult], recorder: ChannelRecorder) -> None:
         """Have a part written."""
         if self._error is None:
-            self._waiting.put((self._next, answers, recorder))
+            self._waiting.put((self._next, results, recorder))
             self._next += 1
         if self._error is not None:
             raise self._error
@@ -118,11 +118,11 @@ class Writer:
             raise self._error
 
     def _work(self) -> None:
-        while (some := self._waiting.get()) is not None:
+        while (part := self._waiting.get()) is not None:
             if self._error is not None:
                 continue  # the queue is emptied, so that nobody waits for it
-            number, answers, recorder = some
+            number, results, recorder = part
             try:
-                self._store.commit(number, tables(answers) | recorder.tables())
+                self._store.commit(number, tables(results) | recorder.tables())
             except BaseException as error:
                 self._error = error

@@ -18,12 +18,13 @@ import numpy as np
 import torch
 
 from hookmap._optional import require
-from hookmap.runs.job import Job
 from hookmap.datasets.reader import Batch, Reader
+from hookmap.errors import DataError, HookmapError
+from hookmap.runs.channels import ChannelRecorder
+from hookmap.runs.engines.local import Parts
+from hookmap.runs.job import Job
 from hookmap.runs.rows import tables
 from hookmap.runs.store import Store
-from hookmap.runs.channels import ChannelRecorder
-from hookmap.errors import DataError, HookmapError
 
 if TYPE_CHECKING:
     import pyarrow as pa
