@@ -20,8 +20,8 @@ from torch.nn import functional as F
 
 import hookmap as hm
 from hookmap.analysis import clusters, places
-from hookmap.runs.results import Run
 from hookmap.runs.driver import run
+from hookmap.runs.results import Run
 
 CLASSES = ("disc", "square", "triangle")
 MARKED = "square"
