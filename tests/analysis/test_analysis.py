@@ -94,13 +94,29 @@ def built(
     return open_run(folder)
 
 
+def test_nothing_is_flagged_by_the_few_maps_that_show_evidence(tmp_path: Path) -> None:
+    corner = [peak(0, 0) for _ in range(30)]
+    nothing = [-torch.ones(GRID, GRID)] * 20 + [1e-4 * peak(3, 3) - peak(1, 1)] * 10 + [torch.ones(GRID, GRID)] * 5
+    middle = [peak(GRID // 2, GRID // 2) for _ in range(60)]
+    maps, predictions = [*corner, *middle], [0] * 30 + [1] * 60
+    assert places(built(tmp_path / "spoken for", maps, predictions)).flagged["name"].tolist() == [CLASSES[0]]
+    run = built(tmp_path / "silent", [*maps, *nothing], [*predictions, *[0] * 35])
+    found = places(run)
+    row = found.table.set_index("name").loc[CLASSES[0]]
+    assert (row["count"], row["silent"], row["flag"]) == (30, 35, "")
+    means = class_means(run)
+    assert means.silent == 35
+    assert means.table.set_index("name")["far"].to_dict() == {CLASSES[0]: False, CLASSES[1]: True}
+    torch.testing.assert_close(means.maps[1], class_means(built(tmp_path / "b", maps, predictions)).maps[1])
+
+
 def test_class_means_are_those_of_the_maps_and_their_distance_is_the_heat_that_moves(tmp_path: Path) -> None:
     torch.manual_seed(0)
     maps = [torch.rand(GRID, GRID) for _ in range(40)] + [peak(0, 0) for _ in range(10)] + [torch.zeros(GRID, GRID)]
     run = built(tmp_path / "run", maps, [0] * 20 + [1] * 20 + [2] * 10 + [0])
     found = class_means(run, side=16)
     table = found.table.set_index("name")
-    assert found.empty == 1
+    assert found.silent == 1
     assert table["count"].to_dict() == {"cat": 20, "dog": 20, "owl": 10}
     # Independently: each map over its picture by torch's own interpolation.
     framed = torch.nn.functional.interpolate(torch.stack(maps[:50])[:, None], (16, 16), mode="bilinear")[:, 0].double()

@@ -19,6 +19,7 @@ from hookmap.analysis import (
     outcomes,
     places,
 )
+from hookmap.analysis.channel_atlas import tied
 from hookmap.analysis.frames import By, NotApplicableError, frames, short
 from hookmap.errors import MissingLibraryError
 from hookmap.report.blocks import Block, Section, coded, framed, frames_block, groups_block, table_block
@@ -213,7 +214,7 @@ def _channels(run: Run, most: int = 4000) -> Section:
         pages[f"channels-{number}"] = found
         items = []
         for one in purest.head(most // len(run.channels)).itertuples():
-            told = [f"strongest {one.strongest:.3g}, {one.sparsity:.0%} of values 0 or below"]
+            told = [f"strongest {one.strongest:.3g}{tied(one.ties)}, {one.sparsity:.0%} of values 0 or below"]
             for kind, name, share in (
                 ("labelled", one.label, one.label_share),
                 ("predicted", one.prediction, one.prediction_share),

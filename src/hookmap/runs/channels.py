@@ -23,6 +23,9 @@ if TYPE_CHECKING:
 
 STRONGEST = 9
 """So many images are remembered per channel."""
+_PER_CHANNEL = dict.fromkeys(("mean", "deviations", "least", "most"), torch.float64) | dict.fromkeys(
+    ("inactive", "ties"), torch.int64
+)
 
 
 @dataclass(eq=False)
@@ -81,12 +84,12 @@ class ChannelRecorder:
 def _rows(layer: str, statistics: ChannelStatistics) -> Iterator[dict[str, Any]]:
     s = statistics
     columns = zip(
-        *(t.tolist() for t in (s.mean, s.deviations, s.inactive, s.least, s.most, s.strongest)),
+        *(getattr(s, name).tolist() for name in (*_PER_CHANNEL, "strongest", "strongest_sums")),
         s.strongest_images.tolist(),
         s.strongest_places.tolist(),
         strict=True,
     )
-    names = ["mean", "deviations", "inactive", "least", "most", "strongest", "strongest_images", "strongest_places"]
+    names = [*_PER_CHANNEL, "strongest", "strongest_sums", "strongest_images", "strongest_places"]
     for channel, values in enumerate(columns):
         yield {"layer": layer, "channel": channel, "count": s.count, "images": s.images} | dict(
             zip(names, values, strict=True)
@@ -108,12 +111,9 @@ def _read(rows: Any) -> ChannelStatistics:
     return ChannelStatistics(
         count=int(rows["count"].iloc[0]),
         images=int(rows["images"].iloc[0]),
-        mean=torch.tensor(rows["mean"].tolist(), dtype=torch.float64),
-        deviations=torch.tensor(rows["deviations"].tolist(), dtype=torch.float64),
-        inactive=torch.tensor(rows["inactive"].tolist()),
-        least=torch.tensor(rows["least"].tolist(), dtype=torch.float64),
-        most=torch.tensor(rows["most"].tolist(), dtype=torch.float64),
+        **{name: torch.tensor(rows[name].tolist(), dtype=kind) for name, kind in _PER_CHANNEL.items()},
         strongest=torch.tensor(np.stack(rows["strongest"].tolist()), dtype=torch.float64),
+        strongest_sums=torch.tensor(np.stack(rows["strongest_sums"].tolist()), dtype=torch.float64),
         strongest_images=images,
         strongest_places=torch.tensor(
             [[[*place] for place in places] for places in rows["strongest_places"]], dtype=torch.float64
