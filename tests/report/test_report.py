@@ -152,7 +152,7 @@ def blocks_of(page: Path, pile: str) -> list[bytes]:
 def test_the_page_holds_the_table(run: Run, page: Path) -> None:
     packed = data_of(page)["table"]
     assert list(packed) == [name for name in COLUMNS if name != "path"]
-    for name, kind in COLUMNS.items():
+    for name, (kind, *_) in COLUMNS.items():
         if name == "path":
             continue
         column = packed[name]
