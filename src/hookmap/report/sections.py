@@ -131,10 +131,7 @@ def _class_table(run: Run, means: ClassMeans) -> Block:
         ("percent", "border"),
         ("percent", "corner"),
         ("percent", "elsewhere"),
-        (
-            "text",
-            "" if several.all() else f"and {counted(int((~several).sum()), 'class', 'classes')} of one heatmap each",
-        ),
+        ("text", ""),
     ]
     empty = {k for k in range(3, 9) if all(not np.isfinite(row[k]) for row in rows)}
     keep = [k for k in range(len(columns)) if k not in empty]
@@ -157,7 +154,7 @@ def _outcomes(run: Run) -> Section:
         blocks.append(table_block(columns, rows))
     if found.pairs:
         title = "Pairs of classes that are confused"
-        blocks.append(groups_block([*map(_pair, found.pairs)], title=title, strip=5, search="Find a class"))
+        blocks.append(groups_block([*map(_pair, found.pairs)], title=title, strip=4, search="Find a class"))
     elif found.wrong:
         blocks.append(text_block("No two classes are confused more than once."))
     if found.wrong:
@@ -285,7 +282,7 @@ def _focus(run: Run) -> Section:
         {"title": title, "notes": [note], "frames": [], "rows": [*map(int, part.index)], "name": title.lower()}
         for title, note, part in (
             ("Most focused", "half of the heat in the smallest area", found.most),
-            ("Least focused", "the heat is nearly the same everywhere", found.least),
+            ("Least focused", "half of the heat in the largest area", found.least),
         )
     ]
     note = "Sort the gallery by focus to see all between them."

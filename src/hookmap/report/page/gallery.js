@@ -302,7 +302,7 @@ const gallery = (() => {
       ),
       element(
         "span",
-        { class: `line below ${outcomeOf(row)}` },
+        { class: `line below ${silentOf(row) ? "" : outcomeOf(row)}` },
         element("span", { class: "name" }, beneath(row)),
         element("span", { class: "number" }, value),
       ),
