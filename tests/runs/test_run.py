@@ -10,6 +10,8 @@ import os
 import random
 import shutil
 import signal
+import sys
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -779,3 +781,62 @@ def test_ray_gives_the_same_bit_for_bit_also_when_a_worker_dies(photos: Path, tm
     for part in tmp_path.glob("local/*.parquet/*.parquet"):
         other = tmp_path / "ray" / part.parent.name / part.name
         assert str(pq.read_table(part).to_pylist()) == str(pq.read_table(other).to_pylist())  # NaN is NaN
+
+
+class Telling(Small):
+    """Takes its time, and notes on which node of a cluster it ran."""
+
+    def __init__(self, notes: Path) -> None:
+        super().__init__()
+        self.notes = notes
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        import ray
+
+        if ray.is_initialized():
+            (self.notes / ray.get_runtime_context().get_node_id()).touch()
+            time.sleep(0.2)
+        return super().forward(x)
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")
+def test_a_cluster_that_loses_a_node_midway_gives_the_same_bit_for_bit(photos: Path, tmp_path: Path) -> None:
+    import ray
+    from ray.cluster_utils import Cluster
+
+    notes = tmp_path / "notes"
+    notes.mkdir()
+    how: dict[str, Any] = {"target": ["predicted", "label"], "channels": ["features.1"], "batch_size": 2, "part_size": 4}
+    lens = hm.Lens(Telling(notes), preprocessing=small_lens().preprocessing, labels=["red", "green", "blue"])
+    local = ran(photos, tmp_path / "local", lens, **how)
+    node: dict[str, Any] = {"num_cpus": 1, "object_store_memory": 80 * 2**20}
+    cluster = Cluster(initialize_head=True, head_node_args={**node, "include_dashboard": False})
+    killed = []
+
+    def kill_one_that_worked() -> None:
+        """Once a part is written, so that there's still much to do."""
+        while not (tmp_path / "ray" / "index.parquet" / "part-000000.parquet").exists() or not killed:
+            time.sleep(0.05)
+            there = {other.node_id: other for other in cluster.worker_nodes if (notes / other.node_id).exists()}
+            if there and any((tmp_path / "ray" / "index.parquet").glob("*")):
+                name, other = next(iter(there.items()))
+                cluster.remove_node(other, allow_graceful=False)
+                killed.append(name)
+
+    try:
+        for _ in range(2):
+            cluster.add_node(**node)
+        cluster.wait_for_nodes()
+        paths = {"PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
+        ray.init(address=cluster.address, runtime_env={"env_vars": paths}, log_to_driver=False)
+        killer = threading.Thread(target=kill_one_that_worked, daemon=True)
+        killer.start()
+        found = ran(photos, tmp_path / "ray", lens, engine="ray", workers=1, **how)
+        killer.join(1)
+        assert [entry["Alive"] for entry in ray.nodes()].count(False) == len(killed) == 1
+    finally:
+        ray.shutdown()
+        cluster.shutdown()
+    same(found, local)
+    assert found.table.equals(local.table)  # the parts too are the same, in their order

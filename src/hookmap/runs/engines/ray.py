@@ -90,7 +90,7 @@ def _answers(rows: list[Row], job: Job, reader: Reader, workers: int) -> Iterato
         _Read,
         fn_constructor_args=(reader,),
         batch_size=1,
-        num_cpus=0.5,
+        num_cpus=0.25,
         compute=ray.data.ActorPoolStrategy(min_size=1, max_size=max(1, workers)),
     )
     data = data.map_batches(
@@ -98,7 +98,8 @@ def _answers(rows: list[Row], job: Job, reader: Reader, workers: int) -> Iterato
         fn_constructor_args=(pickle_by_value(job), device, threads),
         batch_size=1,
         num_gpus=1 if gpus else 0,
-        num_cpus=0 if gpus else min(threads, cores / 2),
+        # Half of what it takes, so that those of a node that died find room on the others: what they did waits for it.
+        num_cpus=0 if gpus else min(threads, cores / 2) / 2,
         compute=ray.data.ActorPoolStrategy(min_size=1, max_size=actors),
     )
     for row in data.iter_rows():
