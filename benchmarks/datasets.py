@@ -27,8 +27,8 @@ from rich.table import Table
 from torch import Tensor, nn
 
 import hookmap as hm
-from hookmap.datasets.loading import batches, usual_workers
-from hookmap.datasets.reading import Reader
+from hookmap.datasets.loader import batches, usual_workers
+from hookmap.datasets.reader import Reader
 from hookmap.datasets.sources import Item, Source, source
 
 PHOTOS = Path(__file__).resolve().parents[1] / "examples" / "photos"

@@ -1,6 +1,7 @@
 """Teach the default network to tell two photos apart, and watch where it looks: ``python examples/watch_training.py``.
 
-Writes ``runs/watched`` for TensorBoard, with the film in ``runs/watched/film.webp``; about a minute on two CPU cores.
+Writes ``runs/watched`` for TensorBoard, with the heatmaps over the steps in ``runs/watched/animation.webp``; about a
+minute on two CPU cores.
 """
 
 from __future__ import annotations

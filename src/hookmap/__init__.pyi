@@ -8,7 +8,9 @@ from .adapters.outputs import Embeddings as Embeddings
 from .adapters.outputs import Kept as Kept
 from .adapters.outputs import Values as Values
 from .adapters.outputs import keep_best as keep_best
+from .callbacks.lightning import LightningProbe as LightningProbe
 from .callbacks.probe import Probe as Probe
+from .callbacks.transformers import TransformersProbe as TransformersProbe
 from .errors import DataError as DataError
 from .errors import DisconnectedError as DisconnectedError
 from .errors import HookmapError as HookmapError

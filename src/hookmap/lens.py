@@ -257,7 +257,7 @@ class Lens:
         """
         on_error, batch_size = options.pop("on_error", "raise"), options.pop("batch_size", 16)
         with tracking(options.pop("progress", True)) as track:
-            plan = replace(self._plan(target, layer, method, options), track=track)
+            plan = replace(self.plan(target, layer, method, options), track=track)
             for answer in explain_each(self.engine, images, plan, batch_size=batch_size, on_error=on_error):
                 if isinstance(answer, Failure):
                     yield Explanation([], {answer.name: answer.error})
@@ -333,7 +333,7 @@ class Lens:
         batch_size = options.pop("batch_size", 16)
         heatmaps: list[Heatmap] = []
         with tracking(options.pop("progress", True)) as track:
-            plan = replace(self._plan(target, layer, method, options), track=track)
+            plan = replace(self.plan(target, layer, method, options), track=track)
             for number, picture in enumerate(load_all(images)):
                 heatmaps += explain_in_tiles(self.engine, picture, plan, side, overlap, batch_size, number)
         warn_of_maps_that_show_nothing(heatmaps)
@@ -409,8 +409,8 @@ class Lens:
 
     # ---------------------------------------------------------------- how it is done
 
-    def _plan(self, target: Any, layer: LayerSpec | None, method: Any, options: ExplainOptions) -> Plan:
-        """What is asked, with all words looked up."""
+    def plan(self, target: Any, layer: LayerSpec | None, method: Any, options: ExplainOptions) -> Plan:
+        """What :meth:`explain` would ask of every image, with all words looked up."""
         methods = methods_of(method)
         if method is not None and not methods:
             raise TargetError("an empty list of methods was given; pass at least one")

@@ -22,18 +22,18 @@ from hookmap.analysis.crops import attended_crops, described
 from hookmap.analysis.focus import cliffs_delta
 from hookmap.analysis.frames import NotApplicableError, frames, regions
 from hookmap.analysis.grouping import separation
-from hookmap.datasets.reading import Sample
+from hookmap.datasets.reader import Sample
 from hookmap.errors import DataError, LayerError
 from hookmap.layers import receptive
 from hookmap.layers.channels import ChannelStatistics
 from hookmap.methods import METHODS
 from hookmap.metrics.summary import measured
 from hookmap.results.heatmap import Heatmap
-from hookmap.runs.job import Answer
+from hookmap.runs.channels import ChannelRecorder
+from hookmap.runs.job import ImageResult
 from hookmap.runs.results import Run, open_run
 from hookmap.runs.rows import geometry_of, tables
 from hookmap.runs.store import Store
-from hookmap.runs.watching import Watch
 from networks import convnet, noise
 from pictures import REPOSITORY
 
@@ -57,7 +57,7 @@ def built(
     size: tuple[int, int] = (64, 64),
     crop: int = 0,
     pictures: Sequence[Image.Image] | None = None,
-    watch: Watch | None = None,
+    recorder: ChannelRecorder | None = None,
     about: dict | None = None,
 ) -> Run:
     """A run as the engines write it, of maps that are known.
@@ -86,12 +86,28 @@ def built(
             0.5 + i / 1000,
         )
         name = None if label is None else CLASSES[label]
-        answers.append(Answer(sample, name, label, heatmap, [("predicted", heatmap)]))
+        answers.append(ImageResult(sample, name, label, heatmap, [("predicted", heatmap)]))
     store = Store(folder)
     store.folder.mkdir(parents=True)
     store.describe({"model": {"name": "known"}, **(about or {})})
-    store.commit(0, tables(answers) | (watch.tables() if watch else {}))
+    store.commit(0, tables(answers) | (recorder.tables() if recorder else {}))
     return open_run(folder)
+
+
+def test_nothing_is_flagged_by_the_few_maps_that_show_evidence(tmp_path: Path) -> None:
+    corner = [peak(0, 0) for _ in range(30)]
+    nothing = [-torch.ones(GRID, GRID)] * 20 + [1e-4 * peak(3, 3) - peak(1, 1)] * 10 + [torch.ones(GRID, GRID)] * 5
+    middle = [peak(GRID // 2, GRID // 2) for _ in range(60)]
+    maps, predictions = [*corner, *middle], [0] * 30 + [1] * 60
+    assert places(built(tmp_path / "spoken for", maps, predictions)).flagged["name"].tolist() == [CLASSES[0]]
+    run = built(tmp_path / "silent", [*maps, *nothing], [*predictions, *[0] * 35])
+    found = places(run)
+    row = found.table.set_index("name").loc[CLASSES[0]]
+    assert (row["count"], row["silent"], row["flag"]) == (30, 35, "")
+    means = class_means(run)
+    assert means.silent == 35
+    assert means.table.set_index("name")["far"].to_dict() == {CLASSES[0]: False, CLASSES[1]: True}
+    torch.testing.assert_close(means.maps[1], class_means(built(tmp_path / "b", maps, predictions)).maps[1])
 
 
 def test_class_means_are_those_of_the_maps_and_their_distance_is_the_heat_that_moves(tmp_path: Path) -> None:
@@ -100,7 +116,7 @@ def test_class_means_are_those_of_the_maps_and_their_distance_is_the_heat_that_m
     run = built(tmp_path / "run", maps, [0] * 20 + [1] * 20 + [2] * 10 + [0])
     found = class_means(run, side=16)
     table = found.table.set_index("name")
-    assert found.empty == 1
+    assert found.silent == 1
     assert table["count"].to_dict() == {"cat": 20, "dog": 20, "owl": 10}
     # Independently: each map over its picture by torch's own interpolation.
     framed = torch.nn.functional.interpolate(torch.stack(maps[:50])[:, None], (16, 16), mode="bilinear")[:, 0].double()
@@ -291,17 +307,17 @@ def test_attended_crops_hold_what_lies_under_the_heat(tmp_path: Path) -> None:
     assert near[:12, :12].mean() > near[:12, 12:].mean()
 
 
-def watched(count: int) -> Watch:
+def watched(count: int) -> ChannelRecorder:
     """Channel 0 fires in cell (1, 2) of even images, channel 1 is dead, channel 2 fires in (3, 0) of odd ones."""
     grid = torch.zeros(count, 3, GRID, GRID)
     grid[::2, 0, 1, 2] = torch.arange(1.0, count // 2 + 1)
     grid[1::2, 2, 3, 0] = 1
-    return Watch({"features": ChannelStatistics.of(grid, [f"{i:03d}.png" for i in range(count)], 4)})
+    return ChannelRecorder({"features": ChannelStatistics.of(grid, [f"{i:03d}.png" for i in range(count)], 4)})
 
 
 def test_channels_show_the_patches_that_excite_them(tmp_path: Path) -> None:
     pictures = [painted((220, 30, 30), 1, 2) if i % 2 == 0 else painted((30, 30, 220), 3, 0) for i in range(12)]
-    how = {"pictures": pictures, "watch": watched(12), "about": {"channels": {"features": [0.25, 0.25]}}}
+    how = {"pictures": pictures, "recorder": watched(12), "about": {"channels": {"features": [0.25, 0.25]}}}
     run = built(tmp_path / "run", [peak(0, 0)] * 12, [0, 1] * 6, [0, 2] * 6, **how)
     atlas = channel_atlas(run)
     assert (atlas.layer, atlas.field, atlas.dead) == ("features", (0.25, 0.25), [1])
@@ -319,7 +335,7 @@ def test_channels_show_the_patches_that_excite_them(tmp_path: Path) -> None:
         atlas.patches(3)
     with pytest.raises(LayerError, match="it watched features"):
         channel_atlas(run, "head")
-    bare = built(tmp_path / "bare", [peak(0, 0)] * 12, [0, 1] * 6, watch=watched(12))
+    bare = built(tmp_path / "bare", [peak(0, 0)] * 12, [0, 1] * 6, recorder=watched(12))
     assert channel_atlas(bare).field == (0.75, 0.75)  # not measured: three cells
     with pytest.raises(NotApplicableError, match="channels=True"):
         channel_atlas(built(tmp_path / "none", [peak(0, 0)], [0]))
@@ -397,7 +413,7 @@ def test_every_page_is_drawn_and_saved_also_without_thumbnails(tmp_path: Path) -
     draw = np.random.default_rng(0)
     maps = [torch.from_numpy(draw.uniform(0, 1, (GRID, GRID))).float() for _ in range(30)]
     labels = [i % 3 for i in range(30)]
-    run = built(tmp_path / "run", maps, [0] * 10 + labels[10:], labels, size=(48, 80), watch=watched(30))
+    run = built(tmp_path / "run", maps, [0] * 10 + labels[10:], labels, size=(48, 80), recorder=watched(30))
     pages = [class_means(run), places(run), confusions(run), focus(run), outcomes(run), clusters(run, by=None)]
     for page in [*pages, channel_atlas(run), compare(run, run)]:
         path = page.save(tmp_path / "pages" / f"{type(page).__name__}.png")

@@ -24,8 +24,8 @@ from torch.utils.tensorboard import SummaryWriter
 import hookmap as hm
 from detectors import scene, squares
 from hookmap.callbacks import Probe
-from hookmap.callbacks.film import Film
 from hookmap.callbacks.heatmaps import in_small
+from hookmap.callbacks.history import HeatmapHistory
 from networks import convnet, noise
 
 STEPS = 20
@@ -175,7 +175,7 @@ def lightning_run(package, folder, probe=None, logger=False, net="net"):
         accelerator="cpu",
         accumulate_grad_batches=2,
         logger=logger,
-        callbacks=[] if probe is None else [probe.lightning(net)],
+        callbacks=[] if probe is None else [hm.LightningProbe(probe, net)],
         default_root_dir=folder,
         enable_checkpointing=False,
         enable_progress_bar=False,
@@ -195,7 +195,7 @@ def test_lightning_trains_the_same_and_its_logger_is_found(tmp_path, package, ne
     assert same(lightning_run(package, tmp_path, make(None), logger, net), alone)
     steps = [event.step for event in logged(tmp_path).Images("heatmaps")]
     assert steps == [0, 10, 20]
-    assert (tmp_path / "film.webp").exists()
+    assert (tmp_path / "animation.webp").exists()
 
 
 def test_lightning_without_a_logger_writes_into_its_folder(tmp_path):
@@ -235,7 +235,7 @@ def transformers_run(folder, probe=None, bf16=False):
         model,
         arguments,
         train_dataset=[{"x": x, "labels": int(y)} for x, y in DATA],
-        callbacks=[] if probe is None else [probe.transformers()],
+        callbacks=[] if probe is None else [hm.TransformersProbe(probe)],
     )
     trainer.train()
     return state_of(model, trainer.optimizer)
@@ -259,14 +259,15 @@ def test_tags_are_the_same_at_every_step_and_their_numbers_are_true(tmp_path):
             with torch.no_grad():
                 net.conv1.weight.mul_(0.5)
                 net.conv2.bias[:3] = -1e3  # three channels die
+        kept.append(truth(net))
     events = logged(tmp_path)
     counts = Counter({tag: len(events.Images(tag)) for tag in events.Tags()["images"]})
-    assert counts == {"features/input 0": 3, "heatmaps": 3, "film": 1}
+    assert counts == {"features/input 0": 4, "heatmaps": 4, "animation": 1}
     for tag in kept[0]:
-        assert [event.step for event in events.Scalars(tag)] == [0, 1, 2]
+        assert [event.step for event in events.Scalars(tag)] == [0, 1, 2, 3]
         assert [event.value for event in events.Scalars(tag)] == pytest.approx([seen[tag] for seen in kept], rel=1e-5)
     dead = [event.value for event in events.Scalars("statistics/bend2/dead share")]
-    assert np.diff(dead).tolist() == [3 / 8, 0]
+    assert np.diff(dead).tolist() == [3 / 8, 0, 0]
 
 
 def truth(net) -> dict[str, float]:
@@ -287,21 +288,50 @@ def truth(net) -> dict[str, float]:
     return found
 
 
-def test_the_film_keeps_even_steps_and_the_last(tmp_path):
+@pytest.mark.parametrize("late", [0, 1], ids=["before the step", "after the step"])
+def test_the_animation_of_a_block_ends_with_the_trained_model(tmp_path, late):
+    net = deepcopy(NET).train()
+    with make(tmp_path, every=4) as probe:
+        for step in range(6):
+            if not late:
+                probe(net, step)
+            with torch.no_grad():
+                net.conv1.weight.mul_(0.9)
+            if late:
+                probe(net, step + 1)
+        kept = truth(net)
+    events = logged(tmp_path)
+    means = {event.step: event.value for event in events.Scalars("statistics/conv1/mean")}
+    assert list(means) == ([4, 6] if late else [0, 4, 6])
+    assert means[6] == pytest.approx(kept["statistics/conv1/mean"], rel=1e-5)
+
+
+def test_heatmaps_that_show_nothing_say_so_and_are_counted(tmp_path):
+    net = deepcopy(NET)
+    with torch.no_grad():
+        for parameter in net.parameters():
+            parameter.zero_()
+    with pytest.warns(hm.HookmapWarning, match="zero everywhere"), make(tmp_path) as probe:
+        probe(net, 0)
+    (event,) = logged(tmp_path).Scalars("heatmaps/without evidence")
+    assert event.value == len(PROBED)
+
+
+def test_the_animation_keeps_even_steps_and_the_last(tmp_path):
     heatmaps = hm.Lens(NET).explain(PROBED, target=[0, 1])
-    film = Film(6)
+    history = HeatmapHistory(6)
     for step in range(0, 230, 10):
-        film.add(step, in_small(heatmaps))
-        assert len(film) <= 6
-    apart = np.diff(film.steps[:-1])
-    assert film.steps[0] == 0
-    assert film.steps[-1] == 220
+        history.add(step, in_small(heatmaps))
+        assert len(history) <= 6
+    apart = np.diff(history.steps[:-1])
+    assert history.steps[0] == 0
+    assert history.steps[-1] == 220
     assert len(set(apart.tolist())) == 1
-    drawn = film.drawn()
-    assert len(drawn.frames) == len(drawn.milliseconds) == len(film)
+    drawn = history.animated()
+    assert len(drawn.frames) == len(drawn.milliseconds) == len(history)
     for kind in ("webp", "gif"):
-        with Image.open(drawn.save(tmp_path / f"films/a.{kind}")) as saved:
-            assert saved.n_frames == len(film)
+        with Image.open(drawn.save(tmp_path / f"animations/a.{kind}")) as saved:
+            assert saved.n_frames == len(history)
             assert saved.size == drawn.frames[0].size
             assert saved.info["loop"] == 0
     with pytest.raises(hm.HookmapError, match="'a.mp4' doesn't end in"):
@@ -315,7 +345,7 @@ def test_a_frame_shows_the_maps_of_its_step(tmp_path):
         net.conv2.weight.data.neg_()
         probe(net, 1)
         probe(net, 2)
-        first, second, third = (np.asarray(frame).astype(int)[80:] for frame in probe.film.frames)
+        first, second, third = (np.asarray(frame).astype(int)[80:] for frame in probe.animation.frames)
     tile = np.abs(first - second)[:240, :300], np.abs(second - third)[:240, :300]
     assert tile[0].max() > 60  # another map
     assert tile[1].max() == 0  # the same
@@ -350,9 +380,9 @@ def test_a_detector_that_finds_nothing_in_an_image_yet_is_watched_all_the_same(t
         for step, bias in enumerate([-100.0, -4.0, -4.0]):  # at first it finds nothing at all
             net.plain.head.bias.data.fill_(bias)
             probe(net, step)
-        dark = np.asarray(probe.film.frames[0])
-        assert probe.film.frames[1].size == probe.film.frames[0].size
-        assert (np.asarray(probe.film.frames[1]) != dark).any()
+        dark = np.asarray(probe.animation.frames[0])
+        assert probe.animation.frames[1].size == probe.animation.frames[0].size
+        assert (np.asarray(probe.animation.frames[1]) != dark).any()
     events = logged(tmp_path)
     assert [event.step for event in events.Images("heatmaps")] == [1, 2]
     assert [event.step for event in events.Scalars("statistics/head/mean")] == [0, 1, 2]
@@ -380,7 +410,7 @@ def test_a_network_that_diverged_is_reported_once_and_trained_on(tmp_path):
     assert np.isnan(means[1])
     assert np.isfinite(means[4])
     assert set(means) == {0, 1, 4}
-    assert (tmp_path / "film.webp").exists()
+    assert (tmp_path / "animation.webp").exists()
 
 
 @pytest.mark.parametrize(
@@ -426,7 +456,7 @@ class Clock:
 def test_a_budget_leaves_out_looks_and_the_cost_is_said_once(tmp_path, monkeypatch, capsys):
     clock = Clock()
     monkeypatch.setattr("hookmap.callbacks.cost.time.perf_counter", clock)
-    probe = make(tmp_path, every=10, budget=0.2, film=0)
+    probe = make(tmp_path, every=10, budget=0.2, animation=0)
     monkeypatch.setattr(probe, "_look_at_layers", lambda model, step: setattr(clock, "now", clock.now + 10))
     monkeypatch.setattr(probe, "_explain", lambda model, step: None)
     looked = []

@@ -1,4 +1,4 @@
-"""Pictures, numbers and films arrive at each tracker, and what belongs to the user stays as it was."""
+"""Pictures, numbers and animations arrive at each tracker, and what belongs to the user stays as it was."""
 
 from __future__ import annotations
 
@@ -30,14 +30,14 @@ def picture(level: int) -> Image.Image:
     return Image.fromarray(np.full((20, 30, 3), level, np.uint8))
 
 
-FILM = Animation([picture(40), picture(120), picture(220)], [100, 100, 900])
+ANIMATION = Animation([picture(40), picture(120), picture(220)], [100, 100, 900])
 
 
 def log_all(logger, steps=(0, 100)):
     for step in steps:
         logger.image("heatmaps", picture(60 + step), step)
         logger.scalars({"statistics/layer#2/mean": step / 2, "statistics/layer#2/std": float("nan")}, step)
-    logger.film("film", FILM, steps[-1])
+    logger.animation("animation", ANIMATION, steps[-1])
     logger.close()
 
 
@@ -60,10 +60,10 @@ def test_tensorboard_has_it_all(tmp_path):
     assert [levels(io.BytesIO(event.encoded_image_string)) for event in shown] == [[60], [160]]
     assert (shown[0].width, shown[0].height) == (30, 20)
     assert [event.value for event in events.Scalars("statistics/layer#2/mean")] == [0, 50]
-    film = events.Images("film")[0].encoded_image_string
-    assert film.startswith(b"GIF89a")
-    assert levels(io.BytesIO(film)) == pytest.approx([40, 120, 220], abs=3)
-    assert levels(tmp_path / "run" / "film.webp") == pytest.approx([40, 120, 220], abs=3)
+    animation = events.Images("animation")[0].encoded_image_string
+    assert animation.startswith(b"GIF89a")
+    assert levels(io.BytesIO(animation)) == pytest.approx([40, 120, 220], abs=3)
+    assert levels(tmp_path / "run" / "animation.webp") == pytest.approx([40, 120, 220], abs=3)
 
 
 def test_a_folder_that_cannot_be_written_is_named(tmp_path):
@@ -71,7 +71,7 @@ def test_a_folder_that_cannot_be_written_is_named(tmp_path):
     with pytest.raises(hm.HookmapError, match="choose another log folder"):
         TensorBoard(tmp_path / "file").scalars({"a": 1.0}, 0)
     with pytest.raises(hm.HookmapError, match="choose another place"):
-        FILM.save(tmp_path / "file" / "film.webp")
+        ANIMATION.save(tmp_path / "file" / "animation.webp")
     assert [path.name for path in tmp_path.iterdir()] == ["file"]
 
 
@@ -120,7 +120,7 @@ def test_wandb_gets_a_row_for_each_step_and_the_users_own_count_stays(run):
     # The user logs nothing between these two.
     logger.scalars({"statistics/a/mean": 50.0}, 100)
     logger.scalars({"statistics/a/mean": 60.0}, 120)
-    logger.film("film", FILM, 120)
+    logger.animation("animation", ANIMATION, 120)
     logger.close()
     run.log({"loss": 3.0}, step=121)
     folder = Path(run.dir)
@@ -133,8 +133,8 @@ def test_wandb_gets_a_row_for_each_step_and_the_users_own_count_stays(run):
     assert means == [(0, 0.0), (2, 1.0), (100, 50.0), (120, 60.0)]
     assert rows[0]["heatmaps/_type"] == "image-file"
     assert levels(folder / rows[0]["heatmaps/path"]) == [60]
-    film = next(row["film/path"] for row in rows if "film/path" in row)
-    assert levels(folder / film) == pytest.approx([40, 120, 220], abs=3)
+    animation = next(row["animation/path"] for row in rows if "animation/path" in row)
+    assert levels(folder / animation) == pytest.approx([40, 120, 220], abs=3)
 
 
 def test_wandb_metrics_of_the_user_keep_their_axis(run):
@@ -179,8 +179,8 @@ def test_mlflow_has_it_all(store, given):
     assert [(point.step, point.value) for point in history] == [(0, 0.0), (100, 50.0)]
     images = sorted((store / "artifacts").rglob("heatmaps*.png"), key=lambda path: int(path.name.split("+")[2]))
     assert [levels(path) for path in images] == [[60], [160]]
-    (film,) = (store / "artifacts").rglob("film.webp")
-    assert levels(film) == pytest.approx([40, 120, 220], abs=3)
+    (animation,) = (store / "artifacts").rglob("animation.webp")
+    assert levels(animation) == pytest.approx([40, 120, 220], abs=3)
 
 
 def test_mlflow_without_a_run_says_so(store):

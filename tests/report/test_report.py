@@ -20,7 +20,7 @@ import pytest
 import torch
 from PIL import Image
 
-from hookmap.datasets.reading import Sample
+from hookmap.datasets.reader import Sample
 from hookmap.errors import DataError, HookmapError
 from hookmap.images.geometry import Geometry
 from hookmap.images.loading import Picture
@@ -32,11 +32,11 @@ from hookmap.report.head import header
 from hookmap.report.packing import packed_maps
 from hookmap.results.explanation import Explanation
 from hookmap.results.heatmap import Heatmap
-from hookmap.runs.job import Answer
+from hookmap.runs.channels import ChannelRecorder
+from hookmap.runs.job import ImageResult
 from hookmap.runs.results import Run
 from hookmap.runs.rows import COLUMNS, tables
 from hookmap.runs.store import Store
-from hookmap.runs.watching import Watch
 
 CLASSES = ("cat, house cat", "dog", "<b>bird</b>")
 CROPPED = Geometry((120, 160), (224, 224), (224 / 120, 224 / 120), (0, -(160 * 224 / 120 - 224) / 2))
@@ -61,12 +61,12 @@ def heatmap(number: int, method: str = "gradcam", geometry: Geometry = CROPPED, 
     return Heatmap(torch.tensor(raw).float(), Picture(pixels), geometry, METHODS[method], "layer4", **facts)
 
 
-def answer(number: int, name: str, found: Heatmap, label: int | None = None) -> Answer:
+def answer(number: int, name: str, found: Heatmap, label: int | None = None) -> ImageResult:
     jpeg = io.BytesIO()
     Image.fromarray(found.picture.pixels).save(jpeg, "JPEG", quality=95)
     sample = Sample(name, f"{DATA}/{name}", geometry=found.geometry, thumbnail=jpeg.getvalue())
     known = None if label is None else CLASSES[label]
-    return Answer(sample, known, label, found, [("predicted", found)])
+    return ImageResult(sample, known, label, found, [("predicted", found)])
 
 
 def planted(folder: Path, count: int = 130, **how: Any) -> Run:
@@ -77,11 +77,11 @@ def planted(folder: Path, count: int = 130, **how: Any) -> Run:
         label = (number + (number % 10 == 9)) % 3
         answers.append(answer(number, name, heatmap(number, **how), label))
     path = f"{DATA}/pets/broken.jpg"
-    answers.append(Answer(Sample("pets/broken.jpg", path, error="broken"), error=f"{path} isn't a picture"))
+    answers.append(ImageResult(Sample("pets/broken.jpg", path, error="broken"), error=f"{path} isn't a picture"))
     return stored(folder, answers)
 
 
-def stored(folder: Path, answers: list[Answer]) -> Run:
+def stored(folder: Path, answers: list[ImageResult]) -> Run:
     store = Store(folder)
     folder.mkdir(parents=True)
     store.describe(
@@ -156,7 +156,7 @@ def blocks_of(page: Path, pile: str) -> list[bytes]:
 def test_the_page_holds_the_table(run: Run, page: Path) -> None:
     packed = data_of(page)["table"]
     assert list(packed) == [name for name in COLUMNS if name != "path"]
-    for name, kind in COLUMNS.items():
+    for name, (kind, *_) in COLUMNS.items():
         if name == "path":
             continue
         column = packed[name]
@@ -454,7 +454,7 @@ def test_it_fits_a_phone(page: Path, chromium: Any) -> None:
 def test_pictures_beside_a_page_that_is_too_large(
     few: Run, tmp_path: Path, chromium: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("hookmap.report.writing.INLINE", 20_000)
+    monkeypatch.setattr("hookmap.report.document.INLINE", 20_000)
     monkeypatch.setattr("hookmap.report.piles.CHUNK", 30_000)
     page = write_report(few, tmp_path / "a page.html")
     scripts = sorted((tmp_path / "a page_files").iterdir())
@@ -482,7 +482,7 @@ def test_pictures_beside_a_page_that_is_too_large(
 def test_pictures_that_are_gone_are_said(
     few: Run, tmp_path: Path, chromium: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("hookmap.report.writing.INLINE", 20_000)
+    monkeypatch.setattr("hookmap.report.document.INLINE", 20_000)
     page = write_report(few, tmp_path / "page.html")
     shutil.rmtree(tmp_path / "page_files")
     with opened(chromium, page) as view:
@@ -564,12 +564,12 @@ def test_channels(few: Run, tmp_path: Path, chromium: Any) -> None:
     """The patch of a channel is the part of the picture around its place."""
     shutil.copytree(few.folder, tmp_path / "run")
     store = Store(tmp_path / "run")
-    watch = Watch()
+    recorder = ChannelRecorder()
     ids = few.explained["id"].tolist()[:4]
     strong = torch.zeros(4, 2, 7, 7)
     strong[2, 0, 4, 1] = 5.0  # channel 0 sees the third image, and the other one nothing
-    watch.found["layer4"] = ChannelStatistics.of(strong, ids, 1)
-    pq.write_table(watch.tables()["channels"], _made(store.folder / "channels.parquet") / store.parts()[0].name)
+    recorder.statistics["layer4"] = ChannelStatistics.of(strong, ids, 1)
+    pq.write_table(recorder.tables()["channels"], _made(store.folder / "channels.parquet") / store.parts()[0].name)
     page = write_report(tmp_path / "run")
     (block,) = section(page, "channels")
     assert block["title"] == "layer4: 2 channels, 1 dead"
@@ -706,7 +706,7 @@ def test_a_clip_is_the_sum_over_time(tmp_path: Path, chromium: Any) -> None:
 SMALL = {
     "one image": [answer(3, "a.jpg", heatmap(3), 0)],
     "no labels": [answer(number, f"{number}.jpg", heatmap(number)) for number in range(6)],
-    "nothing but errors": [Answer(Sample("a.jpg", error="broken"), error="broken")],
+    "nothing but errors": [ImageResult(Sample("a.jpg", error="broken"), error="broken")],
     "nothing at all": [],
     "zero maps": [answer(0, "a.jpg", replace(heatmap(0), raw=torch.zeros(7, 7)), 0)],
     "no pictures": [answer(0, "a.jpg", heatmap(0))],

@@ -10,6 +10,8 @@ import os
 import random
 import shutil
 import signal
+import sys
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -26,12 +28,13 @@ from torch import nn
 
 import hookmap as hm
 from detectors import scene, squares
+from hookmap.attribution.engine import Engine
 from hookmap.datasets.labels import TrueClasses
 from hookmap.images.loading import load
 from hookmap.layers.channels import ChannelStatistics
 from hookmap.methods.gradient import gradcam
 from hookmap.metrics.summary import measured
-from hookmap.runs import running
+from hookmap.runs import driver
 from hookmap.runs.engines.ray import connected
 from hookmap.runs.store import Store
 
@@ -483,17 +486,139 @@ def test_a_run_is_read_as_it_was_when_it_was_opened(photos: Path, tmp_path: Path
     assert (len(early.maps()), len(late.maps())) == (14, 15)
 
 
-def test_a_part_that_lost_its_maps_is_run_again(photos: Path, tmp_path: Path) -> None:
-    before = ran(photos, tmp_path / "before")
-    ran(photos, tmp_path / "run")
-    (tmp_path / "run" / "maps.parquet" / "part-000001.parquet").unlink()
-    same(ran(photos, tmp_path / "run", resume=True), before)
-    (tmp_path / "run" / "index.parquet" / "part-000000.parquet").write_text("damaged")
-    with pytest.raises(hm.DataError, match="is damaged"):
-        len(hm.open_run(tmp_path / "run"))
+@pytest.mark.parametrize(
+    ("lost", "images"),
+    [
+        (["maps.parquet/part-000001.parquet"], 10),
+        (["index.parquet/part-000001.parquet"], 10),
+        (["pictures.parquet/part-000004.parquet"], 2),
+        (["index.parquet", "maps.parquet", "pictures.parquet"], 42),
+    ],
+)
+def test_a_run_that_lost_a_part_says_so_and_is_repaired(
+    lost: list[str], images: int, photos: Path, tmp_path: Path
+) -> None:
+    whole, out = ran(photos, tmp_path / "whole"), tmp_path / "run"
+    shutil.copytree(whole.folder, out)
+    for name in lost:
+        path = out / name
+        shutil.rmtree(path) if path.is_dir() else path.unlink()
+    with pytest.warns(hm.HookmapWarning, match=rf"run lost \d parts? \({images} images\) since .*--resume"):
+        opened = hm.open_run(out)
+    assert opened.table["id"].nunique() == 42 - images
+    assert any("--resume" in sentence for sentence in opened.summary())
+    with pytest.warns(hm.HookmapWarning, match=rf"had lost \d parts? \({images} images\), which are run again"):
+        repaired = ran(photos, out, resume=True)
+    same(repaired, whole)
+    assert repaired.summary() == [sentence.replace("whole", "run") for sentence in whole.summary()]
+
+
+def test_a_file_whose_bytes_changed_is_no_part_of_a_run(photos: Path, tmp_path: Path) -> None:
+    whole = ran(photos, tmp_path / "whole")
+    shutil.copytree(whole.folder, tmp_path / "run")
+    path = tmp_path / "run" / "maps.parquet" / "part-000002.parquet"
+    data = bytearray(path.read_bytes())
+    data[len(data) // 3] ^= 4  # one bit
+    path.write_bytes(data)
+    with pytest.raises(hm.DataError, match=r"is damaged .*--resume"):
+        hm.open_run(tmp_path / "run").maps()
+    with pytest.warns(hm.HookmapWarning, match=r"1 part \(10 images\)"):
+        same(ran(photos, tmp_path / "run", resume=True), whole)
+
+
+def test_an_interrupted_run_says_how_far_it_came_and_goes_on(
+    photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job, calls = driver.Job.__call__, []
+
+    def interrupted(self: Any, *given: Any) -> Any:
+        calls.append(given)
+        if len(calls) == 8:
+            raise KeyboardInterrupt
+        return job(self, *given)
+
+    monkeypatch.setattr(driver.Job, "__call__", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        ran(photos, tmp_path / "run")
+    assert "20 of 42 images are done" in hm.open_run(tmp_path / "run").summary()[-1]
+    monkeypatch.undo()
+    same(ran(photos, tmp_path / "run", resume=True), ran(photos, tmp_path / "other"))
+    assert "images are done" not in hm.open_run(tmp_path / "run").summary()[-1]
+
+
+def test_what_describes_a_run_must_be_readable(photos: Path, tmp_path: Path) -> None:
+    ran(photos / "red", tmp_path / "run")
     (tmp_path / "run" / "run.json").write_text("[1]")
     with pytest.raises(hm.DataError, match="can't be read"):
         hm.open_run(tmp_path / "run")
+
+
+@pytest.mark.parametrize("there", [False, True])
+def test_a_run_that_fails_before_anything_is_done_leaves_nothing(there: bool, photos: Path, tmp_path: Path) -> None:
+    out = tmp_path / "new" / "run"
+    if there:
+        out.mkdir(parents=True)
+    with pytest.raises(hm.DataError, match="no image of a batch"):
+        ran(photos, out, target=lambda output: output[:, 7])
+    with pytest.raises(hm.LayerError):
+        ran(photos, out, layer="nowhere")
+    assert [*tmp_path.rglob("*")] == ([out.parent, out] if there else [])
+
+
+class RedAnywhere(nn.Module):
+    """Its classes: how red a picture is, how little, and nothing; at a layer whose map is the red itself."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.features = nn.Conv2d(3, 2, 1)
+        self.head = nn.Linear(2, 3)
+        with torch.no_grad():
+            for parameter in self.parameters():
+                parameter.zero_()
+            self.features.weight[0, 0] = 1.0
+            self.head.weight[:, 0] = torch.tensor([1.0, -1.0, 0.0])
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.head(self.features(x).relu().mean((2, 3)))
+
+
+def test_maps_without_evidence_are_counted_and_said(tmp_path: Path) -> None:
+    x = torch.zeros(6, 3, 8, 8)
+    x[:2, 0, 2:4, 2:4] = 1.0
+    x[2:4, 0] = 1.0
+    found = ran(x, tmp_path / "run", hm.Lens(RedAnywhere()), target=[0, 1, 2], layer="features")
+    kinds = found.table.groupby("asked")["evidence"].agg(list)
+    assert kinds["0"] == ["some", "some", "even", "even", "none", "none"]
+    assert kinds["1"] == kinds["2"] == ["none"] * 6
+    (sentence,) = [line for line in found.summary() if "no evidence" in line]
+    assert sentence.startswith("16 of 18 heatmaps show no evidence for their target (14 nothing above zero, 2 the same")
+
+
+def test_the_default_layer_is_chosen_once_and_kept_when_a_run_goes_on(
+    photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder, chosen = tmp_path / "p", []
+    shutil.copytree(photos / "red", folder)
+    layers = Engine.default_layers
+    monkeypatch.setattr(Engine, "default_layers", lambda self, x: chosen.append(x.shape) or layers(self, x))
+    first = ran(folder, tmp_path / "run")
+    assert len(chosen) == 1
+    assert first.about["defaults"]["layers"] == [*first.table["layer"].unique()]
+    shutil.copy(photos / "blue" / "p 02.png", folder / "x.png")
+    about = json.loads((first.folder / "run.json").read_text())
+    about["defaults"]["layers"] = ["features.0"]  # as if it had been chosen otherwise then
+    (first.folder / "run.json").write_text(json.dumps(about))
+    again = ran(folder, tmp_path / "run", resume=True)
+    assert len(chosen) == 1
+    assert again.table.set_index("id").loc["x.png", "layer"] == "features.0"
+
+
+def test_a_model_with_an_expanded_buffer_can_be_run(photos: Path, tmp_path: Path) -> None:
+    net = Small()
+    net.register_buffer("scale", torch.tensor(1.0).expand(1))
+    net.register_buffer("strided", torch.ones(1, 3).expand(4, 3))
+    lens = hm.Lens(net, preprocessing=small_lens().preprocessing, labels=["red", "green", "blue"])
+    assert len(ran(photos / "red", tmp_path / "run", lens).explained) == 14
 
 
 def same(one: hm.Run, other: hm.Run) -> None:
@@ -566,22 +691,6 @@ def test_a_full_disk_leaves_a_run_that_goes_on(photos: Path, tmp_path: Path, mon
     assert len(hm.open_run(tmp_path / "run")) == 20
     found = ran(photos, tmp_path / "run", resume=True)
     same(found, ran(photos, tmp_path / "other"))
-
-
-def test_an_interrupt_keeps_what_is_done(photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    job, calls = running.Job.__call__, []
-
-    def interrupted(self: Any, *given: Any) -> Any:
-        calls.append(given)
-        if len(calls) == 8:
-            raise KeyboardInterrupt
-        return job(self, *given)
-
-    monkeypatch.setattr(running.Job, "__call__", interrupted)
-    with pytest.raises(KeyboardInterrupt):
-        ran(photos, tmp_path / "run")
-    assert len(hm.open_run(tmp_path / "run")) == 20
-    same(ran(photos, tmp_path / "run", resume=True), ran(photos, tmp_path / "other"))
 
 
 # ---------------------------------------------------------------- where it comes from and where it runs
@@ -685,3 +794,67 @@ def test_ray_gives_the_same_bit_for_bit_also_when_a_worker_dies(photos: Path, tm
     for part in tmp_path.glob("local/*.parquet/*.parquet"):
         other = tmp_path / "ray" / part.parent.name / part.name
         assert str(pq.read_table(part).to_pylist()) == str(pq.read_table(other).to_pylist())  # NaN is NaN
+
+
+class Telling(Small):
+    """Takes its time, and notes on which node of a cluster it ran."""
+
+    def __init__(self, notes: Path) -> None:
+        super().__init__()
+        self.notes = notes
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        import ray
+
+        if ray.is_initialized():
+            (self.notes / ray.get_runtime_context().get_node_id()).touch()
+            time.sleep(0.2)
+        return super().forward(x)
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")
+def test_a_cluster_that_loses_a_node_midway_gives_the_same_bit_for_bit(photos: Path, tmp_path: Path) -> None:
+    import ray
+    from ray.cluster_utils import Cluster
+
+    notes = tmp_path / "notes"
+    notes.mkdir()
+    how: dict[str, Any] = {
+        "target": ["predicted", "label"],
+        "channels": ["features.1"],
+        "batch_size": 2,
+        "part_size": 4,
+    }
+    lens = hm.Lens(Telling(notes), preprocessing=small_lens().preprocessing, labels=["red", "green", "blue"])
+    local = ran(photos, tmp_path / "local", lens, **how)
+    node: dict[str, Any] = {"num_cpus": 1, "object_store_memory": 80 * 2**20}
+    cluster = Cluster(initialize_head=True, head_node_args={**node, "include_dashboard": False})
+    killed = []
+
+    def kill_one_that_worked() -> None:
+        """Once a part is written, so that there's still much to do."""
+        while not (tmp_path / "ray" / "index.parquet" / "part-000000.parquet").exists() or not killed:
+            time.sleep(0.05)
+            there = {other.node_id: other for other in cluster.worker_nodes if (notes / other.node_id).exists()}
+            if there and any((tmp_path / "ray" / "index.parquet").glob("*")):
+                name, other = next(iter(there.items()))
+                cluster.remove_node(other, allow_graceful=False)
+                killed.append(name)
+
+    try:
+        for _ in range(2):
+            cluster.add_node(**node)
+        cluster.wait_for_nodes()
+        paths = {"PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
+        ray.init(address=cluster.address, runtime_env={"env_vars": paths}, log_to_driver=False)
+        killer = threading.Thread(target=kill_one_that_worked, daemon=True)
+        killer.start()
+        found = ran(photos, tmp_path / "ray", lens, engine="ray", workers=1, **how)
+        killer.join(1)
+        assert [entry["Alive"] for entry in ray.nodes()].count(False) == len(killed) == 1
+    finally:
+        ray.shutdown()
+        cluster.shutdown()
+    same(found, local)
+    assert found.table.equals(local.table)  # the parts too are the same, in their order

@@ -7,7 +7,7 @@ no answer to, because it lacks heatmaps, labels or channels, raises a :class:`No
 
 from hookmap.analysis.channel_atlas import ChannelAtlas, channel_atlas
 from hookmap.analysis.clusters import Cluster, Clusters, clusters
-from hookmap.analysis.comparing import Comparison, compare
+from hookmap.analysis.comparison import Comparison, compare
 from hookmap.analysis.confusion import Confusion, Confusions, confusions
 from hookmap.analysis.focus import Focus, Outcomes, focus, outcomes
 from hookmap.analysis.frames import NotApplicableError

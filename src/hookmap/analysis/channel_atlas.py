@@ -36,7 +36,8 @@ class ChannelAtlas(Page):
         field: (height, width) of a patch as shares of the grid: what one cell of the layer sees, as the run measured
             it; else three cells, where the grid is known, or a third.
         table: a row per channel: ``channel``, ``mean``, ``std``, ``sparsity`` (share of values that are 0 or below),
-            ``dead`` (the same value everywhere on all images), ``strongest`` (its largest value); of its strongest
+            ``dead`` (the same value everywhere on all images), ``strongest`` (its largest value), ``ties`` (how many
+            images reach it: where an activation clips, many; they are ranked by the sum around it); of its strongest
             images ``label`` and ``label_share`` (the most frequent true class, and how many of those with one are of
             it, 0..1), ``prediction`` and ``prediction_share`` (likewise).
     """
@@ -118,7 +119,7 @@ class ChannelAtlas(Page):
         lines = []
         for channel in channels:
             one = self.table.iloc[channel]
-            told = [f"strongest {one['strongest']:.3g}, {one['sparsity']:.0%} of values 0 or below"]
+            told = [f"strongest {one['strongest']:.3g}{tied(one['ties'])}, {one['sparsity']:.0%} of values 0 or below"]
             told += [
                 f"{by} {one[f'{by}_share']:.0%} {short(one[by])}"
                 for by in ("label", "prediction")
@@ -179,6 +180,7 @@ def channel_atlas(run: Run, layer: str | None = None) -> ChannelAtlas:
         "sparsity": statistics.sparsity.numpy(),
         "dead": statistics.dead.numpy(),
         "strongest": statistics.most.numpy(),
+        "ties": statistics.ties.numpy(),
     }
     rows = _first_rows(run)
     for by in ("label", "prediction"):
@@ -186,6 +188,11 @@ def channel_atlas(run: Run, layer: str | None = None) -> ChannelAtlas:
         told = [_most_frequent([names.get(image) for image in images]) for images in statistics.strongest_images]
         columns |= {by: [name for name, _ in told], f"{by}_share": [share for _, share in told]}
     return ChannelAtlas(run, layer, statistics, _field(run, layer), pd.DataFrame(columns))
+
+
+def tied(images: int) -> str:
+    """How many images reach the largest value, if several do."""
+    return f" in {images:,} images" if images > 1 else ""
 
 
 def _first_rows(run: Run) -> pd.DataFrame:

@@ -16,7 +16,7 @@ from hookmap._optional import require
 from hookmap.analysis.confusion import right
 from hookmap.analysis.crops import attended_crops, described
 from hookmap.analysis.drawing import Line, Page, dots_page, heat_tile, lines_page, overlay_of
-from hookmap.analysis.frames import REGIONS, Array, By, Frames, distance, frames, mean_of, short
+from hookmap.analysis.frames import REGIONS, Array, By, Frames, distance, frames, is_spoken_for, mean_of, short
 from hookmap.analysis.grouping import by_density, by_spectrum, reduced, rooted, separation
 from hookmap.datasets.sources.names import counted
 from hookmap.errors import DataError
@@ -47,7 +47,8 @@ class Cluster:
         name: of the class; None where all classes were clustered together.
         number: in its class, from 1, the most suspicious first.
         rows: numbers of rows of the run's table, the most typical first.
-        share: of the heatmaps of its class, 0..1.
+        share: of the heatmaps of its class that show evidence, 0..1.
+        silent: heatmaps of its class that show none, and are in no cluster.
         map: ``(side, side)``: the mean heatmap; it sums to 1.
         label: the most frequent true class; None if none is known.
         purity: the share of the images with a label that have this one; NaN if none is known.
@@ -72,6 +73,7 @@ class Cluster:
     number: int
     rows: list[int]
     share: float
+    silent: int
     map: Array
     label: str | None
     purity: float
@@ -97,8 +99,11 @@ class Cluster:
 
     @property
     def flagged(self) -> bool:
-        """Whether :attr:`suspicion` is 0.25 or more: worth a look, and no proof."""
-        return self.suspicion >= SUSPICIOUS
+        """Whether :attr:`suspicion` is 0.25 or more: worth a look, and no proof.
+
+        Never where more heatmaps of the class show no evidence than do.
+        """
+        return self.suspicion >= SUSPICIOUS and is_spoken_for(round(self.size / self.share), self.silent)
 
     @property
     def title(self) -> str:
@@ -221,8 +226,9 @@ class Clusters(Page):
         return Line(one.title, told, tiles, "suspicious" * one.flagged)
 
 
-_COLUMNS = ["name", "number", "size", "share", "label", "purity", "accuracy", "tightness", "separation", "border"]
-_COLUMNS += ["border_uniform", "corner", "corner_uniform", "corner_name", "outside", "suspicion", "flagged", "rows"]
+_COLUMNS = ["name", "number", "size", "share", "silent", "label", "purity", "accuracy", "tightness", "separation"]
+_COLUMNS += ["border", "border_uniform", "corner", "corner_uniform", "corner_name", "outside", "suspicion", "flagged"]
+_COLUMNS += ["rows"]
 
 
 def clusters(
@@ -286,7 +292,8 @@ def clusters(
             apart = separation(mine, here, seed)
             if here.mean() >= _NEARLY_ALL:
                 apart = separation(all_reduced, np.isin(np.arange(len(found)), positions[here]), seed)
-            parts.append(_cluster(found, name, positions, here, mine, apart))
+            silent = len(found.silent) if by is None else found.silent_of(by, name)
+            parts.append(_cluster(found, name, positions, here, mine, apart, silent))
         everything += _numbered(parts)
         loose[name] = [*map(int, rows[numbers < 0])]
         vectors[name] = [*map(int, rows)], mine
@@ -302,7 +309,9 @@ def _numbered(some: list[Cluster]) -> list[Cluster]:
     return [replace(one, number=number) for number, one in enumerate(sorted(some, key=_order), 1)]
 
 
-def _cluster(found: Frames, name: str | None, positions: Array, here: Array, vectors: Array, apart: float) -> Cluster:
+def _cluster(
+    found: Frames, name: str | None, positions: Array, here: Array, vectors: Array, apart: float, silent: int
+) -> Cluster:
     mine = positions[here]
     table = found.table.iloc[mine]
     mean = mean_of(found.maps, mine)
@@ -316,6 +325,7 @@ def _cluster(found: Frames, name: str | None, positions: Array, here: Array, vec
         number=0,
         rows=[int(table.index[i]) for i in np.lexsort((table.index, typical))],
         share=len(mine) / len(positions),
+        silent=silent,
         map=mean,
         label=None if labels.empty else str(labels.index[0]),
         purity=float("nan") if labels.empty else float(labels.iloc[0] / labels.sum()),

@@ -103,6 +103,8 @@ def confusions(run: Run, *, least: int = 2, most: int = 50, asked: str | None = 
     Raises:
         NotApplicableError: if there are no heatmaps, or of no image is it known whether it was recognised.
     """
+    import pandas as pd
+
     found = frames(run, asked=asked, side=side)
     known = judged(run, found)
     table = found.table
@@ -125,7 +127,8 @@ def confusions(run: Run, *, least: int = 2, most: int = 50, asked: str | None = 
             )
         )
     confused.sort(key=lambda pair: (-pair.count, -pair.share, pair.label, pair.prediction))
-    return Confusions(run, confused[:most], int(wrong.sum()), int(known.sum()))
+    outcomes = pd.concat([table["correct"], found.silent["correct"]]).dropna()  # being right needs no heatmap
+    return Confusions(run, confused[:most], int((outcomes == False).sum()), len(outcomes))  # noqa: E712
 
 
 def judged(run: Run, found: Frames) -> Array:

@@ -27,6 +27,11 @@ REGIONS = ("border", "top left", "top right", "bottom left", "bottom right")
 """The outer parts of the frame, as :class:`hookmap.metrics.summary.Measures` has them; they overlap."""
 
 
+def is_spoken_for(count: Any, silent: Any) -> Any:
+    """Whether something may be said of a class by those of its heatmaps that show evidence: not by a minority."""
+    return count >= silent
+
+
 class NotApplicableError(DataError):
     """A question that a run has no answer to: it lacks heatmaps, labels or channels."""
 
@@ -38,15 +43,19 @@ class Frames:
     Attributes:
         table: the rows of the run's table that are meant: their index is that of the run.
         maps: ``(N, side, side)``, float32, in the order of the table; each sums to 1.
-        empty: how many heatmaps were left out because they are 0 everywhere.
+        silent: the rows whose heatmaps were left out, because they show no evidence.
     """
 
     table: pd.DataFrame
     maps: Array
-    empty: int
+    silent: pd.DataFrame
 
     def __len__(self) -> int:
         return len(self.table)
+
+    def silent_of(self, by: By, name: str | None) -> int:
+        """How many heatmaps of a class were left out; None: of all classes."""
+        return len(self.silent) if name is None else int((self.silent[by] == name).sum())
 
     def groups(self, by: By) -> dict[str, Array]:
         """Positions of the rows of each class, the largest class first; rows without one are left out."""
@@ -93,19 +102,19 @@ def frames(run: Run, *, asked: str | None = None, side: int = SIDE) -> Frames:
         side: cells of the frame along each side.
 
     Raises:
-        NotApplicableError: if the run has no heatmap, or all are 0 everywhere.
+        NotApplicableError: if the run has no heatmap, or none that shows evidence.
         DataError: if the run wasn't asked this question.
     """
     kept = _KEPT.setdefault(run, {})
     if (asked, side) not in kept:
         rows = _rows(run, asked)
         maps = run.framed(rows.index, side)
-        there = maps.any((1, 2))
-        kept[asked, side] = Frames(rows[there], maps[there], int((~there).sum()))
-    found = kept[asked, side]
-    if not len(found):
-        raise NotApplicableError(f"all heatmaps of {run.folder} are 0 everywhere; run it with another method or layer")
-    return found
+        there = maps.any((1, 2)) & (rows["evidence"] == "some").to_numpy()
+        kept[asked, side] = Frames(rows[there], maps[there], rows[~there])
+    framed = kept[asked, side]
+    if not len(framed):
+        raise NotApplicableError(f"no heatmap of {run.folder} shows evidence; run it with another method or layer")
+    return framed
 
 
 def _rows(run: Run, asked: str | None) -> pd.DataFrame:

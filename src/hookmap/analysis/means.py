@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from hookmap.analysis.drawing import Page, heat_tile, tiles_page
-from hookmap.analysis.frames import SIDE, Array, By, distance, frames, mean_of, short
+from hookmap.analysis.frames import SIDE, Array, By, distance, frames, is_spoken_for, mean_of, short
 from hookmap.datasets.sources.names import counted
 
 if TYPE_CHECKING:
@@ -30,17 +30,18 @@ class ClassMeans(Page):
         table: a row per class, in the order of ``maps``: ``name``, ``count`` (heatmaps), ``distance`` (total variation
             between the class's mean and the mean of all: the share of the heat that would have to move, 0..1),
             ``chance`` (the largest such distance of 39 groups of as many heatmaps drawn from all: one class in forty
-            of no kind of its own is farther) and ``far`` (whether its distance is larger than that).
+            of no kind of its own is farther), ``silent`` (heatmaps that show no evidence, and are in no mean) and
+            ``far`` (whether its distance is larger than by chance, and no more of its heatmaps are silent than not).
         maps: ``(classes, side, side)``; each sums to 1.
         overall: ``(side, side)``: the mean of all.
-        empty: heatmaps that are 0 everywhere; they are in no mean.
+        silent: heatmaps of all classes that show no evidence; they are in no mean.
     """
 
     by: By
     table: pd.DataFrame
     maps: Array
     overall: Array
-    empty: int = 0
+    silent: int = 0
 
     def figure(self) -> Image.Image:
         """The mean of all and those of up to 24 classes, the farthest first; each as bright as it can be."""
@@ -81,9 +82,10 @@ def class_means(run: Run, by: By = "prediction", *, asked: str | None = None, si
     table = pd.DataFrame({"name": list(groups), "count": counts, "distance": distance(maps, overall)})
     chance = {count: _by_chance(found.maps, overall, count) for count in set(counts)}
     table["chance"] = [chance[count] for count in counts]
+    table["silent"] = [found.silent_of(by, name) for name in groups]
     # Rounding alone is no distance.
-    table["far"] = table["distance"] > table["chance"] + 1e-6
-    return ClassMeans(by, table, maps, overall, found.empty)
+    table["far"] = (table["distance"] > table["chance"] + 1e-6) & (is_spoken_for(table["count"], table["silent"]))
+    return ClassMeans(by, table, maps, overall, len(found.silent))
 
 
 def _by_chance(maps: Array, overall: Array, count: int) -> float:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from hookmap.analysis.drawing import Line, Page, heat_tile, lines_page
-from hookmap.analysis.frames import REGIONS, SIDE, Array, By, Frames, frames, mean_of, short
+from hookmap.analysis.frames import REGIONS, SIDE, Array, By, Frames, frames, is_spoken_for, mean_of, short
 from hookmap.datasets.sources.names import counted
 
 if TYPE_CHECKING:
@@ -28,11 +28,13 @@ class Places(Page):
 
     A class is flagged where it has 10 heatmaps or more and in the border or in one corner a share s of its heat, whose
     standard error over its heatmaps is e, against a share u of a map that is the same wherever the model sees, with
-    s - 3 e > 1.5 u: it looks there clearly more than if it looked nowhere in particular.
+    s - 3 e > 1.5 u: it looks there clearly more than if it looked nowhere in particular. It isn't, where more of its
+    heatmaps show no evidence than do.
 
     Attributes:
         by: what the classes are.
-        table: a row for all heatmaps (without ``name``) and one per class: ``name``, ``count``; ``border`` (share of
+        table: a row for all heatmaps (without ``name``) and one per class: ``name``, ``count``, ``silent`` (heatmaps
+            that show no evidence, and are in no share); ``border`` (share of
             the heat in the picture's outer tenth on each side, 0..1), ``border_uniform`` (of a map that is the same
             wherever the model sees); ``corner`` (the share in the corner where it exceeds its uniform share most; a
             corner is a fifth of the height and width), ``corner_uniform``, ``corner_name``; ``flag`` (why it is
@@ -91,7 +93,7 @@ def places(run: Run, by: By = "prediction", *, asked: str | None = None, side: i
     found = frames(run, asked=asked, side=side)
     everything = np.arange(len(found))
     groups = found.groups(by)
-    rows = [_told(found, None, everything), *(_told(found, name, rows) for name, rows in groups.items())]
+    rows = [_row(found, by, None, everything), *(_row(found, by, name, rows) for name, rows in groups.items())]
     maps = [mean_of(found.maps, rows) for rows in groups.values()]
     down, across = found.uniform
     return Places(
@@ -103,11 +105,12 @@ def places(run: Run, by: By = "prediction", *, asked: str | None = None, side: i
     )
 
 
-def _told(found: Frames, name: str | None, rows: Array) -> dict[str, Any]:
+def _row(found: Frames, by: By, name: str | None, rows: Array) -> dict[str, Any]:
     shares, uniform = found.shares[rows], found.uniform_shares[rows].mean(0)
     mean = shares.mean(0)
     flags = [""] * len(REGIONS)
-    if len(rows) >= LEAST:
+    silent = found.silent_of(by, name)
+    if len(rows) >= LEAST and is_spoken_for(len(rows), silent):
         error = shares.std(0, ddof=1) / np.sqrt(len(rows))
         for k in np.flatnonzero(mean - ERRORS * error > TIMES * uniform):
             where = REGIONS[k] if k == 0 else f"{REGIONS[k]} corner"
@@ -118,6 +121,7 @@ def _told(found: Frames, name: str | None, rows: Array) -> dict[str, Any]:
     return {
         "name": name,
         "count": len(rows),
+        "silent": silent,
         "border": float(mean[0]),
         "border_uniform": float(uniform[0]),
         "corner": float(mean[corner]),

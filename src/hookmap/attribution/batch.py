@@ -68,6 +68,11 @@ class Plan:
         if not self.targets:
             raise TargetError("an empty list of targets was given; pass at least one")
 
+    @property
+    def leaves_choice(self) -> bool:
+        """Whether a layer or the method isn't named, so that the model decides."""
+        return not self.methods or (self.layer is None and any(method.per_layer for method in self.methods))
+
     def for_images(self, numbers: Sequence[int]) -> Plan:
         """The plan for the images of these numbers, where targets differ from image to image."""
         own = [goal.chosen(numbers) if isinstance(goal, PerImage) else goal for goal in self.targets]
@@ -95,9 +100,7 @@ def explain_batch(batch: Batch, plan: Plan) -> list[Heatmap]:
         return [heatmap for b in range(len(batch.views)) for heatmap in explain_batch(batch[b], plan)]
     plan = plan.for_images(batch.numbers)
     methods, settings = list(plan.methods), plan.settings
-    choice = None
-    if not methods or (plan.layer is None and any(method.per_layer for method in methods)):
-        choice = engine.choice(x)
+    choice = engine.choice(x) if plan.leaves_choice else None
     methods = methods or [METHODS[choice.method]] if choice else methods
     names: list[str] = []
     if any(method.per_layer for method in methods):

@@ -2,20 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from typing import Any, Literal, get_args
 
+import torch
+
 from hookmap.attribution.batch import Plan, explain_batch
 from hookmap.attribution.engine import Batch, Engine, Failure, warn
-from hookmap.errors import HookmapError, ImageError, TargetError
+from hookmap.errors import HookmapError, ImageError, ModelError, TargetError, first_line
 from hookmap.results.heatmap import Heatmap
 
 OnError = Literal["raise", "skip"]
 
 
 def explain_each(
-    engine: Engine, images: Any, plan: Plan, *, batch_size: int, on_error: OnError = "raise"
+    engine: Engine,
+    images: Any,
+    plan: Plan,
+    *,
+    batch_size: int,
+    on_error: OnError = "raise",
+    around: Callable[[Batch], AbstractContextManager[object]] = nullcontext,
 ) -> Iterator[list[Heatmap] | Failure]:
     """The heatmaps of each image, in the order of the images; they are decoded and run batch by batch.
 
@@ -24,8 +33,10 @@ def explain_each(
         images: as in :meth:`hookmap.Lens.explain`.
         plan: what is asked of each.
         batch_size: images per forward pass.
-        on_error: ``"raise"``, or ``"skip"``: an image that can't be read, or that can't be asked this (nothing was
-            detected in it, it hasn't this target), is a :class:`Failure`, and the others are explained.
+        on_error: ``"raise"``, or ``"skip"``: an image that can't be read, that can't be asked this (nothing was
+            detected in it, it hasn't this target), or on which the model itself fails, is a :class:`Failure`, and the
+            others are explained.
+        around: a context in which each batch is explained.
 
     Raises:
         HookmapError: for what is wrong with an image, unless it is skipped; for what is wrong with the model, the
@@ -42,24 +53,38 @@ def explain_each(
             yield batch
             continue
         count += len(batch.views)
-        yield from _answers(batch, plan, on_error)
+        yield from _answers(batch, plan, on_error, around)
     plan.check(count)
 
 
-def _answers(batch: Batch, plan: Plan, on_error: OnError) -> Iterator[list[Heatmap] | Failure]:
+def _answers(
+    batch: Batch, plan: Plan, on_error: OnError, around: Callable[[Batch], AbstractContextManager[object]]
+) -> Iterator[list[Heatmap] | Failure]:
     try:
-        heatmaps = explain_batch(batch, plan)
-    except (TargetError, ImageError) as error:
-        if on_error == "raise":
+        with around(batch):
+            heatmaps = explain_batch(batch, plan)
+    except Exception as error:
+        if on_error == "raise" or not _may_be_of_an_image(error):
             raise
         if len(batch.views) > 1:  # whose fault it is shows one by one
             for place in range(len(batch.views)):
-                yield from _answers(batch[place], plan, on_error)
-        else:
-            yield Failure(batch.numbers[0], batch.views[0].picture.name, error)
+                yield from _answers(batch[place], plan, on_error, around)
+            return
+        if not isinstance(error, HookmapError):
+            failure = ModelError(f"{type(error).__name__}: {first_line(error)}")
+            failure.__cause__ = error
+            error = failure
+        yield Failure(batch.numbers[0], batch.views[0].picture.name, error)
         return
     for number in batch.numbers:
         yield [heatmap for heatmap in heatmaps if heatmap.position.image == number]
+
+
+def _may_be_of_an_image(error: Exception) -> bool:
+    """Whether another image might not have met this error; layers, methods and memory are the same for all."""
+    if isinstance(error, HookmapError):
+        return isinstance(error, (TargetError, ImageError, ModelError))
+    return not isinstance(error, (torch.OutOfMemoryError, MemoryError, OSError))
 
 
 def explain_again(engine: Engine, heatmap: Heatmap) -> Heatmap:

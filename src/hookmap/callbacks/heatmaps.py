@@ -14,37 +14,35 @@ from hookmap.images.views import View
 from hookmap.lens import Lens
 from hookmap.render.figure import fit
 from hookmap.results.heatmap import Heatmap
-from hookmap.targets import PerImage
 
 SIDE = 320
 """The longer side of a photo on a page."""
 
 
-def explained(lens: Lens, views: Sequence[View], target: Any, batch_size: int, **how: Any) -> list[Heatmap]:
+def explained(lens: Lens, views: Sequence[View], target: Any, batch_size: int, **question: Any) -> list[Heatmap]:
     """Heatmaps of the images; of a detector, those of the images in which it finds something."""
-    given = {**how, "progress": False, "batch_size": batch_size}
-    try:
-        return list(lens.explain(list(views), target, **given))
-    except NothingDetectedError:
-        found: list[Heatmap] = []
-    for i, view in enumerate(views):
-        try:
-            found += lens.explain([view], target.chosen([i]) if isinstance(target, PerImage) else target, **given)
-        except NothingDetectedError:
-            continue
-    return found
+    explanation = lens.explain(list(views), target, on_error="skip", progress=False, batch_size=batch_size, **question)
+    for error in explanation.errors.values():
+        if not isinstance(error, NothingDetectedError):
+            raise error
+    return list(explanation)
+
+
+def caption(heatmap: Heatmap) -> str:
+    """What stands below a heatmap: its title, and that it shows nothing, if so."""
+    return heatmap.title if heatmap.evidence == "some" else f"{heatmap.title}: no evidence"
 
 
 def named_apart(views: Sequence[View]) -> list[View]:
-    """The images under names of which there aren't two: tags and films tell them apart by these."""
-    found: dict[str, View] = {}
+    """The images, each under a name of its own: tags and animations tell them apart by these."""
+    named: dict[str, View] = {}
     for view in views:
         name, number = view.picture.name, 1
-        while name in found:
+        while name in named:
             number += 1
             name = f"{view.picture.name} ({number})"
-        found[name] = replace(view, picture=view.picture.renamed(name))
-    return list(found.values())
+        named[name] = replace(view, picture=view.picture.renamed(name))
+    return list(named.values())
 
 
 def in_small(heatmaps: Iterable[Heatmap]) -> list[Heatmap]:

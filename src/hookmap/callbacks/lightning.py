@@ -4,17 +4,15 @@ from __future__ import annotations
 
 import importlib
 import sys
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from torch import nn
 
-from hookmap.errors import HookmapError, ModelError
+from hookmap.callbacks.probe import Probe
+from hookmap.errors import MissingLibraryError, ModelError
 from hookmap.loggers.logger import Logger, loggers_from
 from hookmap.loggers.mlflow import MLflow
 from hookmap.loggers.wandb import WandB
-
-if TYPE_CHECKING:
-    from hookmap.callbacks.probe import Probe
 
 _PACKAGES = ("lightning.pytorch", "pytorch_lightning")
 
@@ -28,16 +26,19 @@ def _bases() -> tuple[type, ...]:
             continue
     found = tuple(sys.modules[name].Callback for name in _PACKAGES if name in sys.modules)
     if not found:
-        raise HookmapError("Lightning isn't installed; run: pip install 'hookmap[lightning]'")
+        raise MissingLibraryError("Lightning isn't installed; run: pip install 'hookmap[lightning]'")
     return found
 
 
 class LightningProbe(*_bases()):  # type: ignore[misc]
-    """Looks at the model before the first batch, after every batch that ends a due step, and at the end.
+    """A probe as a callback of Lightning's ``Trainer``.
+
+    It looks at the model before the first batch, after every batch that ends a due step, and at the end.
 
     Args:
         probe: what to look at; it is closed when fitting ends, also by an exception.
-        model: name of the attribute of the LightningModule that holds the network.
+        model: name of the attribute of the LightningModule that holds the network, e.g. ``"net"``; by default the
+            LightningModule itself is called with the images.
 
     If the probe has no logger, the trainer's own are used (TensorBoard, W&B, MLflow), or else its root folder.
     """
@@ -64,7 +65,7 @@ class LightningProbe(*_bases()):  # type: ignore[misc]
             self.probe.finish(self._network(pl_module), trainer.global_step)
 
     def on_exception(self, trainer: Any, pl_module: nn.Module, exception: BaseException) -> None:
-        """Write the film of what there was."""
+        """Write the animation of what there was."""
         if trainer.is_global_zero:
             self.probe.close()
 
@@ -78,13 +79,13 @@ class LightningProbe(*_bases()):  # type: ignore[misc]
 
 
 def _loggers_of(trainer: Any) -> list[Logger]:
-    found: list[Logger] = []
+    loggers: list[Logger] = []
     for logger in trainer.loggers:
         kind = type(logger).__name__
         if kind == "TensorBoardLogger":
-            found += loggers_from(logger.experiment)
+            loggers += loggers_from(logger.experiment)
         elif kind == "WandbLogger":
-            found.append(WandB(logger.experiment))
+            loggers.append(WandB(logger.experiment))
         elif kind == "MLFlowLogger":
-            found.append(MLflow(logger.run_id, logger.experiment))
-    return found or loggers_from(f"{trainer.default_root_dir}/hookmap")
+            loggers.append(MLflow(logger.run_id, logger.experiment))
+    return loggers or loggers_from(f"{trainer.default_root_dir}/hookmap")

@@ -12,8 +12,8 @@ import torch
 from torch import Tensor, nn
 
 from hookmap.callbacks.cost import Cost
-from hookmap.callbacks.film import Film
-from hookmap.callbacks.heatmaps import explained, in_small, named_apart
+from hookmap.callbacks.heatmaps import caption, explained, in_small, named_apart
+from hookmap.callbacks.history import HeatmapHistory
 from hookmap.callbacks.layers import look_at_layers
 from hookmap.callbacks.undisturbed import undisturbed
 from hookmap.errors import HookmapError, HookmapWarning, ModelError, first_line
@@ -32,12 +32,9 @@ from hookmap.targets import PREDICTED, TargetSpec
 if TYPE_CHECKING:
     from PIL import Image
 
-    from hookmap.callbacks.lightning import LightningProbe
-    from hookmap.callbacks.transformers import TransformersProbe
-
 
 class Probe:
-    """Every so many steps, the heatmaps and layers of the same images; at the end, a film of the heatmaps.
+    """Every so many steps, the heatmaps and layers of the same images; at the end, an animation of the heatmaps.
 
     The training is bit for bit what it would be without: the model's weights, gradients, buffers and modes, all random
     generators and autocast stay as they are. A look costs about two forward passes of the images, one of them with a
@@ -47,13 +44,15 @@ class Probe:
         images: paths, pictures, or a floating-point tensor ``(B, C, H, W)`` that is already preprocessed; 4 to 16 are
             plenty. They are read once.
         to: where to: a TensorBoard folder or ``SummaryWriter``, ``hm.TensorBoard``, ``hm.WandB``, ``hm.MLflow``, or a
-            list of these. The callbacks of :meth:`lightning` and :meth:`transformers` find the trainer's own.
+            list of these. :class:`hookmap.LightningProbe` and
+            :class:`hookmap.TransformersProbe` find the trainer's own.
         every: look at every step that this divides.
-        target: as in :meth:`hookmap.Lens.explain`. Films can be compared where it is fixed: ``hm.PerImage(labels)``.
+        target: as in :meth:`hookmap.Lens.explain`. Animations can be compared where it is fixed:
+            ``hm.PerImage(labels)``.
         layer: where the heatmaps are taken; by default the best layer at the first look, and that one from then on.
         method: of the heatmaps; by default Grad-CAM.
         layers: whose statistics and feature maps are noted; by default up to four from input to output.
-        film: how many moments the film keeps at most; beyond that every second one is let go. 0: no film.
+        animation: how many moments it has at most; beyond that every second one is let go. 0: no animation.
         budget: the largest share of the time that looking may take, 0..1: looks that would exceed it are left out, so
             that the steps depend on the machine's speed. By default every one is taken.
         preprocessing: from image to input; as for :class:`hookmap.Lens`, like ``labels`` and ``layouts``.
@@ -82,7 +81,7 @@ class Probe:
         layer: LayerSpec | None = None,
         method: MethodSpec | None = None,
         layers: LayerSpec | None = None,
-        film: int = 120,
+        animation: int = 120,
         budget: float | None = None,
         preprocessing: Any = None,
         labels: Sequence[str] | None = None,
@@ -99,12 +98,13 @@ class Probe:
         self._loggers: list[Logger] = [] if to is None else loggers_from(to)
         self._question: dict[str, Any] = {"target": target, "layer": layer, "method": method}
         self._layers = layers
-        self._film = Film(film) if film else None
+        self._history = HeatmapHistory(animation) if animation else None
         self._budget = budget
         self._known: dict[str, Any] = {"preprocessing": preprocessing, "labels": labels, "layouts": layouts}
         self._batch_size = batch_size
         self._lens: Lens | None = None
         self._model: nn.Module | None = None
+        self._latest: tuple[nn.Module, int, int] | None = None
         self._views: list[View] = []
         self._channels: dict[str, list[int]] = {}
         self._first: int | None = None
@@ -120,6 +120,7 @@ class Probe:
             model: as it is in the loop, also wrapped by DistributedDataParallel or ``torch.compile``.
             step: the number of optimizer steps so far.
         """
+        self._latest = (model, step, _writes(model)) if _leads() else None
         if not self.is_due(step):
             return False
         self.look(model, step)
@@ -162,14 +163,14 @@ class Probe:
         self.close()
 
     def close(self) -> None:
-        """Write the film and let the loggers write out what they hold; those that you opened stay open."""
+        """Write the animation and let the loggers write out what they hold; those that you opened stay open."""
         with undisturbed(torch.device("cpu")):
             step = self._last or 0
-            if self._film is not None and len(self._film) > 1 and self._loggers:
-                self._attempt(lambda: self._write_film(step), step, False)
+            if self._history is not None and len(self._history) > 1 and self._loggers:
+                self._attempt(lambda: self._write_animation(step), step, False)
             for logger in self._loggers:
                 self._attempt(logger.close, step, False)
-        self._film = self._lens = self._model = None
+        self._history = self._lens = self._model = self._latest = None
 
     def __enter__(self) -> Probe:
         return self
@@ -177,37 +178,24 @@ class Probe:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self.close()
+        if self._latest is not None and error is None:
+            model, step, writes = self._latest
+            self.finish(model, step + (_writes(model) != writes))  # a training step may have come after the last call
+        else:
+            self.close()
 
     @property
-    def film(self) -> Animation:
-        """What the film shows so far; ``.save("film.webp")`` writes it wherever you like.
+    def animation(self) -> Animation:
+        """The heatmaps so far; ``.save("cat.webp")`` writes them wherever you like.
 
         Raises:
-            HookmapError: before the first look, after :meth:`close`, or with ``film=0``.
+            HookmapError: before the first look, after :meth:`close`, or with ``animation=0``.
         """
-        if self._film is None or not len(self._film):
-            raise HookmapError("there's no film: the model wasn't looked at yet, the probe is closed, or film is 0")
-        return self._film.drawn()
-
-    # ---------------------------------------------------------------- as a callback
-
-    def lightning(self, model: str | None = None) -> LightningProbe:
-        """This probe as a callback of Lightning's ``Trainer``.
-
-        Args:
-            model: name of the attribute of your LightningModule that holds the network, e.g. ``"net"``; by default the
-                LightningModule itself is called with the images.
-        """
-        from hookmap.callbacks.lightning import LightningProbe
-
-        return LightningProbe(self, model)
-
-    def transformers(self) -> TransformersProbe:
-        """This probe as a callback of transformers' ``Trainer``."""
-        from hookmap.callbacks.transformers import TransformersProbe
-
-        return TransformersProbe(self)
+        if self._history is None or not len(self._history):
+            raise HookmapError(
+                "there's no animation: the model wasn't looked at yet, the probe is closed, or animation is 0"
+            )
+        return self._history.animated()
 
     def log_to(self, to: Any) -> None:
         """Name the loggers, unless they were named before; as ``to`` of :class:`Probe`."""
@@ -217,30 +205,31 @@ class Probe:
     # ---------------------------------------------------------------- how it is done
 
     def _look_at_layers(self, model: nn.Module, step: int) -> None:
-        found = look_at_layers(*self._lens_of(model), self._layers, self._batch_size)
+        layers = look_at_layers(*self._lens_of(model), self._layers, self._batch_size)
         # The same channels at every step, those of layers that come later too.
-        self._channels = {**found.liveliest(), **self._channels}
-        subtitle = f"{found.picture.name}; channels were chosen at step {self._first:,}"
-        page = found.page(f"step {step:,}", subtitle, self._channels)
-        values = found.scalars()
+        self._channels = {**layers.liveliest(), **self._channels}
+        subtitle = f"{layers.picture.name}; channels were chosen at step {self._first:,}"
+        page = layers.page(f"step {step:,}", subtitle, self._channels)
+        values = layers.scalars()
         self._log(lambda logger: logger.scalars(values, step))
-        self._log(lambda logger: logger.image(f"features/{found.picture.name}", page, step))
+        self._log(lambda logger: logger.image(f"features/{layers.picture.name}", page, step))
 
     def _explain(self, model: nn.Module, step: int) -> None:
         lens, views = self._lens_of(model)
         small = in_small(explained(lens, views, batch_size=self._batch_size, **self._question))
-        if self._film is not None:
-            self._film.add(step, small)
+        if self._history is not None:
+            self._history.add(step, small)
         # Of several heatmaps of an image the first.
         sure = {f"probability/{h.picture.name}": h.probability for h in reversed(small) if h.probability is not None}
-        self._log(lambda logger: logger.scalars(sure, step))
+        silent = {"heatmaps/without evidence": float(sum(heatmap.evidence != "some" for heatmap in small))}
+        self._log(lambda logger: logger.scalars(sure | silent, step))
         if small:
             page = _page(small)
             self._log(lambda logger: logger.image("heatmaps", page, step))
 
-    def _write_film(self, step: int) -> None:
-        film = self.film
-        self._log(lambda logger: logger.film("film", film, step))
+    def _write_animation(self, step: int) -> None:
+        animation = self.animation
+        self._log(lambda logger: logger.animation("animation", animation, step))
 
     def _lens_of(self, model: nn.Module) -> tuple[Lens, list[View]]:
         """The lens of the model, which keeps what it found out at the first look, and the images as it sees them."""
@@ -276,7 +265,9 @@ class Probe:
 
 
 def _page(heatmaps: Sequence[Heatmap]) -> Image.Image:
-    return contact_sheet([(h.overlay(), h.title, f"{h.picture.name}, {h.method.title} at {h.layer}") for h in heatmaps])
+    return contact_sheet(
+        [(h.overlay(), caption(h), f"{h.picture.name}, {h.method.title} at {h.layer}") for h in heatmaps]
+    )
 
 
 def _kept(images: Any) -> Any:
@@ -284,6 +275,11 @@ def _kept(images: Any) -> Any:
     if isinstance(images, Tensor):
         return images.detach().clone()
     return [tensor.detach().clone() for tensor in images]
+
+
+def _writes(model: nn.Module) -> int:
+    """How often the parameters were written to: it grows with each training step."""
+    return sum(parameter._version for parameter in model.parameters())
 
 
 def _leads() -> bool:

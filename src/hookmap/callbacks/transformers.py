@@ -3,24 +3,22 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from hookmap.errors import HookmapError
+from hookmap._optional import require
+from hookmap.callbacks.probe import Probe
 from hookmap.loggers.logger import Logger, loggers_from
 from hookmap.loggers.mlflow import MLflow
 from hookmap.loggers.wandb import WandB
 
-if TYPE_CHECKING:
-    from hookmap.callbacks.probe import Probe
-
-try:
-    from transformers import TrainerCallback
-except ImportError:
-    raise HookmapError("transformers isn't installed; run: pip install 'hookmap[transformers]'") from None
+require("transformers", extra="transformers")
+from transformers import TrainerCallback  # noqa: E402
 
 
 class TransformersProbe(TrainerCallback):  # type: ignore[misc]
-    """Looks at the model before the first step, after every due optimizer step, and at the end.
+    """A probe as a callback of transformers' ``Trainer``.
+
+    It looks at the model before the first step, after every due optimizer step, and at the end.
 
     Args:
         probe: what to look at; it is closed when training ends.
@@ -44,15 +42,15 @@ class TransformersProbe(TrainerCallback):  # type: ignore[misc]
             self.probe(model, state.global_step)
 
     def on_train_end(self, args: Any, state: Any, control: Any, model: Any = None, **_: Any) -> None:
-        """Look at the model once more and write the film."""
+        """Look at the model once more and write the animation."""
         if state.is_world_process_zero:
             self.probe.finish(model, state.global_step)
 
 
 def _loggers_of(args: Any) -> list[Logger]:
-    found: list[Logger] = []
+    loggers: list[Logger] = []
     if "wandb" in args.report_to:
-        found.append(WandB())
+        loggers.append(WandB())
     if "mlflow" in args.report_to:
-        found.append(MLflow())
-    return found or loggers_from(Path(args.output_dir) / "runs" / "hookmap")
+        loggers.append(MLflow())
+    return loggers or loggers_from(Path(args.output_dir) / "runs" / "hookmap")

@@ -9,6 +9,7 @@ from typing import Any, TypeAlias
 import numpy as np
 import torch
 from torch import Tensor
+from torch.nn.functional import pad
 
 from hookmap.errors import LayerError
 
@@ -33,7 +34,10 @@ class ChannelStatistics:
         most: ``(C,)``, float64.
         strongest: ``(C, k)``, float64: the largest value of each of the k images that excite the channel most,
             descending; ``-inf`` where there were fewer images.
+        strongest_sums: ``(C, k)``, float64: the sum over that value's cell and its neighbours. Of values that are
+            equally large, as where an activation clips, the one with the larger surroundings is the stronger.
         strongest_images: ``(C, k)``, the names or numbers of these images; None where there were fewer.
+        ties: ``(C,)``, int64: how many images reach the largest value.
         strongest_places: ``(C, k, axes)``, float64: the centre of the cell with that value, as fractions 0..1 of the
             grid, in the grid's order (y, x); NaN where there were fewer.
 
@@ -47,7 +51,9 @@ class ChannelStatistics:
     inactive: Tensor
     least: Tensor
     most: Tensor
+    ties: Tensor
     strongest: Tensor
+    strongest_sums: Tensor
     strongest_images: Ids
     strongest_places: Tensor
 
@@ -78,9 +84,12 @@ class ChannelStatistics:
         mean = torch.where(least == most, least, mean)
         known = values.masked_fill(values.isnan(), -torch.inf)
         peaks = known.amax(2)
+        sums = _with_neighbours(known.reshape(channels, images, *grid)).reshape(known.shape)
+        around = torch.where(known == peaks[..., None], sums, -torch.inf)
+        best = around.amax(2)
         # Of several places that are equally strong the first: `argmax` doesn't promise that.
         numbers = torch.arange(values.shape[2], device=values.device)
-        cells = torch.where(known == peaks[..., None], numbers, len(numbers)).amin(2).cpu().numpy()
+        cells = torch.where(around == best[..., None], numbers, len(numbers)).amin(2).cpu().numpy()
         places = np.zeros((*cells.shape, len(grid)))
         for axis in reversed(range(len(grid))):
             places[..., axis] = (cells % grid[axis] + 0.5) / grid[axis]
@@ -95,7 +104,8 @@ class ChannelStatistics:
             inactive=(values <= 0).sum((1, 2)).cpu(),
             least=least.cpu(),
             most=most.cpu(),
-            **_strongest(peaks.cpu().numpy(), names, places, k),
+            ties=(peaks == most[:, None]).sum(1).cpu(),
+            **_strongest(peaks.cpu().numpy(), best.cpu().numpy(), names, places, k),
         )
 
     def merged(self, other: ChannelStatistics) -> ChannelStatistics:
@@ -125,8 +135,10 @@ class ChannelStatistics:
             inactive=self.inactive + other.inactive,
             least=least,
             most=most,
+            ties=self.ties * (self.most == most) + other.ties * (other.most == most),
             **_strongest(
                 np.concatenate([self.strongest.numpy(), other.strongest.numpy()], 1),
+                np.concatenate([self.strongest_sums.numpy(), other.strongest_sums.numpy()], 1),
                 np.concatenate([self.strongest_images, other.strongest_images], 1),
                 np.concatenate([self.strongest_places.numpy(), other.strongest_places.numpy()], 1),
                 self.strongest.shape[1],
@@ -149,20 +161,32 @@ class ChannelStatistics:
         return self.least == self.most
 
 
-def _strongest(values: Ids, names: Ids, places: Ids, k: int) -> dict[str, Any]:
-    """The k largest of each row ``(C, n)``; among equals by name, then by place."""
+def _with_neighbours(grids: Tensor) -> Tensor:
+    """Each cell of ``(C, B, *grid)`` and the cells beside it along all axes, summed; what isn't finite counts as 0."""
+    total = grids.nan_to_num(0, 0, 0)
+    for axis in range(2, grids.ndim):
+        padded = pad(total.movedim(axis, -1), (1, 1))
+        total = (padded[..., :-2] + padded[..., 1:-1] + padded[..., 2:]).movedim(-1, axis)
+    return total
+
+
+def _strongest(values: Ids, sums: Ids, names: Ids, places: Ids, k: int) -> dict[str, Any]:
+    """The k largest of each row ``(C, n)``; among equals by their surroundings, then by name and by place."""
     # Numbers before names, and what is missing last.
     order = sorted(set(names.flat), key=lambda name: (name is None, isinstance(name, str), name))
     rank = {name: i for i, name in enumerate(order)}
     ranks = np.array([rank[name] for name in names.flat]).reshape(names.shape)
     # The last key counts first.
-    keys = (*np.moveaxis(places, -1, 0)[::-1], ranks, -values)
+    keys = (*np.moveaxis(places, -1, 0)[::-1], ranks, -sums, -values)
     best = np.lexsort(keys, axis=-1)[:, :k]
     channels, some = best.shape
     strongest = torch.full((channels, k), -torch.inf, dtype=torch.float64)
+    surroundings = torch.full((channels, k), -torch.inf, dtype=torch.float64)
     images = np.full((channels, k), None, object)
     where = torch.full((channels, k, places.shape[-1]), torch.nan, dtype=torch.float64)
     strongest[:, :some] = torch.from_numpy(np.take_along_axis(values, best, 1))
+    surroundings[:, :some] = torch.from_numpy(np.take_along_axis(sums, best, 1))
     images[:, :some] = np.take_along_axis(names, best, 1)
     where[:, :some] = torch.from_numpy(np.take_along_axis(places, best[..., None], 1))
-    return {"strongest": strongest, "strongest_images": images, "strongest_places": where}
+    ranked = {"strongest": strongest, "strongest_sums": surroundings}
+    return {**ranked, "strongest_images": images, "strongest_places": where}

@@ -24,7 +24,7 @@ class Logger(Protocol):
     def scalars(self, values: Mapping[str, float], step: int) -> None:
         """Add numbers by their tags."""
 
-    def film(self, tag: str, film: Animation, step: int) -> None:
+    def animation(self, tag: str, animation: Animation, step: int) -> None:
         """Add an animation."""
 
     def close(self) -> None:

@@ -47,12 +47,12 @@ class MLflow:
         now = int(time.time() * 1000)
         client.log_batch(run, [Metric(_allowed(tag), value, now, step) for tag, value in values.items()])
 
-    def film(self, tag: str, film: Animation, step: int) -> None:
-        """Add an animation as the artifact ``films/<tag>.webp``."""
+    def animation(self, tag: str, animation: Animation, step: int) -> None:
+        """Add an animation as the artifact ``animations/<tag>.webp``."""
         client, run = self._open()
         with tempfile.TemporaryDirectory() as folder:
-            path = film.save(Path(folder) / f"{_allowed(tag).replace('/', '_')}.webp")
-            client.log_artifact(run, str(path), "films")
+            path = animation.save(Path(folder) / f"{_allowed(tag).replace('/', '_')}.webp")
+            client.log_artifact(run, str(path), "animations")
 
     def close(self) -> None:
         """Nothing waits; the run stays open."""

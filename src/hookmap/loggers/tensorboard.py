@@ -54,10 +54,10 @@ class TensorBoard:
         for tag, value in values.items():
             writer.add_scalar(tag, value, step)
 
-    def film(self, tag: str, film: Animation, step: int) -> None:
+    def animation(self, tag: str, animation: Animation, step: int) -> None:
         """Add an animation, which the images' tab plays, and write it as a file beside the events."""
-        self.encoded_image(tag, film.encoded("GIF"), film.frames[0].size, step)
-        film.save(Path(self._open().get_logdir()) / f"{tag}.webp")
+        self.encoded_image(tag, animation.encoded("GIF"), animation.frames[0].size, step)
+        animation.save(Path(self._open().get_logdir()) / f"{tag}.webp")
 
     def close(self) -> None:
         """Write out what is left; a writer that was given stays open."""

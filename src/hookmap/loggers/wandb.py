@@ -44,10 +44,10 @@ class WandB:
         """Add numbers by their tags."""
         self._log(dict(values), step)
 
-    def film(self, tag: str, film: Animation, step: int) -> None:
+    def animation(self, tag: str, animation: Animation, step: int) -> None:
         """Add an animation."""
         with tempfile.TemporaryDirectory() as folder:
-            path = film.save(Path(folder) / "film.gif")
+            path = animation.save(Path(folder) / "animation.gif")
             self._log({tag: _wandb().Video(str(path), format="gif")}, step)
 
     def close(self) -> None:

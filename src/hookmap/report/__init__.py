@@ -2,6 +2,6 @@
 
 from __future__ import annotations
 
-from hookmap.report.writing import write_report
+from hookmap.report.document import write_report
 
 __all__ = ["write_report"]

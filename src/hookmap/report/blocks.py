@@ -35,6 +35,11 @@ class Section:
     pages: Mapping[str, Page] = field(default_factory=dict)
 
 
+def text_block(text: str) -> Block:
+    """A paragraph."""
+    return {"kind": "text", "text": text}
+
+
 def frames_block(items: Sequence[dict[str, str]]) -> Block:
     """Maps of the common frame side by side, each a :func:`framed`."""
     return {"kind": "frames", "items": items}

@@ -9,7 +9,7 @@ from typing import Any
 
 from hookmap.datasets.sources.names import listed
 from hookmap.report.packing import title_of, without_folders
-from hookmap.runs.results import Run
+from hookmap.runs.results import Run, without_evidence
 
 
 def header(run: Run) -> tuple[str, str]:
@@ -27,6 +27,11 @@ def header(run: Run) -> tuple[str, str]:
             f"All parts but the gallery are about one of {len(kinds)} kinds of heatmaps: {title_of(method)} at {layer}"
         )
         first = f'<p class="what">{escape(told)}, target {escape(asked)}.</p>'
+    remarks = "".join(
+        f'<p class="flag">{escape(without_folders(sentence[:1].upper() + sentence[1:]))}.</p>'
+        for sentence in (run.complaint, without_evidence(run.explained))
+        if sentence
+    )
     made = "".join(f"<dt>{escape(name)}</dt><dd>{escape(value)}</dd>" for name, value in _made(about).items() if value)
     figures = "".join(
         f"<div><dt>{escape(name)}</dt><dd>{value}</dd></div>" for name, value in _figures(run).items() if value
@@ -34,7 +39,7 @@ def header(run: Run) -> tuple[str, str]:
     return (
         f"{model}: {what}",
         f'<header class="head"><h1>{escape(model)}</h1><p class="what">{escape(what)}. {escape(_source(about))}</p>'
-        f'{first}<dl class="figures">{figures}</dl>'
+        f'{remarks}{first}<dl class="figures">{figures}</dl>'
         f'<details><summary>How it was made</summary><dl class="made">{made}</dl></details></header>',
     )
 
@@ -44,24 +49,24 @@ def _figures(run: Run) -> dict[str, str]:
     table, shown = run.table, run.explained
     images = table.drop_duplicates("id")
     judged = images["correct"].dropna().astype(bool)
-    empty = int(shown["entropy"].isna().sum())
+    silent = int((shown["evidence"] != "some").sum())
     errors = int(table["error"].notna().sum())
     labels = images["label"].nunique()
-    found = {"images": f"{len(images):,}"}
+    figures = {"images": f"{len(images):,}"}
     if len(shown) != len(images):
-        found["heatmaps"] = f"{len(shown):,}"
+        figures["heatmaps"] = f"{len(shown):,}"
     if labels:
-        found["labels"] = f"{labels:,}"
+        figures["labels"] = f"{labels:,}"
     if images["prediction"].notna().any():
-        found["classes predicted"] = f"{images['prediction'].nunique():,}"
+        figures["classes predicted"] = f"{images['prediction'].nunique():,}"
     if len(judged):
         of = "" if len(judged) == len(images) else f" <small>of {len(judged):,}</small>"
-        found["predicted as labelled"] = f"{judged.mean():.1%}{of}"
+        figures["predicted as labelled"] = f"{judged.mean():.1%}{of}"
     if images["probability"].notna().any():
-        found["median probability"] = f"{images['probability'].median():.0%}"
+        figures["median probability"] = f"{images['probability'].median():.0%}"
     if shown["half_area"].notna().any():
-        found["of the picture hold half of the heat"] = f"{shown['half_area'].median():.0%}"
-    return found | {"heatmaps that are zero": f"{empty:,}", "errors": f"{errors:,}"}
+        figures["of the picture hold half of the heat"] = f"{shown['half_area'].median():.0%}"
+    return figures | {"heatmaps without evidence": f"{silent:,}" if silent else "", "errors": f"{errors:,}"}
 
 
 def _source(about: Mapping[str, Any]) -> str:
@@ -82,7 +87,7 @@ def _made(about: Mapping[str, Any]) -> dict[str, str]:
         "Target": without_folders(listed(about.get("target", ()))),
         "Options": without_folders(", ".join(f"{name}={value}" for name, value in dict(about.get("how", {})).items())),
         "Data": ", ".join(f"{name}: {without_folders(str(value))}" for name, value in source.items()),
-        "Run": f"from {about.get('begun', '?')} to {about.get('finished', 'not finished')}",
+        "Run": f"from {about.get('begun', '?')} to {about.get('finished') or 'an end that never came'}",
         "With": ", ".join(f"{name} {version}" for name, version in dict(about.get("versions", {})).items()),
     }
 

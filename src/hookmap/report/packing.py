@@ -39,7 +39,7 @@ def packed_table(table: pd.DataFrame) -> dict[str, Any]:
     lists with null, and texts of few words ``{"words": [...], "codes": [...]}`` with -1 for none.
     """
     shown = table.assign(error=errors_by_id(table))
-    return {name: _packed(shown[name], kind) for name, kind in COLUMNS.items() if name != "path"}
+    return {name: _packed(shown[name], column.kind) for name, column in COLUMNS.items() if name != "path"}
 
 
 def errors_by_id(table: pd.DataFrame) -> pd.Series[Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
@@ -19,9 +20,11 @@ from hookmap.analysis import (
     outcomes,
     places,
 )
+from hookmap.analysis.channel_atlas import tied
+from hookmap.analysis.clusters import LEAST
 from hookmap.analysis.frames import By, NotApplicableError, frames, short
 from hookmap.errors import MissingLibraryError
-from hookmap.report.blocks import Block, Section, coded, framed, frames_block, groups_block, table_block
+from hookmap.report.blocks import Block, Section, coded, framed, frames_block, groups_block, table_block, text_block
 from hookmap.report.packing import errors_by_id
 from hookmap.runs.results import Run
 
@@ -54,8 +57,9 @@ def errors(run: Run) -> Section | None:
 def _places(run: Run) -> Section:
     found = places(run, _usual(run))
     everything = found.table.iloc[0]
+    shown = f"{everything['count']:,} heatmaps" + (" that show evidence" if everything["silent"] else "")
     maps = [
-        framed(found.mean, "Mean of all heatmaps", f"{everything['count']:,} heatmaps"),
+        framed(found.mean, "Mean of all heatmaps", shown),
         framed(
             found.uniform, "If it looked nowhere in particular", "the same wherever it sees", 4 * found.uniform.mean()
         ),
@@ -98,11 +102,17 @@ def _classes(run: Run) -> Section:
 
 
 def _class_table(run: Run, means: ClassMeans) -> Block:
-    """A row per class; columns of which nothing is known are left out."""
+    """A row per class of which there are several heatmaps; columns of which nothing is known are left out."""
+    several = means.table["count"] > 1
+    kind = {"label": "labelled", "prediction": "predicted", "target": "asked for"}[means.by]
+    if not several.any():
+        return text_block(
+            f"Each class that is {kind} has one heatmap, so there are no means of classes; the gallery shows them all."
+        )
     edges = places(run, means.by).table.iloc[1:].set_index("name")
     measured = _measured(run, means.by)
     rows = []
-    for heat, (_, one) in zip(means.maps, means.table.iterrows(), strict=True):
+    for heat, (_, one) in zip(means.maps[several], means.table[several].iterrows(), strict=True):
         edge, its = edges.loc[one["name"]], measured.loc[one["name"]]
         rows.append(
             [
@@ -113,7 +123,7 @@ def _class_table(run: Run, means: ClassMeans) -> Block:
         )
     columns = [
         ("frame", "mean map"),
-        ("class", {"label": "Labelled", "prediction": "Predicted", "target": "Target"}[means.by]),
+        ("class", kind.capitalize()),
         ("number", "heatmaps"),
         ("percent", "correct"),
         ("percent", "probability"),
@@ -144,12 +154,38 @@ def _outcomes(run: Run) -> Section:
         blocks.append(table_block(columns, rows))
     if found.pairs:
         title = "Pairs of classes that are confused"
-        blocks.append(groups_block([*map(_pair, found.pairs)], title=title, strip=5, search="Find a class"))
+        blocks.append(groups_block([*map(_pair, found.pairs)], title=title, strip=4, search="Find a class"))
+    elif found.wrong:
+        blocks.append(text_block("No two classes are confused more than once."))
+    if found.wrong:
+        blocks += _mistakes(run)
     note = (
         f"{found.wrong:,} of {found.labelled:,} images aren't recognised. Effect: how often a recognised image has the "
         "larger value, minus how often the smaller (Cliff's delta); 0 says that being right has nothing to do with it."
     )
     return Section("outcomes", "Right and wrong", note, blocks, {"right-and-wrong": means, "confusions": found})
+
+
+def _mistakes(run: Run, most: int = 2000) -> list[Block]:
+    """Every image that isn't recognised, the surest mistakes first."""
+    images = run.table[run.table["correct"].eq(False)].drop_duplicates("id")
+    surest = images.sort_values("probability", ascending=False, kind="stable").head(most)
+    rows = [[one.id, short(one.label), short(one.prediction), one.probability] for one in surest.itertuples()]
+    columns = [("text", "Mistakes, the surest first"), ("text", "labelled"), ("text", "predicted")]
+    group = {
+        "title": "All mistakes",
+        "notes": ["the surest first"],
+        "frames": [],
+        "rows": _rows_of(run, surest["id"]),
+        "name": "mistakes",
+    }
+    return [groups_block([group], strip=12), table_block([*columns, ("percent", "probability")], rows)]
+
+
+def _rows_of(run: Run, ids: Iterable[str]) -> list[int]:
+    """The first row with a heatmap of each image that has one."""
+    first = {name: int(row) for row, name in reversed([*run.explained["id"].items()])}
+    return [first[name] for name in ids if name in first]
 
 
 def _pair(pair: Confusion) -> dict[str, Any]:
@@ -192,7 +228,12 @@ def _clusters(run: Run, most: int = 60) -> Section:
         "of the picture may follow a watermark, a frame or a caption (a Clever Hans). Suspicion is how far apart from "
         "its class it is, times how far outside it looks, each 0 to 1."
     )
-    blocks = [groups_block(groups, strip=7, search="Find a class")] if groups else []
+    if groups:
+        blocks = [groups_block(groups, strip=7, search="Find a class")]
+    elif found.vectors:
+        blocks = [text_block("No heatmaps of a class are so alike, and so unlike the others, that they form a group.")]
+    else:
+        blocks = [text_block(f"There are too few heatmaps: groups are sought among {2 * LEAST} of a class or more.")]
     return Section("clusters", "Clusters", note, blocks, {"clusters": found})
 
 
@@ -213,7 +254,7 @@ def _channels(run: Run, most: int = 4000) -> Section:
         pages[f"channels-{number}"] = found
         items = []
         for one in purest.head(most // len(run.channels)).itertuples():
-            told = [f"strongest {one.strongest:.3g}, {one.sparsity:.0%} of values 0 or below"]
+            told = [f"strongest {one.strongest:.3g}{tied(one.ties)}, {one.sparsity:.0%} of values 0 or below"]
             for kind, name, share in (
                 ("labelled", one.label, one.label_share),
                 ("predicted", one.prediction, one.prediction_share),
@@ -241,7 +282,7 @@ def _focus(run: Run) -> Section:
         {"title": title, "notes": [note], "frames": [], "rows": [*map(int, part.index)], "name": title.lower()}
         for title, note, part in (
             ("Most focused", "half of the heat in the smallest area", found.most),
-            ("Least focused", "the heat is nearly the same everywhere", found.least),
+            ("Least focused", "half of the heat in the largest area", found.least),
         )
     ]
     note = "Sort the gallery by focus to see all between them."

@@ -1,6 +1,6 @@
 """Over data sets: what to run, the run itself, and its results."""
 
+from hookmap.runs.driver import run
 from hookmap.runs.results import Run, open_run
-from hookmap.runs.running import run
 
 __all__ = ["Run", "open_run", "run"]

@@ -1,48 +1,50 @@
-"""What is asked of every image of a data set, and the answers for a batch."""
+"""What is asked of every image of a data set, and what came of it for each image of a batch."""
 
 from __future__ import annotations
 
-import warnings
-from collections.abc import Mapping, Sequence
-from contextlib import suppress
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Literal
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext, suppress
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 import numpy as np
-import torch
+from torch import Tensor
 
+from hookmap.attribution.batch import Plan
+from hookmap.attribution.engine import Batch as ModelBatch
+from hookmap.attribution.engine import Failure
+from hookmap.attribution.explain import explain_each
 from hookmap.datasets.labels import TrueClasses
-from hookmap.datasets.reading import Batch, Sample, reason
+from hookmap.datasets.reader import Batch, Sample, reason
 from hookmap.datasets.sources.names import listed
-from hookmap.errors import (
-    DataError,
-    HookmapWarning,
-    LayerError,
-    NothingDetectedError,
-)
+from hookmap.errors import DataError, ModelError, NothingDetectedError
 from hookmap.hooks.matching import LayerSpec
 from hookmap.images.loading import Picture
 from hookmap.images.views import Prepared, View
+from hookmap.results.choice import Choice
 from hookmap.results.heatmap import Heatmap
-from hookmap.runs.watching import Watch
-from hookmap.targets import PREDICTED, PerImage, TargetSpec
+from hookmap.runs.channels import ChannelRecorder
+from hookmap.targets import PREDICTED, Goal, PerImage, TargetSpec
 
 if TYPE_CHECKING:
     from hookmap.lens import Lens
 
 LABEL = "label"
 """The target that is each image's true class."""
+Target: TypeAlias = "tuple[TargetSpec, Goal | None]"
+"""As it was asked for, and looked up."""
 
 
 @dataclass(eq=False)
-class Answer:
-    """What was found of one image.
+class ImageResult:
+    """What came of one image.
 
     Attributes:
         sample: the image.
         label: its true class in words, or None.
         truth: that class among the model's, or None.
-        predicted: what is read of the predicted class, if the model gives classes.
+        predicted: a heatmap of the predicted class, if the model gives classes.
         heatmaps: each with the target as it was asked for.
         error: why there are none, or nothing.
     """
@@ -55,6 +57,19 @@ class Answer:
     error: str = ""
 
 
+@dataclass(frozen=True)
+class Chosen:
+    """What the model itself decides: found on one image, and the same for all of a run.
+
+    Attributes:
+        form: of the model's output.
+        choice: of layers and method; None where the user named both.
+    """
+
+    form: str
+    choice: Choice | None = None
+
+
 @dataclass(eq=False)
 class Job:
     """Explains batches.
@@ -65,10 +80,11 @@ class Job:
         classes: how labels become classes.
         layer: as in :meth:`hookmap.Lens.explain`.
         method: likewise.
-        how: everything else that it takes.
-        channels: layers whose channels are watched; True: those that are explained; None: none.
+        options: everything else that it takes.
+        channels: layers whose channels are recorded; True: those that are explained; None: none.
         strict: whether an image that can't be read or explained ends the run.
         proven: whether an image has been explained: then what fails is the fault of images.
+        chosen: at the beginning; None until an image was seen.
     """
 
     lens: Lens
@@ -76,135 +92,152 @@ class Job:
     classes: TrueClasses
     layer: Any = None
     method: Any = None
-    how: Mapping[str, Any] = field(default_factory=dict)
+    options: Mapping[str, Any] = field(default_factory=dict)
     channels: LayerSpec | Literal[True] | None = None
     strict: bool = False
     proven: bool = False
+    chosen: Chosen | None = None
 
-    def __call__(self, batch: Batch, watch: Watch) -> list[Answer]:
-        """The answers for a batch, in the order of its images.
+    def __call__(self, batch: Batch, recorder: ChannelRecorder) -> list[ImageResult]:
+        """What comes of each image of a batch, in their order.
 
         Args:
             batch: of any size.
-            watch: counts what channels do.
+            recorder: of what channels do.
 
         Raises:
             HookmapError: if the model, layers or methods can't be asked this of any image, and when strict of one.
         """
-        answers = [self._begun(sample) for sample in batch.samples]
+        results = [self._begun(sample) for sample in batch.samples]
         for x, positions in batch.inputs:
             x = self.lens.engine.to_model(x)
-            rows, some = [*range(len(x))], [answers[i] for i in positions]
-            if LABEL in self.targets:
-                rows = [b for b in rows if some[b].truth is not None]
-                self._answer_unlabelled(x, some, watch)
-            if rows:
-                self._answer(x[rows], [some[b] for b in rows], self.targets, watch)
-        self._check(answers)
-        return answers
+            self.choose(x)
+            here = [results[i] for i in positions]
+            for numbers, targets in self._questions(here):
+                self._explain(x[numbers], [here[i] for i in numbers], targets, recorder)
+        self._check(results)
+        return results
 
-    def _answer_unlabelled(self, x: torch.Tensor, answers: Sequence[Answer], watch: Watch) -> None:
-        """Images whose class isn't known are asked the rest."""
-        rows = [b for b, answer in enumerate(answers) if answer.truth is None]
-        rest = [target for target in self.targets if target != LABEL]
-        if rows and rest:
-            self._answer(x[rows], [answers[b] for b in rows], rest, watch)
-        elif rows:
-            for answer in (answers[b] for b in rows):
-                answer.error = f"the target is each image's label, and {_why_unknown(answer)}"
+    def choose(self, x: Tensor) -> None:
+        """Choose what wasn't named, by the first of these inputs ``(B, C, *size)`` the model takes; keep to it."""
+        engine = self.lens.engine
+        for b in range(len(x) if self.chosen is None else 0):
+            with suppress(ModelError):
+                form = engine.trace(x[b : b + 1]).form
+                self.chosen = Chosen(form, engine.choice(x[b : b + 1]) if self._plan.leaves_choice else None)
+                break
+        if self.chosen is not None and self.chosen.choice is not None:
+            engine.settle(x.shape[1:], self.chosen.choice)
 
-    def _begun(self, sample: Sample) -> Answer:
+    def _begun(self, sample: Sample) -> ImageResult:
         """What is known of an image before it is explained."""
         sample.boxes = [box._replace(label=self.classes.name(box.label)) for box in sample.boxes]
-        return Answer(sample, self.classes.name(sample.label), self.classes.index(sample.label), error=sample.error)
+        return ImageResult(
+            sample, self.classes.name(sample.label), self.classes.index(sample.label), error=sample.error
+        )
 
-    def _check(self, answers: Sequence[Answer]) -> None:
-        wrong = [answer for answer in answers if answer.error]
+    def _questions(self, results: Sequence[ImageResult]) -> Iterator[tuple[list[int], list[Target]]]:
+        """Numbers of images and what is asked of them: those whose class isn't known are asked the rest."""
+        rest = [target for target in self._targets if target[0] != LABEL]
+        known = [i for i, result in enumerate(results) if result.truth is not None or LABEL not in self.targets]
+        others = [i for i in range(len(results)) if i not in known]
+        if known:
+            yield known, self._targets
+        if others and rest:
+            yield others, rest
+        for result in (results[i] for i in others if not rest):
+            result.error = f"the target is each image's label, and {_why_unknown(result)}"
+
+    def _explain(
+        self, x: Tensor, results: Sequence[ImageResult], targets: Sequence[Target], recorder: ChannelRecorder
+    ) -> None:
+        """Every target on every image."""
+        if self.chosen is None or self.chosen.form != "detections":
+            self._answer(x, results, targets, recorder)
+            return
+        for b, result in enumerate(results):  # each has detections of its own, and need not have all targets
+            for number, target in enumerate(targets):
+                given = x[b : b + 1].clone()  # a model may work in place on its input
+                self._answer(given, [result], [target], recorder if number == 0 else None)
+
+    def _answer(
+        self, x: Tensor, results: Sequence[ImageResult], targets: Sequence[Target], recorder: ChannelRecorder | None
+    ) -> None:
+        """Ask targets of images; also the predicted class, where the model gives classes."""
+        engine, asked = self.lens.engine, [*targets]
+        classifies = self.chosen is not None and self.chosen.form == "classes"
+        if classifies:
+            asked = [(PREDICTED, engine.goal(PREDICTED)), *(target for target in targets if target[0] != PREDICTED)]
+        kept = {words_of(spec) for spec, _ in targets}
+        goals = [engine.goal(PerImage([r.truth for r in results])) if goal is None else goal for _, goal in asked]  # type: ignore[misc]
+        views = [_view(tensor, result.sample) for tensor, result in zip(x, results, strict=True)]
+
+        def recording(batch: ModelBatch) -> AbstractContextManager[object]:
+            if recorder is None or self.channels is None:
+                return nullcontext()
+            layers = engine.grids(None if self.channels is True else self.channels, batch.x)
+            return recorder.over(layers, [view.picture.name for view in batch.views])
+
+        plan = replace(self._plan, targets=goals)
+        answers = explain_each(engine, Prepared(views, x), plan, batch_size=len(x), on_error="skip", around=recording)
+        for result, answer in zip(results, answers, strict=True):
+            if isinstance(answer, Failure):
+                result.error = "" if isinstance(answer.error, NothingDetectedError) else reason(answer.error)
+                continue
+            for heatmap in answer:
+                spec = asked[heatmap.position.asked][0]
+                if classifies and spec == PREDICTED:
+                    result.predicted = heatmap
+                if words_of(spec) in kept:
+                    result.heatmaps.append((words_of(spec), heatmap))
+            if not all(heatmap.raw.isfinite().all() for _, heatmap in result.heatmaps):
+                result.heatmaps.clear()
+                result.error = "a heatmap holds NaN or infinite values; check the model's weights and the input"
+
+    @cached_property
+    def _targets(self) -> list[Target]:
+        """The targets with their words looked up; that of the label is another for each image."""
+        return [(spec, None if spec == LABEL else self.lens.engine.goal(spec)) for spec in self.targets]
+
+    @property
+    def _plan(self) -> Plan:
+        """How everything is asked; the targets take their places."""
+        options: Any = dict(self.options)
+        return self.lens.plan(PREDICTED, self.layer, self.method, options)
+
+    def _check(self, results: Sequence[ImageResult]) -> None:
+        wrong = [result for result in results if result.error]
         if wrong and self.strict:
             raise DataError(
                 f"{wrong[0].sample.id} can't be explained: {wrong[0].error}; leave it out, or have such images noted "
                 "instead by leaving out --strict (strict=False)"
             )
-        self.proven |= any(answer.heatmaps for answer in answers)
+        self.proven |= any(result.heatmaps for result in results)
         if self.proven:
             return
         # What is wrong with every image of the first batches in the same way is no fault of theirs.
-        judged = [answer for answer in answers if self.targets != [LABEL] or answer.truth is not None]
-        if len(judged) > 1 and len({answer.error for answer in judged}) == 1 and judged[0].error:
+        judged = [result for result in results if self.targets != [LABEL] or result.truth is not None]
+        if len(judged) > 1 and len({result.error for result in judged}) == 1 and judged[0].error:
             raise DataError(f"no image of a batch of {len(judged)} can be explained: {judged[0].error}")
 
-    def _answer(self, x: torch.Tensor, answers: list[Answer], targets: Sequence[TargetSpec], watch: Watch) -> None:
-        try:
-            if len(answers) == 1 or self.lens.engine.trace(x).form != "detections":
-                self._explain(x, answers, targets, watch)
-                return
-        except (LayerError, torch.OutOfMemoryError):
-            raise
-        except Exception as error:
-            if len(answers) == 1:
-                answers[0].heatmaps.clear()
-                answers[0].error = reason(error)
-                return
-        # One by one: to see whose fault it is, or because each image has detections of its own.
-        for b, answer in enumerate(answers):
-            self._answer(x[b : b + 1], [answer], targets, watch)
 
-    def _explain(self, x: torch.Tensor, answers: Sequence[Answer], targets: Sequence[TargetSpec], watch: Watch) -> None:
-        """Every target on every image; also the predicted class, where the model gives classes."""
-        form = self.lens.engine.trace(x).form
-        asked = [PREDICTED, *(t for t in targets if t != PREDICTED)] if form == "classes" else [*targets]
-        views = [_view(tensor, answer.sample) for tensor, answer in zip(x, answers, strict=True)]
-        # Of one target each where it may become several heatmaps.
-        rounds = [[one] for one in asked] if form == "detections" else [asked]
-        layers = None if self.channels is True else self.channels
-        watched = {} if self.channels is None else self.lens.engine.grids(layers, x)
-        for number, some in enumerate(rounds):
-            own = [PerImage([a.truth for a in answers]) if t == LABEL else t for t in some]  # type: ignore[misc]
-            found: Sequence[Heatmap] = ()
-            given = x if len(rounds) == 1 else x.clone()  # a model may work in place on its input
-            with (
-                suppress(NothingDetectedError),
-                warnings.catch_warnings(),
-                watch.over(watched if number == 0 else {}, [a.sample.id for a in answers]),
-            ):
-                warnings.simplefilter("ignore", HookmapWarning)  # a map of zeros can be told from its row
-                found = self.lens.explain(
-                    Prepared(views, given),
-                    own,
-                    layer=self.layer,
-                    method=self.method,
-                    batch_size=len(x),
-                    progress=False,
-                    **self.how,
-                )
-            for answer, view in zip(answers, views, strict=True):
-                mine = [heatmap for heatmap in found if heatmap.picture is view.picture]
-                each = len(mine) // len(some)
-                named = [(some[i // each], heatmap) for i, heatmap in enumerate(mine)]
-                if form == "classes":
-                    answer.predicted = next(heatmap for target, heatmap in named if target == PREDICTED)
-                answer.heatmaps += [(_words(target), heatmap) for target, heatmap in named if target in targets]
-                if not all(heatmap.raw.isfinite().all() for _, heatmap in answer.heatmaps):
-                    answer.heatmaps.clear()
-                    answer.error = "a heatmap holds NaN or infinite values; check the model's weights and the input"
-
-
-def _why_unknown(answer: Answer) -> str:
+def _why_unknown(result: ImageResult) -> str:
     """Why an image has no class of the model that is its label."""
-    if answer.label is not None:
-        return f"no class is called {answer.label!r}"
-    several = list(dict.fromkeys(box.label for box in answer.sample.boxes if box.label is not None))
+    if result.label is not None:
+        return f"no class is called {result.label!r}"
+    several = list(dict.fromkeys(box.label for box in result.sample.boxes if box.label is not None))
     if len(several) > 1:
         return f"its boxes are of several classes ({listed(several)}); name one of them as the target"
     return "it has no label"
 
 
-def _view(tensor: torch.Tensor, sample: Sample) -> View:
+def _view(tensor: Tensor, sample: Sample) -> View:
     assert sample.geometry is not None
     # Nobody looks at the picture here: one pixel stands for all of it.
     pixels = np.broadcast_to(np.zeros((), np.uint8), (*sample.geometry.original, 3))
     return View(tensor, Picture(pixels, sample.id), sample.geometry)
 
 
-def _words(target: TargetSpec) -> str:
+def words_of(target: TargetSpec) -> str:
+    """How a target is called in the index."""
     return str(target) if not callable(target) or hasattr(type(target), "__dataclass_fields__") else target.__name__

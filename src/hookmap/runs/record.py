@@ -8,6 +8,7 @@ import os
 import platform
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
+from dataclasses import asdict
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from types import CodeType
@@ -20,7 +21,8 @@ from hookmap.layers.receptive import receptive_field
 from hookmap.lens import methods_of
 from hookmap.methods import METHODS
 from hookmap.render.look import check_part
-from hookmap.runs.job import Job
+from hookmap.results.choice import Choice
+from hookmap.runs.job import Chosen, Job
 from hookmap.runs.store import Store
 
 _WORDS = {"model": "another model or other weights", "source": "other data", "labels": "other labels"}
@@ -36,10 +38,10 @@ def asked(job: Job, given: Source, **sizes: int) -> dict[str, Any]:
         "model": {"name": lens.name, "weights": fingerprint(lens.model), "precision": lens.precision},
         "labels": {"count": len(lens.labels or ()), "names": names},
         "preprocessing": str(lens.preprocessing),
-        "target": [_named(one) for one in job.targets],
+        "target": [_named(target) for target in job.targets],
         "layer": _named(job.layer) or "default",
-        "method": [_named(one) or "default" for one in methods],
-        "how": {name: _named(value) for name, value in sorted(job.how.items())},
+        "method": [_named(method) or "default" for method in methods],
+        "how": {name: _named(value) for name, value in sorted(job.options.items())},
         "channels": _fields(job),
         "source": {**given.description, "from": _absolute(given.description.get("from"))},
         **sizes,
@@ -48,7 +50,7 @@ def asked(job: Job, given: Source, **sizes: int) -> dict[str, Any]:
 
 def looks(job: Job) -> dict[str, Any]:
     """How maps of each method are drawn, as JSON: of those that are asked for, or of all that may be the default."""
-    part = job.how.get("part")
+    part = job.options.get("part")
     check_part(part)
     return {method.name: method.look_of(part).as_json() for method in methods_of(job.method) or METHODS.values()}
 
@@ -76,13 +78,27 @@ def begin(store: Store, now: Mapping[str, Any], *, looks: Mapping[str, Any], res
     for key, value in now.items():
         old, new = before.get(key), value
         if key == "source":  # it may have grown
-            old, new = ({**some, "images": 0} for some in (old or {}, new))
+            old, new = ({**description, "images": 0} for description in (old or {}, new))
         if key == "channels" and isinstance(new, dict):  # what a cell sees is measured, to some digits
             old, new = [*(old or ())], [*new]
         if old != new:
             words = _WORDS.get(key, f"{key} {old}, and now it is {new}")
             raise DataError(f"{store.folder} was run with {words}; ask the same to go on, or pass another folder")
-    store.describe({**before, "source": now["source"]})
+    store.describe({**before, "source": now["source"], "finished": None})
+
+
+def chosen(store: Store) -> Chosen | None:
+    """What the run chose when it began, if it did."""
+    about = store.about.get("chosen")
+    if about is None:
+        return None
+    return Chosen(about["form"], None if about["choice"] is None else Choice.read(about["choice"]))
+
+
+def keep_chosen(store: Store, chosen: Chosen | None) -> None:
+    """Note what was chosen, so that the run goes on with it."""
+    if chosen is not None:
+        store.describe({**store.about, "chosen": asdict(chosen)})
 
 
 def end(store: Store) -> None:
@@ -112,30 +128,30 @@ def _named(value: Any) -> Any:
     if value is None or isinstance(value, (bool, int, float, str)):
         return value
     if isinstance(value, (list, tuple)):
-        return [_named(one) for one in value]
+        return [_named(item) for item in value]
     if isinstance(value, functools.partial):
-        return [_named(value.func), _named(value.args), {name: _named(one) for name, one in value.keywords.items()}]
+        return [_named(value.func), _named(value.args), {name: _named(item) for name, item in value.keywords.items()}]
     code = getattr(value, "__code__", None)
     if code is None:
         return getattr(value, "__name__", None) or str(value)
     # Two functions of one name, lambdas above all, are told apart by what they do and what they hold.
     held = [cell.cell_contents for cell in value.__closure__ or ()]
-    told = hashlib.sha256(_code(code) + repr([_named(one) for one in (*held, value.__defaults__)]).encode())
-    return f"{value.__name__} {told.hexdigest()[:12]}"
+    digest = hashlib.sha256(_code(code) + repr([_named(item) for item in (*held, value.__defaults__)]).encode())
+    return f"{value.__name__} {digest.hexdigest()[:12]}"
 
 
 def _code(code: CodeType) -> bytes:
     """What a function does, without where its code lies in memory."""
-    parts = [_code(one) if isinstance(one, CodeType) else repr(one).encode() for one in code.co_consts]
+    parts = [_code(item) if isinstance(item, CodeType) else repr(item).encode() for item in code.co_consts]
     return code.co_code + b"".join(parts) + repr(code.co_names).encode()
 
 
 def _versions() -> dict[str, str]:
-    found = {"python": platform.python_version()}
+    versions = {"python": platform.python_version()}
     for name in ("hookmap", "torch", "torchvision", "timm", "transformers", "numpy", "pillow", "pyarrow"):
         with suppress(PackageNotFoundError):
-            found[name] = version(name)
-    return found
+            versions[name] = version(name)
+    return versions
 
 
 def _time() -> str:

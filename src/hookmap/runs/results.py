@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import warnings
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from functools import cached_property
@@ -14,7 +15,7 @@ import torch
 
 from hookmap._optional import require
 from hookmap.datasets.sources.names import counted
-from hookmap.errors import DataError, HookmapError
+from hookmap.errors import DataError, HookmapError, HookmapWarning
 from hookmap.images.loading import Picture, load
 from hookmap.methods import METHODS, Method
 from hookmap.methods.registry import LostFunction
@@ -22,9 +23,9 @@ from hookmap.render.look import Look
 from hookmap.render.overlay import fitted
 from hookmap.results.heatmap import Heatmap
 from hookmap.results.planes import part_of
+from hookmap.runs.channels import merged
 from hookmap.runs.rows import COLUMNS, flattened, geometry_of
-from hookmap.runs.store import CHANNELS, INDEX, MAPS, PICTURES, Store
-from hookmap.runs.watching import gathered
+from hookmap.runs.store import CHANNELS, INDEX, MAPS, PICTURES, Store, lost_in_words
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -35,6 +36,11 @@ if TYPE_CHECKING:
 Maps = np.ndarray[Any, Any]
 _EMPTY = 320
 """The longer side of what stands for a picture that isn't there, in pixels."""
+_NOTHING = {
+    "none": "nothing above zero",
+    "faint": "next to nothing beside what speaks against it",
+    "even": "the same everywhere",
+}
 
 
 class Run:
@@ -52,6 +58,7 @@ class Run:
         self._store = Store(folder).as_it_is()
         self.folder = self._store.folder
         self.about = self._store.about
+        self.lost = self._store.lost()
 
     def __repr__(self) -> str:
         images = self.table["id"].nunique()
@@ -86,19 +93,30 @@ class Run:
         """The images that couldn't be read or explained: id, path and why."""
         return self.table.loc[self.table["error"].notna(), ["id", "path", "error"]]
 
+    @property
+    def complaint(self) -> str:
+        """What a run lost since it was written, or that it never came to its end; in a sentence, or empty."""
+        if self.lost:
+            return (
+                f"{self.folder} lost {lost_in_words(self.lost)} since it was written, and what is left is shown; "
+                "--resume (resume=True) runs these images again"
+            )
+        if self.about.get("finished"):
+            return ""
+        total, done = self.about.get("source", {}).get("images"), self.table["id"].nunique()
+        of = f" of {total:,}" if isinstance(total, int) else ""
+        return f"the run didn't come to its end: {done:,}{of} images are done; go on with --resume (resume=True)"
+
     def summary(self) -> list[str]:
         """What there is to know first, a sentence each."""
-        images, some = self.table.drop_duplicates("id"), self.explained
-        methods, layers = (" and ".join(some[name].unique()[:3]) or "nothing" for name in ("method", "layer"))
-        count = f"{counted(len(images), 'image')}, {counted(len(some), 'heatmap')}"
-        said = [f"{count} by {methods} at {layers} in {self.folder}"]
+        images, shown = self.table.drop_duplicates("id"), self.explained
+        methods, layers = (" and ".join(shown[name].unique()[:3]) or "nothing" for name in ("method", "layer"))
+        count = f"{counted(len(images), 'image')}, {counted(len(shown), 'heatmap')}"
+        sentences = [f"{count} by {methods} at {layers} in {self.folder}"]
         judged = images["correct"].dropna()
         if len(judged):
-            said.append(f"{judged.mean():.1%} of {len(judged)} images are predicted as they are labelled")
-        empty = int((some["map_most"] == some["map_least"]).sum())
-        if empty:
-            said.append(f"{empty} heatmaps are the same everywhere: nothing in that layer speaks for the target")
-        return said
+            sentences.append(f"{judged.mean():.1%} of {len(judged)} images are predicted as they are labelled")
+        return [*sentences, *filter(None, (without_evidence(shown), self.complaint))]
 
     def maps(self, rows: Sequence[int] | None = None) -> list[Maps]:
         """Signed maps on their layers' grids, in the method's own units, float32.
@@ -211,7 +229,7 @@ class Run:
     @cached_property
     def channels(self) -> dict[str, ChannelStatistics]:
         """What the channels of layers did over the data set, by layer; empty if that wasn't asked for."""
-        return gathered(self._store.each(CHANNELS))
+        return merged(self._store.each(CHANNELS))
 
     @cached_property
     def _maps(self) -> tuple[Maps, Maps, list[tuple[int, ...]]]:
@@ -228,6 +246,22 @@ class Run:
         return np.concatenate([np.empty(0, np.float16), *flat]), ends, shapes
 
 
+def without_evidence(rows: pd.DataFrame) -> str:
+    """How many of these heatmaps show nothing, in a sentence; empty if all show something."""
+    counts = rows["evidence"].value_counts()
+    words = [f"{counts[kind]:,} {meaning}" for kind, meaning in _NOTHING.items() if kind in counts]
+    if not words:
+        return ""
+    number = int(sum(counts.get(kind, 0) for kind in _NOTHING))
+    return (
+        f"{number:,} of {counted(len(rows), 'heatmap')} show no evidence for their target ({', '.join(words)}): they "
+        "are left out of means and flags, and another method or layer may show more"
+    )
+
+
 def open_run(folder: str | Path) -> Run:
-    """The run in a folder."""
-    return Run(folder)
+    """The run in a folder; with a warning if a part of it was lost or damaged since it was written."""
+    run = Run(folder)
+    if run.lost:
+        warnings.warn(run.complaint, HookmapWarning, stacklevel=2)
+    return run

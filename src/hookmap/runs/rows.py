@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeVar
 
 import numpy as np
 import torch
@@ -12,7 +12,7 @@ from torch import Tensor
 from hookmap.images.geometry import Geometry
 from hookmap.metrics.summary import Measures, measured
 from hookmap.results.heatmap import Heatmap
-from hookmap.runs.job import Answer
+from hookmap.runs.job import ImageResult
 from hookmap.runs.store import INDEX, MAPS, PICTURES
 from hookmap.targets.objects import overlap
 
@@ -21,75 +21,94 @@ if TYPE_CHECKING:
 
 Values = TypeVar("Values", Tensor, np.ndarray[Any, Any])
 
+
+class Column(NamedTuple):
+    """A column of the index.
+
+    Attributes:
+        kind: its type in Arrow.
+        group: what it is about, as a person reads it.
+        unit: ``"share"`` (0..1), ``"pixels"`` of the picture, ``"number"`` (of a class, a heatmap), or nothing.
+    """
+
+    kind: str
+    group: str
+    unit: Literal["share", "pixels", "number", ""] = ""
+
+
 _TEXT, _WHOLE, _REAL = "string", "int32", "float32"
+_SIDES = ("left", "top", "right", "bottom")
+_IMAGE, _PREDICTION, _TARGET, _PLACE, _MAP = "Image", "Prediction", "Target", "Where the heat lies", "Map"
+_SHARES = {"half_area", "border", "corner", "in_box", "box_share", "in_mask", "mask_share"}
 COLUMNS = {
-    "id": _TEXT,
-    "path": _TEXT,
-    "height": _WHOLE,
-    "width": _WHOLE,
-    "label": _TEXT,
-    "label_index": _WHOLE,
-    "prediction": _TEXT,
-    "prediction_index": _WHOLE,
-    "probability": _REAL,
-    "correct": "bool",
-    "heatmap": _WHOLE,
-    "asked": _TEXT,
-    "target": _TEXT,
-    "target_index": _WHOLE,
-    "target_score": _REAL,
-    "target_probability": _REAL,
-    "where": _TEXT,
-    "method": _TEXT,
-    "layer": _TEXT,
-    "box_left": _REAL,
-    "box_top": _REAL,
-    "box_right": _REAL,
-    "box_bottom": _REAL,
-    "truth": _TEXT,
-    "iou": _REAL,
-    "map_least": _REAL,
-    "map_most": _REAL,
-    "map_mean": _REAL,
-    **dict.fromkeys(Measures.__dataclass_fields__, _REAL),
-    "grid_left": _REAL,
-    "grid_top": _REAL,
-    "grid_right": _REAL,
-    "grid_bottom": _REAL,
-    "map_scale": _REAL,
-    "part": _TEXT,
-    "error": _TEXT,
+    "id": Column(_TEXT, _IMAGE),
+    "path": Column(_TEXT, _IMAGE),
+    "height": Column(_WHOLE, _IMAGE, "pixels"),
+    "width": Column(_WHOLE, _IMAGE, "pixels"),
+    "label": Column(_TEXT, _IMAGE),
+    "label_index": Column(_WHOLE, _IMAGE, "number"),
+    "prediction": Column(_TEXT, _PREDICTION),
+    "prediction_index": Column(_WHOLE, _PREDICTION, "number"),
+    "probability": Column(_REAL, _PREDICTION, "share"),
+    "correct": Column("bool", _PREDICTION),
+    "heatmap": Column(_WHOLE, _MAP, "number"),
+    "asked": Column(_TEXT, _TARGET),
+    "target": Column(_TEXT, _TARGET),
+    "target_index": Column(_WHOLE, _TARGET, "number"),
+    "target_score": Column(_REAL, _TARGET),
+    "target_probability": Column(_REAL, _TARGET, "share"),
+    "where": Column(_TEXT, _TARGET),
+    "method": Column(_TEXT, _MAP),
+    "layer": Column(_TEXT, _MAP),
+    **{f"box_{side}": Column(_REAL, _MAP, "pixels") for side in _SIDES},
+    "truth": Column(_TEXT, _IMAGE),
+    "iou": Column(_REAL, _TARGET, "share"),
+    "map_least": Column(_REAL, _MAP),
+    "map_most": Column(_REAL, _MAP),
+    "map_mean": Column(_REAL, _MAP),
+    "evidence": Column(_TEXT, _MAP),
+    **{
+        name: Column(_REAL, _PLACE, "share" if name in _SHARES else "pixels" if name[-2:] in ("_x", "_y") else "")
+        for name in Measures.__dataclass_fields__
+    },
+    **{f"grid_{side}": Column(_REAL, _MAP, "pixels") for side in _SIDES},
+    "map_scale": Column(_REAL, _MAP),
+    "part": Column(_TEXT, _MAP),
+    "error": Column(_TEXT, _MAP),
 }
-"""Of the index, with their Arrow types. ``grid_*`` is the rectangle that the map spans, in pixels of the picture; the
-signed map is ``map * map_scale``, and ``part`` says which of its values are shown: positive, negative or signed."""
+"""Of the index. ``grid_*`` is the rectangle that the map spans, in pixels of the picture; the signed map is
+``map * map_scale``, ``part`` says which of its values are shown: positive, negative or signed, and ``evidence`` whether
+they show any: none, faint, even (the same everywhere) or some."""
 
 
-def tables(answers: Sequence[Answer]) -> dict[str, pa.Table]:
+def tables(results: Sequence[ImageResult]) -> dict[str, pa.Table]:
     """The tables of a part: its index, maps and pictures."""
     import pyarrow as pa
 
     rows: list[dict[str, Any]] = []
     maps: list[np.ndarray[Any, Any]] = []
-    for answer in answers:
-        for row, values in _rows(answer):
+    for result in results:
+        for row, values in _rows(result):
             rows.append(row)
             maps.append(values)
-    index = pa.Table.from_pylist(rows, schema=pa.schema([(name, _type(kind)) for name, kind in COLUMNS.items()]))
-    ends = np.cumsum([0, *(one.size for one in maps)], dtype=np.int32)
-    flat = np.concatenate([one.reshape(-1) for one in maps]) if maps else np.empty(0, np.float16)
+    index = pa.Table.from_pylist(
+        rows, schema=pa.schema([(name, _type(column.kind)) for name, column in COLUMNS.items()])
+    )
+    ends = np.cumsum([0, *(values.size for values in maps)], dtype=np.int32)
+    flat = np.concatenate([values.reshape(-1) for values in maps]) if maps else np.empty(0, np.float16)
     drawn = pa.table(
         {
             "id": index["id"],
             "heatmap": index["heatmap"],
-            "shape": pa.array([one.shape for one in maps], pa.list_(pa.int16())),
+            "shape": pa.array([values.shape for values in maps], pa.list_(pa.int16())),
             "map": pa.ListArray.from_arrays(pa.array(ends), pa.array(flat, pa.float16())),
         }
     )
-    shown = [answer.sample for answer in answers if answer.sample.thumbnail]
+    shown = [result.sample for result in results if result.sample.thumbnail]
     pictures = pa.table(
         {
-            "id": pa.array([one.id for one in shown], pa.string()),
-            "jpeg": pa.array([one.thumbnail for one in shown], pa.binary()),
+            "id": pa.array([sample.id for sample in shown], pa.string()),
+            "jpeg": pa.array([sample.thumbnail for sample in shown], pa.binary()),
         }
     )
     return {INDEX: index, MAPS: drawn, PICTURES: pictures}
@@ -101,34 +120,34 @@ def _type(kind: str) -> pa.DataType:
     return pa.bool_() if kind == "bool" else pa.type_for_alias(kind)
 
 
-def _rows(answer: Answer) -> Iterator[tuple[dict[str, Any], np.ndarray[Any, Any]]]:
+def _rows(result: ImageResult) -> Iterator[tuple[dict[str, Any], np.ndarray[Any, Any]]]:
     """One row and map per heatmap; one without a map where there are none."""
-    sample, best = answer.sample, answer.predicted
+    sample, best = result.sample, result.predicted
     image: dict[str, Any] = {
         "id": sample.id,
         "path": sample.path,
-        "label": answer.label,
-        "label_index": answer.truth,
+        "label": result.label,
+        "label_index": result.truth,
         "heatmap": 0,
-        "error": answer.error or None,
+        "error": result.error or None,
     }
     if sample.geometry is not None:
         image["height"], image["width"] = sample.geometry.original
     if best is not None:
         image |= {"prediction": best.target, "prediction_index": best.index, "probability": best.probability}
-        image["correct"] = None if answer.truth is None else best.index == answer.truth
-    if not answer.heatmaps:
+        image["correct"] = None if result.truth is None else best.index == result.truth
+    if not result.heatmaps:
         yield image, np.empty((0, 0), np.float16)
-    for number, (asked, heatmap) in enumerate(answer.heatmaps):
+    for number, (asked, heatmap) in enumerate(result.heatmaps):
         raw = heatmap.raw.detach().float().cpu()
         scale = float(raw.abs().amax()) if raw.numel() else 0.0
         kept = (raw / scale if scale > 0 else raw).numpy().astype(np.float16)
-        yield image | {"heatmap": number, "asked": asked, "map_scale": scale} | _told(answer, heatmap), kept
+        yield image | {"heatmap": number, "asked": asked, "map_scale": scale} | _described(result, heatmap), kept
 
 
-def _told(answer: Answer, heatmap: Heatmap) -> dict[str, Any]:
+def _described(result: ImageResult, heatmap: Heatmap) -> dict[str, Any]:
     """What a row says of its heatmap."""
-    sample, values = answer.sample, heatmap.values.float().cpu()
+    sample, values = result.sample, heatmap.values.float().cpu()
     row: dict[str, Any] = {
         "target": heatmap.target,
         "target_index": heatmap.index,
@@ -140,9 +159,10 @@ def _told(answer: Answer, heatmap: Heatmap) -> dict[str, Any]:
         "map_least": float(values.amin()),
         "map_most": float(values.amax()),
         "map_mean": float(values.mean()),
+        "evidence": heatmap.evidence,
         "part": heatmap.look.part,
     }
-    known = [box[:4] for box in sample.boxes if box.label in (None, answer.label, answer.sample.label)] or [
+    known = [box[:4] for box in sample.boxes if box.label in (None, result.label, result.sample.label)] or [
         box[:4] for box in sample.boxes
     ]
     boxes = known if heatmap.box is None else [heatmap.box]
@@ -154,8 +174,7 @@ def _told(answer: Answer, heatmap: Heatmap) -> dict[str, Any]:
             row["truth"] = None if label is None else str(label)
     if boxes:
         sides = zip((min, min, max, max), zip(*boxes, strict=True), strict=True)
-        names = ("box_left", "box_top", "box_right", "box_bottom")
-        row |= {name: outermost(ends) for name, (outermost, ends) in zip(names, sides, strict=True)}
+        row |= {f"box_{side}": outermost(ends) for side, (outermost, ends) in zip(_SIDES, sides, strict=True)}
     row |= vars(measured(flattened(values), heatmap.geometry, boxes, sample.mask))
     return row | _spanned(heatmap.geometry)
 
@@ -164,7 +183,7 @@ def _spanned(geometry: Geometry) -> dict[str, float]:
     """The rectangle of the picture that the grid spans."""
     (high, wide), (down, across), (top, left) = geometry.input, geometry.scale, geometry.offset
     sides = -left / across, -top / down, (wide - left) / across, (high - top) / down
-    return dict(zip(("grid_left", "grid_top", "grid_right", "grid_bottom"), sides, strict=True))
+    return {f"grid_{name}": side for name, side in zip(_SIDES, sides, strict=True)}
 
 
 def geometry_of(row: Any) -> Geometry:

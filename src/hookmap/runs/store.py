@@ -1,10 +1,11 @@
 """A run on disk: a folder of Parquet parts that only grows, readable without hookmap.
 
 A part is a number of images and holds one file of each kind; the index is written last, so a part exists as a whole or
-not at all, whenever the process is killed::
+not at all, whenever the process is killed. ``run.json`` says of each part that is done how many images and rows it has,
+and the size and CRC-32 of each of its files, so that a part that was lost or damaged later is noticed::
 
     RUN/
-      run.json                            what was asked, of which model
+      run.json                            what was asked, of which model, and which parts are done
       index.parquet/part-000000.parquet   a row per heatmap
       maps.parquet/part-000000.parquet    the maps, in the order of the index's rows
       pictures.parquet/part-000000.parquet  a small JPEG per image
@@ -15,13 +16,15 @@ from __future__ import annotations
 
 import errno
 import json
+import zlib
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hookmap._files import written_whole
 from hookmap._optional import require
+from hookmap.datasets.sources.names import counted
 from hookmap.errors import DataError
 
 if TYPE_CHECKING:
@@ -66,8 +69,11 @@ class Store:
         return self.folder / "run.json"
 
     def describe(self, about: Mapping[str, Any]) -> None:
-        """Write ``run.json``."""
-        text = json.dumps(about, indent=2, ensure_ascii=False) + "\n"
+        """Write ``run.json``, with a line for each part."""
+        parts = sorted(about.get("parts", {}).items())
+        lines = ",".join(f"\n    {json.dumps(name)}: {json.dumps(part)}" for name, part in parts)
+        rest = {name: value for name, value in about.items() if name != "parts"}
+        text = json.dumps(rest, indent=2, ensure_ascii=False)[:-2] + f',\n  "parts": {{{lines}\n  }}\n}}\n'
         with self._said("run.json"), written_whole(self._about) as place:
             place.write_text(text, encoding="utf-8")
 
@@ -76,20 +82,39 @@ class Store:
         if not self._about.exists() and self.folder.exists() and any(self.folder.glob("[!.]*")):
             raise DataError(f"{self.folder} holds other files and no run; pass a folder that is new or empty")
 
-    def tidy(self) -> None:
-        """Remove what a killed process left of a part."""
+    def lost(self, *, thorough: bool = False) -> dict[str, Mapping[str, Any]]:
+        """The parts that were done and aren't whole any more, by name, as ``run.json`` describes them.
+
+        Args:
+            thorough: read all files, and compare their checksums too.
+        """
+        return {name: part for name, part in self._recorded().items() if not self._is_whole(name, part, thorough)}
+
+    def repair(self) -> dict[str, Mapping[str, Any]]:
+        """Remove what is left of parts that were never written whole, or aren't whole any more; gives the latter."""
+        if not self._about.exists():
+            return {}
+        about, lost = self.about, self.lost(thorough=True)
         for path in self.folder.glob(".run-*.json"):
             path.unlink()
-        valid = {path.name for path in self.parts()}
+        recorded = {name: part for name, part in self._recorded().items() if name not in lost}
+        for name in {path.name for path in self.parts()} - {*recorded, *lost}:  # written just before the process died
+            with suppress(DataError):
+                recorded[name] = self._described(name)
         for kind in _KINDS:
             for pattern in ("part-*.parquet", ".part-*.parquet"):
                 for path in self._folder(kind).glob(pattern):
-                    if path.name not in valid:
+                    if path.name not in recorded:
                         path.unlink()
+        if recorded != about.get("parts", {}):
+            self.describe({**about, "parts": recorded})
+        return lost
 
     @contextmanager
     def locked(self) -> Iterator[None]:
         """One process writes at a time; a process that dies leaves no lock behind.
+
+        A block that fails before anything is done leaves nothing, if nothing was there before.
 
         Raises:
             DataError: if another process is writing.
@@ -97,6 +122,7 @@ class Store:
         from filelock import FileLock, Timeout
 
         lock = FileLock(self.folder / ".lock", timeout=0)
+        began, made = not self._about.exists(), [p for p in (self.folder, *self.folder.parents) if not p.exists()]
         with self._said("its lock"):
             self.folder.mkdir(parents=True, exist_ok=True)
             try:
@@ -107,8 +133,24 @@ class Store:
                 ) from None
         try:
             yield
+        except BaseException:
+            lock.release()
+            if began and not self.parts():
+                self._leave(made)
+            raise
         finally:
             lock.release()
+
+    def _leave(self, made: list[Path]) -> None:
+        """Remove what was begun, and the folders that were made for it."""
+        for name in (".lock", "run.json"):
+            (self.folder / name).unlink(missing_ok=True)
+        for kind in _KINDS:
+            for path in self._folder(kind).glob("part-*.parquet"):
+                path.unlink()
+        with suppress(OSError):  # somebody else may have put something there
+            for folder in [*filter(Path.exists, map(self._folder, _KINDS)), *made]:
+                folder.rmdir()
 
     def parts(self, kind: str = INDEX) -> list[Path]:
         """The files of one kind that belong to whole parts, in order."""
@@ -122,8 +164,34 @@ class Store:
         return now
 
     def _whole(self) -> list[str]:
+        """The names of the parts that are there as a whole; the last may not be in ``run.json`` yet."""
         index, maps = ({path.name for path in self._folder(kind).glob("part-*.parquet")} for kind in (INDEX, MAPS))
-        return sorted(index & maps)
+        return sorted((index & maps) - self.lost().keys())
+
+    def _recorded(self) -> dict[str, Any]:
+        """What ``run.json`` says of the parts that are done."""
+        return dict(self.about.get("parts", {})) if self._about.exists() else {}
+
+    def _is_whole(self, name: str, part: Mapping[str, Any], thorough: bool) -> bool:
+        for kind, (size, checksum) in part["files"].items():
+            path = self._folder(kind) / name
+            if (
+                not path.exists()
+                or path.stat().st_size != size
+                or (thorough and _checksum(path.read_bytes()) != checksum)
+            ):
+                return False
+        return True
+
+    def _described(self, name: str) -> dict[str, Any]:
+        """A part as ``run.json`` describes it."""
+        files = {}
+        for kind in _KINDS:
+            if (path := self._folder(kind) / name).exists():
+                data = path.read_bytes()
+                files[kind] = [len(data), _checksum(data)]
+        ids = self._table(self._folder(INDEX) / name, ["id"])["id"]
+        return {"images": len(ids.unique()), "rows": len(ids), "files": files}
 
     def next_part(self) -> int:
         """The number of the first part that isn't there."""
@@ -135,17 +203,21 @@ class Store:
 
     def each(self, kind: str, columns: list[str] | None = None) -> Iterator[pa.Table]:
         """The tables of one kind, part by part."""
-        import pyarrow.parquet as pq
-        from pyarrow import ArrowInvalid
-
+        recorded = self._recorded()
         for path in self.parts(kind):
-            try:
-                yield pq.ParquetFile(path).read(columns=columns)
-            except (ArrowInvalid, OSError) as error:
-                index = self._folder(INDEX) / path.name
-                raise DataError(
-                    f"{path} is damaged ({error}); delete {index}, and --resume runs its images again"
-                ) from None
+            yield self._table(path, columns, recorded.get(path.name, {}).get("files", {}).get(kind))
+
+    def _table(self, path: Path, columns: list[str] | None, written: list[Any] | None = None) -> pa.Table:
+        import pyarrow as pa
+        import pyarrow.parquet as pq
+
+        try:
+            data = path.read_bytes()
+            if written not in (None, [len(data), _checksum(data)]):
+                raise OSError("it isn't what was written")
+            return pq.ParquetFile(pa.BufferReader(data)).read(columns=columns)
+        except (pa.ArrowInvalid, OSError) as error:
+            raise DataError(f"{path} is damaged ({error}); --resume (resume=True) runs its images again") from None
 
     def read(self, kind: str) -> pa.Table | None:
         """All parts of one kind as one table, or None if there are none."""
@@ -167,6 +239,8 @@ class Store:
                 path = self._folder(kind) / f"part-{part:06d}.parquet"
                 with self._said(f"{path.parent.name}/{path.name}"), written_whole(path) as place:
                     pq.write_table(tables[kind], place, compression="zstd")
+        about = self.about
+        self.describe({**about, "parts": {**about.get("parts", {}), path.name: self._described(path.name)}})
 
     def _folder(self, kind: str) -> Path:
         return self.folder / f"{kind}.parquet"
@@ -184,3 +258,13 @@ class Store:
             raise DataError(
                 f"{self.folder} can't be written ({error.strerror or error}); pass another folder as --out (out=)"
             ) from None
+
+
+def lost_in_words(lost: Mapping[str, Mapping[str, Any]]) -> str:
+    """Parts and how many images they held, as the subject of a sentence."""
+    parts, images = counted(len(lost), "part"), counted(sum(part["images"] for part in lost.values()), "image")
+    return f"{parts} ({images})"
+
+
+def _checksum(data: bytes) -> str:
+    return f"{zlib.crc32(data):08x}"

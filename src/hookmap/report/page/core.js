@@ -116,23 +116,35 @@ function pager(show, { per = 60, what = "page" } = {}) {
   return self;
 }
 
+const undrawn = new Set();
 const observer = new IntersectionObserver(
   (entries) => {
-    for (const { target, isIntersecting } of entries) {
-      if (!isIntersecting) continue;
-      observer.unobserve(target);
-      target.draw();
-    }
+    for (const { target, isIntersecting } of entries) if (isIntersecting) drawNow(target);
   },
   { rootMargin: "400px" },
 );
 
-/** Draw an element when it comes near what is seen. */
+function drawNow(node) {
+  observer.unobserve(node);
+  if (undrawn.delete(node)) node.draw();
+}
+
+/** Draw an element when it comes near what is seen, or is printed. */
 function lazily(node, draw) {
   node.draw = draw;
+  undrawn.add(node);
   observer.observe(node);
   return node;
 }
+
+/** Draw all that stands on the page, and forget what was taken from it. */
+function drawAll() {
+  for (const node of undrawn) {
+    if (node.isConnected) drawNow(node);
+    else undrawn.delete(node);
+  }
+}
+window.addEventListener("beforeprint", drawAll);
 
 /** Close a dialog by a click beside it. */
 function closedOutside(dialog) {

@@ -18,18 +18,7 @@ const orders = [
   ["iou", "overlap with the true box"],
 ].filter(([name]) => !name || explained.some((row) => known(table[name][row])));
 
-const asPercent = new Set([
-  "probability",
-  "target_probability",
-  "half_area",
-  "border",
-  "corner",
-  "in_box",
-  "box_share",
-  "in_mask",
-  "mask_share",
-  "iou",
-]);
+const asPercent = new Set(data.columns.filter(([, , unit]) => unit === "share").map(([name]) => name));
 const shown = (name, row) => (asPercent.has(name) ? percent(table[name][row], 1) : plain(table[name][row]));
 
 const targetOf = (row) => (known(table.target_index[row]) ? short(table.target[row]) : table.target[row]);
@@ -37,14 +26,31 @@ const sureOf = (row) =>
   known(table.target_probability[row]) ? percent(table.target_probability[row]) : plain(table.target_score[row]);
 const outcomeOf = (row) =>
   table.correct[row] === true ? "correct" : table.correct[row] === false ? "wrong" : "unknown";
+/** How much evidence a map shows, in words, where that is none to speak of. */
+const silence = { none: "none", faint: "next to none", even: "the same everywhere" };
+const silentOf = (row) => table.evidence[row] in silence;
+
+/** Rows that say again what another says: where label and prediction agree, both targets are one class. */
+const twins = (() => {
+  const seen = new Set();
+  return new Set(
+    explained.filter((row) => {
+      if (!known(table.target_index[row])) return false;
+      const key = ["id", "target_index", "target_score", "method", "layer"].map((name) => table[name][row]).join("\n");
+      return seen.has(key) || !seen.add(key);
+    }),
+  );
+})();
 
 /** What stands below a heatmap's target: how the image is labelled, or what else tells it apart. */
 function beneath(row) {
-  const { label, prediction, where, id } = table;
+  const { label, label_index, prediction, target_index, where, id } = table;
+  if (silentOf(row)) return "no evidence";
+  const isLabel = known(target_index[row]) && target_index[row] === label_index[row];
   if (outcomeOf(row) === "wrong")
-    return table.target[row] === label[row] ? `predicted ${short(prediction[row])}` : `labelled ${short(label[row])}`;
+    return isLabel ? `predicted ${short(prediction[row])}` : `labelled ${short(label[row])}`;
   if (known(where[row])) return where[row];
-  return known(label[row]) ? short(label[row]) : id[row];
+  return known(label[row]) && !isLabel ? short(label[row]) : id[row].split("/").at(-1);
 }
 
 function described(row) {
@@ -62,6 +68,26 @@ async function pictureInto(img, row) {
   if (number >= 0) img.src = `data:image/jpeg;base64,${await piles.pictures.get(number)}`;
 }
 
+const share = (row, value, side) => `${(100 * value) / table[side][row]}%`;
+
+/** A row's box on its picture: of what was detected, or of what the data set marks. */
+function boxOf(row) {
+  const [left, top, right, bottom] = ["left", "top", "right", "bottom"].map((side) => table[`box_${side}`][row]);
+  const style = {
+    left: share(row, left, "width"),
+    top: share(row, top, "height"),
+    width: share(row, right - left, "width"),
+    height: share(row, bottom - top, "height"),
+  };
+  return element("span", { class: "box mark", style });
+}
+
+const peakOf = (row) =>
+  element("span", {
+    class: "peak mark",
+    style: { left: share(row, table.peak_x[row], "width"), top: share(row, table.peak_y[row], "height") },
+  });
+
 /** A picture with its heatmap over it; both come when they are read. */
 function overlaid(row, { longer = 160, alt = "" } = {}) {
   const [width, height] = [table.width[row] || 1, table.height[row] || 1];
@@ -71,6 +97,7 @@ function overlaid(row, { longer = 160, alt = "" } = {}) {
   frame.style.setProperty("--wide", Math.min(1, width / height));
   frame.style.setProperty("--aspect", width / height);
   if (data.caveats[row]) frame.append(element("span", { class: "caveat" }, data.caveats[row]));
+  if (known(table.box_left[row])) frame.append(boxOf(row));
   const failed = (error) => frame.append(element("span", { class: "missing" }, error.message));
   return lazily(frame, () => {
     Promise.all([pictureInto(img, row), drawRow(heat, row, longer)]).then(() => (frame.dataset.drawn = row), failed);
@@ -136,6 +163,9 @@ const gallery = (() => {
           )
         : null,
     ),
+    explained.some(silentOf)
+      ? field("evidence", "Evidence", choices("evidence", distinct("evidence"), (value) => silence[value] ?? value))
+      : null,
     field(
       "sort",
       "Sort by",
@@ -190,12 +220,13 @@ const gallery = (() => {
   function matching() {
     const words = search.value.trim().toLowerCase().split(/\s+/).filter(Boolean);
     if (words.length && !texts) texts = new Map(explained.map((row) => [row, textOf(row)]));
-    const wanted = ["label", "prediction", "asked", "method", "layer"]
+    const wanted = ["label", "prediction", "asked", "method", "layer", "evidence"]
       .map((name) => [table[name], fields[name]?.value])
       .filter(([, value]) => value);
     const outcome = fields.outcome?.value;
     let rows = (found.scope?.rows ?? explained).filter(
       (row) =>
+        (fields.asked?.value || found.scope || !twins.has(row)) &&
         wanted.every(([values, value]) => values[row] === value) &&
         (!outcome || outcomeOf(row) === outcome) &&
         words.every((word) => texts.get(row).includes(word)),
@@ -214,8 +245,11 @@ const gallery = (() => {
   function update() {
     found.rows = matching();
     const all = explained.length;
+    const alone = fields.asked?.value || found.scope ? 0 : twins.size;
     tally.textContent =
-      found.rows.length === all ? several(all, "heatmap") : `${whole(found.rows.length)} of ${several(all, "heatmap")}`;
+      (found.rows.length === all - alone ? "" : `${whole(found.rows.length)} of `) +
+      several(all - alone, "heatmap") +
+      (alone ? `; ${whole(alone)} more say the same, where label and prediction agree` : "");
     pages.reset(found.rows.length);
   }
 
@@ -265,7 +299,7 @@ const gallery = (() => {
       ),
       element(
         "span",
-        { class: `line below ${outcomeOf(row)}` },
+        { class: `line below ${silentOf(row) ? "" : outcomeOf(row)}` },
         element("span", { class: "name" }, beneath(row)),
         element("span", { class: "number" }, value),
       ),

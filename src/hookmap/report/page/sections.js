@@ -97,6 +97,8 @@ function finder(label, items, textOf, show) {
 }
 
 const draw = {
+  text: ({ text }) => element("p", { class: "note" }, text),
+
   frames: ({ items }) => element("div", { class: "frames" }, ...items.map(framed)),
 
   table({ columns, rows, column }) {

@@ -1,62 +1,13 @@
 // One heatmap large, with everything that its row says.
 
-const groups = [
-  ["Image", ["id", "width", "height", "label", "label_index", "truth"]],
-  ["Prediction", ["prediction", "prediction_index", "probability", "correct"]],
-  ["Target", ["asked", "target", "target_index", "target_score", "target_probability", "where", "iou"]],
-  [
-    "Where the heat lies",
-    [
-      "half_area",
-      "entropy",
-      "border",
-      "corner",
-      "in_box",
-      "box_share",
-      "in_mask",
-      "mask_share",
-      "peak_x",
-      "peak_y",
-      "centre_x",
-      "centre_y",
-    ],
-  ],
-  [
-    "Map",
-    [
-      "method",
-      "layer",
-      "part",
-      "heatmap",
-      "map_least",
-      "map_most",
-      "map_mean",
-      "map_scale",
-      "grid_left",
-      "grid_top",
-      "grid_right",
-      "grid_bottom",
-      "box_left",
-      "box_top",
-      "box_right",
-      "box_bottom",
-      "error",
-    ],
-  ],
-];
-const inPixels = new Set([
-  "width",
-  "height",
-  ...["peak_x", "peak_y", "centre_x", "centre_y"],
-  ...["grid", "box"].flatMap((one) => ["left", "top", "right", "bottom"].map((side) => `${one}_${side}`)),
-]);
+const groups = Map.groupBy(data.columns, ([, group]) => group);
 
-function cell(name, row) {
+function cell(name, unit, row) {
   const value = table[name][row];
-  if (asPercent.has(name)) return percent(value, 1);
-  if (inPixels.has(name)) return `${Number(value.toFixed(1))}\u2009px`;
+  if (unit === "share") return percent(value, 1);
+  if (unit === "pixels") return `${Number(value.toFixed(1))}\u2009px`;
   if (typeof value === "boolean") return value ? "yes" : "no";
-  return typeof value === "number" ? (name.endsWith("index") ? String(value) : plain(value)) : value;
+  return typeof value === "number" ? (unit === "number" ? String(value) : plain(value)) : value;
 }
 
 const viewer = (() => {
@@ -113,32 +64,6 @@ const viewer = (() => {
     ),
   );
 
-  function mark(row, frame) {
-    const share = (value, side) => `${(100 * value) / table[side][row]}%`;
-    if (known(table.box_left[row])) {
-      const [left, top, right, bottom] = ["left", "top", "right", "bottom"].map((side) => table[`box_${side}`][row]);
-      frame.append(
-        element("span", {
-          class: "box mark",
-          style: {
-            left: share(left, "width"),
-            top: share(top, "height"),
-            width: share(right - left, "width"),
-            height: share(bottom - top, "height"),
-          },
-        }),
-      );
-    }
-    if (known(table.peak_x[row])) {
-      frame.append(
-        element("span", {
-          class: "peak mark",
-          style: { left: share(table.peak_x[row], "width"), top: share(table.peak_y[row], "height") },
-        }),
-      );
-    }
-  }
-
   function show(to) {
     at = Math.min(Math.max(0, to), rows.length - 1);
     const row = rows[at];
@@ -148,17 +73,17 @@ const viewer = (() => {
     on.disabled = at === rows.length - 1;
     heat.value = gallery.heat();
     const frame = overlaid(row, { longer: 480, alt: described(row) });
-    mark(row, frame);
+    if (known(table.peak_x[row])) frame.append(peakOf(row));
     stage.replaceChildren(
       frame,
       ...(data.steps[row] ? [element("p", { class: "below" }, `A clip: the sum over its ${data.steps[row]} steps.`)] : []),
     );
     facts.replaceChildren(
-      ...groups.flatMap(([name, columns]) => {
-        const there = columns.filter((column) => known(table[column][row]));
-        const lines = there.flatMap((column) => [
+      ...[...groups].flatMap(([name, columns]) => {
+        const there = columns.filter(([column]) => known(table[column][row]));
+        const lines = there.flatMap(([column, , unit]) => [
           element("dt", {}, column),
-          element("dd", { class: typeof table[column][row] === "string" ? "text" : "number" }, cell(column, row)),
+          element("dd", { class: typeof table[column][row] === "string" ? "text" : "number" }, cell(column, unit, row)),
         ]);
         return there.length ? [element("h3", {}, name), element("dl", {}, ...lines)] : [];
       }),

@@ -8,13 +8,13 @@ from collections.abc import Callable, Iterator, Sequence
 from itertools import islice
 from types import TracebackType
 
-from hookmap.datasets.loading import batches
-from hookmap.datasets.reading import Batch, Reader
+from hookmap.datasets.loader import batches
+from hookmap.datasets.reader import Batch, Reader
 from hookmap.errors import DataError
-from hookmap.runs.job import Answer, Job
+from hookmap.runs.channels import ChannelRecorder
+from hookmap.runs.job import ImageResult, Job
 from hookmap.runs.rows import tables
 from hookmap.runs.store import Store
-from hookmap.runs.watching import Watch
 
 Parts = Sequence[Sequence[Sequence[int]]]
 """The numbers of the images of each batch of each part."""
@@ -49,14 +49,14 @@ def run_locally(
     sizes = _sizes(todo, max(1, part_size // batch_size))
     with Writer(store) as writer:
         for count in sizes:
-            watch = Watch()
-            answers: list[Answer] = []
+            recorder = ChannelRecorder()
+            results: list[ImageResult] = []
             for batch in islice(read, count):
-                answers += explained(job, batch, watch)
+                results += explained(job, batch, recorder)
                 advance(len(batch.samples))
-            if not answers:
+            if not results:
                 return
-            writer.put(answers, watch)
+            writer.put(results, recorder)
 
 
 def _alive(read: Iterator[Batch]) -> Iterator[Batch]:
@@ -71,13 +71,13 @@ def _alive(read: Iterator[Batch]) -> Iterator[Batch]:
         ) from None
 
 
-def explained(job: Job, batch: Batch, watch: Watch) -> list[Answer]:
-    """A batch's answers, with their maps on the CPU, where writing goes on beside the next batch."""
-    answers = job(batch, watch)
-    for answer in answers:
-        for _, heatmap in answer.heatmaps:
+def explained(job: Job, batch: Batch, recorder: ChannelRecorder) -> list[ImageResult]:
+    """What comes of a batch, with maps on the CPU, where writing goes on beside the next batch."""
+    results = job(batch, recorder)
+    for result in results:
+        for _, heatmap in result.heatmaps:
             heatmap.raw = heatmap.raw.detach().cpu()
-    return answers
+    return results
 
 
 def _sizes(todo: Parts | set[str], batches_per_part: int) -> Iterator[int]:
@@ -94,7 +94,7 @@ class Writer:
 
     def __init__(self, store: Store) -> None:
         self._store = store
-        self._waiting: queue.Queue[tuple[int, list[Answer], Watch] | None] = queue.Queue(maxsize=1)
+        self._waiting: queue.Queue[tuple[int, list[ImageResult], ChannelRecorder] | None] = queue.Queue(maxsize=1)
         self._error: BaseException | None = None
         self._next = store.next_part()
         self._thread = threading.Thread(target=self._work, name="hookmap writer", daemon=True)
@@ -103,10 +103,10 @@ class Writer:
         self._thread.start()
         return self
 
-    def put(self, answers: list[Answer], watch: Watch) -> None:
+    def put(self, results: list[ImageResult], recorder: ChannelRecorder) -> None:
         """Have a part written."""
         if self._error is None:
-            self._waiting.put((self._next, answers, watch))
+            self._waiting.put((self._next, results, recorder))
             self._next += 1
         if self._error is not None:
             raise self._error
@@ -118,11 +118,11 @@ class Writer:
             raise self._error
 
     def _work(self) -> None:
-        while (some := self._waiting.get()) is not None:
+        while (part := self._waiting.get()) is not None:
             if self._error is not None:
                 continue  # the queue is emptied, so that nobody waits for it
-            number, answers, watch = some
+            number, results, recorder = part
             try:
-                self._store.commit(number, tables(answers) | watch.tables())
+                self._store.commit(number, tables(results) | recorder.tables())
             except BaseException as error:
                 self._error = error

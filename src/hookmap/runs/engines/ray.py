@@ -18,13 +18,13 @@ import numpy as np
 import torch
 
 from hookmap._optional import require
-from hookmap.datasets.reading import Batch, Reader
+from hookmap.datasets.reader import Batch, Reader
 from hookmap.errors import DataError, HookmapError
+from hookmap.runs.channels import ChannelRecorder
 from hookmap.runs.engines.local import Parts
 from hookmap.runs.job import Job
 from hookmap.runs.rows import tables
 from hookmap.runs.store import Store
-from hookmap.runs.watching import Watch
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -65,7 +65,7 @@ def run_on_ray(
     rows = [
         {"part": first + p, "batch": b, "numbers": batch} for p, part in enumerate(todo) for b, batch in enumerate(part)
     ]
-    waiting: dict[int, dict[int, tuple[dict[str, pa.Table], Watch]]] = {}
+    waiting: dict[int, dict[int, tuple[dict[str, pa.Table], ChannelRecorder]]] = {}
     with connected(address):
         for number, batch, images, some in _answers(rows, job, reader, workers):
             if isinstance(some, HookmapError):
@@ -90,7 +90,7 @@ def _answers(rows: list[Row], job: Job, reader: Reader, workers: int) -> Iterato
         _Read,
         fn_constructor_args=(reader,),
         batch_size=1,
-        num_cpus=0.5,
+        num_cpus=0.25,
         compute=ray.data.ActorPoolStrategy(min_size=1, max_size=max(1, workers)),
     )
     data = data.map_batches(
@@ -98,7 +98,8 @@ def _answers(rows: list[Row], job: Job, reader: Reader, workers: int) -> Iterato
         fn_constructor_args=(pickle_by_value(job), device, threads),
         batch_size=1,
         num_gpus=1 if gpus else 0,
-        num_cpus=0 if gpus else min(threads, cores / 2),
+        # Half of what it takes, so that those of a node that died find room on the others: what they did waits for it.
+        num_cpus=0 if gpus else min(threads, cores / 2) / 2,
         compute=ray.data.ActorPoolStrategy(min_size=1, max_size=actors),
     )
     for row in data.iter_rows():
@@ -129,10 +130,10 @@ class _Explain:
         self._job.lens.model.to(device)
 
     def __call__(self, rows: dict[str, np.ndarray[Any, Any]]) -> dict[str, Any]:
-        batch, watch = pickle.loads(rows["read"][0]), Watch()
+        batch, recorder = pickle.loads(rows["read"][0]), ChannelRecorder()
         found: Any
         try:
-            found = tables(self._job(batch, watch)), watch
+            found = tables(self._job(batch, recorder)), recorder
         except HookmapError as error:  # Ray keeps nothing of an exception but its words
             found = error
         images = np.array([len(batch.samples)])
@@ -154,16 +155,16 @@ def pickle_by_value(job: Job) -> bytes:
     return pickled
 
 
-def _together(batches: dict[int, tuple[dict[str, pa.Table], Watch]]) -> dict[str, pa.Table]:
+def _together(batches: dict[int, tuple[dict[str, pa.Table], ChannelRecorder]]) -> dict[str, pa.Table]:
     """The tables of a part from those of its batches."""
     import pyarrow as pa
 
     ordered = [batches[number] for number in sorted(batches)]
     whole = {kind: pa.concat_tables([some[kind] for some, _ in ordered]).combine_chunks() for kind in ordered[0][0]}
-    watch = Watch()
+    recorder = ChannelRecorder()
     for _, other in ordered:
-        watch.add(other)
-    return whole | watch.tables()
+        recorder.add(other)
+    return whole | recorder.tables()
 
 
 @contextlib.contextmanager

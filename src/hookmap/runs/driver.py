@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias, get_args
@@ -12,7 +12,7 @@ from torch import nn
 
 from hookmap._progress import tracking
 from hookmap.datasets.labels import TrueClasses
-from hookmap.datasets.reading import Reader
+from hookmap.datasets.reader import Reader
 from hookmap.datasets.sources import Source, source
 from hookmap.datasets.sources.names import listed
 from hookmap.errors import DataError, HookmapError, HookmapWarning
@@ -23,13 +23,15 @@ from hookmap.models import DEFAULT
 from hookmap.runs import record
 from hookmap.runs.job import LABEL, Job
 from hookmap.runs.results import Run
-from hookmap.runs.store import Store
+from hookmap.runs.store import Store, lost_in_words
 from hookmap.targets import PREDICTED, TargetSpec, resolve
 
 if TYPE_CHECKING:
     from hookmap.runs.engines.local import Parts
 
 Engine: TypeAlias = Literal["local", "ray"]
+_TRIES = 16
+"""So many images are tried, at most, when it is chosen how all are explained."""
 
 
 def run(
@@ -53,7 +55,7 @@ def run(
     resume: bool = False,
     strict: bool = False,
     progress: bool = True,
-    **how: Any,
+    **options: Any,
 ) -> Run:
     """Explain every image of a data set and write a folder: see :mod:`hookmap.runs.store`.
 
@@ -81,7 +83,7 @@ def run(
         strict: end the run at the first image that can't be read or explained; by default such an image is a row with
             its error.
         progress: show a bar on a terminal.
-        **how: everything else that :meth:`hookmap.Lens.explain` takes.
+        **options: everything else that :meth:`hookmap.Lens.explain` takes.
 
     Returns:
         The run, as :func:`hookmap.open_run` opens it.
@@ -96,14 +98,14 @@ def run(
             raise DataError(f"{name} is {value}; expected {least} or more")
     if engine not in get_args(Engine):
         raise DataError(f"there's no engine {engine!r}; take one of {', '.join(get_args(Engine))}")
-    from hookmap.datasets.loading import usual_workers
+    from hookmap.datasets.loader import usual_workers
 
     store = Store(out)
     store.check()
     lens = model if isinstance(model, Lens) else Lens(model)
     given = source(data, image=image, label=label, root=None if root is None else str(root))
     classes = TrueClasses(lens.labels, given.classes, _count(lens))
-    job = Job(lens, _targets(target, lens), classes, layer, method, how, channels, strict)
+    job = Job(lens, _targets(target, lens), classes, layer, method, options, channels, strict)
     methods_of(method)
     if channels is not None and lens.engine.execution.compile:
         raise DataError("channels can't be watched through torch.compile; leave out one of them")
@@ -114,18 +116,22 @@ def run(
             "or take the target predicted"
         )
     asked = record.asked(job, given, part_size=part_size, batch_size=batch_size)
+    reader = Reader(given, lens.preprocessing, input_rank(lens.model), thumbnail)
     with store.locked():
-        store.tidy()
+        lost = store.repair() if resume else {}
         done = store.done()
         if resume:
             _check_same_data(store, done, given)
         record.begin(store, asked, looks=record.looks(job), resume=resume)
+        job.chosen = record.chosen(store)
+        if job.chosen is None:
+            _choose(job, reader)
+            record.keep_chosen(store, job.chosen)
         lens.engine.say_what_is_assumed()
-        for sentence in [*given.notes, *_unjudged(unknown)]:
+        for sentence in [*_lost(lost, store), *given.notes, *_unjudged(unknown)]:
             warnings.warn(sentence, HookmapWarning, stacklevel=2)
         job.proven = bool(done)
         todo, count = _todo(given, done, batch_size, part_size)
-        reader = Reader(given, lens.preprocessing, input_rank(lens.model), thumbnail)
         with tracking(progress) as track:
             advance = track("images", count) if count else lambda done: None
             workers = usual_workers(lens.device) if workers is None else workers
@@ -140,6 +146,25 @@ def run(
                 run_on_ray(job, reader, store, todo, workers=workers, advance=advance, address=address)
         record.end(store)
     return Run(out)
+
+
+def _choose(job: Job, reader: Reader) -> None:
+    """Choose what nobody named by the first image that can be read and asked; without one the first batch decides."""
+    engine, ids = job.lens.engine, reader.source.ids
+    if ids is None:
+        if engine.preprocessing is not None:
+            job.choose(engine.example())
+        return
+    for number in range(min(len(ids), _TRIES)):
+        _, x = reader.read(number)
+        if x is not None:
+            job.choose(engine.to_model(x[None]))
+        if job.chosen is not None:
+            return
+
+
+def _lost(lost: Mapping[str, Mapping[str, Any]], store: Store) -> list[str]:
+    return [f"{store.folder} had lost {lost_in_words(lost)}, which are run again"] if lost else []
 
 
 def _count(lens: Lens) -> int | None:
@@ -161,9 +186,9 @@ def _targets(target: Any, lens: Lens) -> list[TargetSpec]:
     targets = list(target) if several else [target]
     if not targets:
         raise DataError("an empty list of targets was given; pass at least one")
-    for one in targets:
-        if one != LABEL:
-            resolve(one, lens.labels)
+    for spec in targets:
+        if spec != LABEL:
+            resolve(spec, lens.labels)
     return targets
 
 

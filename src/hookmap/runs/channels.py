@@ -23,17 +23,20 @@ if TYPE_CHECKING:
 
 STRONGEST = 9
 """So many images are remembered per channel."""
+_PER_CHANNEL = dict.fromkeys(("mean", "deviations", "least", "most"), torch.float64) | dict.fromkeys(
+    ("inactive", "ties"), torch.int64
+)
 
 
 @dataclass(eq=False)
-class Watch:
+class ChannelRecorder:
     """Statistics of the channels of some layers over the images of a part.
 
     Attributes:
-        found: by layer.
+        statistics: by layer.
     """
 
-    found: dict[str, ChannelStatistics] = field(default_factory=dict)
+    statistics: dict[str, ChannelStatistics] = field(default_factory=dict)
 
     @contextmanager
     def over(self, layers: Mapping[str, tuple[nn.Module, Layout]], ids: Sequence[str]) -> Iterator[None]:
@@ -53,7 +56,7 @@ class Watch:
 
         def count() -> None:
             for name, grid in gave.items():
-                self.add(Watch({name: ChannelStatistics.of(grid, ids, STRONGEST)}))
+                self.add(ChannelRecorder({name: ChannelStatistics.of(grid, ids, STRONGEST)}))
 
         with hooked(names, note):
             try:
@@ -63,41 +66,43 @@ class Watch:
                 raise
         count()
 
-    def add(self, other: Watch) -> None:
+    def add(self, other: ChannelRecorder) -> None:
         """Take in what was found of other images."""
-        for name, mine in other.found.items():
-            self.found[name] = self.found[name].merged(mine) if name in self.found else mine
+        for name, mine in other.statistics.items():
+            self.statistics[name] = self.statistics[name].merged(mine) if name in self.statistics else mine
 
     def tables(self) -> dict[str, pa.Table]:
         """A row per layer and channel, or nothing if nothing was watched."""
         import pyarrow as pa
 
-        if not self.found:
+        if not self.statistics:
             return {}
-        rows = [row for name, one in self.found.items() for row in _rows(name, one)]
+        rows = [row for layer, statistics in self.statistics.items() for row in _rows(layer, statistics)]
         return {CHANNELS: pa.Table.from_pylist(rows)}
 
 
-def _rows(layer: str, one: ChannelStatistics) -> Iterator[dict[str, Any]]:
+def _rows(layer: str, statistics: ChannelStatistics) -> Iterator[dict[str, Any]]:
+    s = statistics
     columns = zip(
-        *(t.tolist() for t in (one.mean, one.deviations, one.inactive, one.least, one.most, one.strongest)),
-        one.strongest_images.tolist(),
-        one.strongest_places.tolist(),
+        *(getattr(s, name).tolist() for name in (*_PER_CHANNEL, "strongest", "strongest_sums")),
+        s.strongest_images.tolist(),
+        s.strongest_places.tolist(),
         strict=True,
     )
-    names = ["mean", "deviations", "inactive", "least", "most", "strongest", "strongest_images", "strongest_places"]
+    names = [*_PER_CHANNEL, "strongest", "strongest_sums", "strongest_images", "strongest_places"]
     for channel, values in enumerate(columns):
-        yield {"layer": layer, "channel": channel, "count": one.count, "images": one.images} | dict(
+        yield {"layer": layer, "channel": channel, "count": s.count, "images": s.images} | dict(
             zip(names, values, strict=True)
         )
 
 
-def gathered(parts: Iterable[pa.Table]) -> dict[str, ChannelStatistics]:
+def merged(parts: Iterable[pa.Table]) -> dict[str, ChannelStatistics]:
     """The statistics of all parts together, by layer."""
-    watch = Watch()
+    recorder = ChannelRecorder()
     for part in parts:
-        watch.add(Watch({layer: _read(rows) for layer, rows in part.to_pandas().groupby("layer", sort=False)}))
-    return watch.found
+        layers = part.to_pandas().groupby("layer", sort=False)
+        recorder.add(ChannelRecorder({layer: _read(rows) for layer, rows in layers}))
+    return recorder.statistics
 
 
 def _read(rows: Any) -> ChannelStatistics:
@@ -106,12 +111,9 @@ def _read(rows: Any) -> ChannelStatistics:
     return ChannelStatistics(
         count=int(rows["count"].iloc[0]),
         images=int(rows["images"].iloc[0]),
-        mean=torch.tensor(rows["mean"].tolist(), dtype=torch.float64),
-        deviations=torch.tensor(rows["deviations"].tolist(), dtype=torch.float64),
-        inactive=torch.tensor(rows["inactive"].tolist()),
-        least=torch.tensor(rows["least"].tolist(), dtype=torch.float64),
-        most=torch.tensor(rows["most"].tolist(), dtype=torch.float64),
+        **{name: torch.tensor(rows[name].tolist(), dtype=kind) for name, kind in _PER_CHANNEL.items()},
         strongest=torch.tensor(np.stack(rows["strongest"].tolist()), dtype=torch.float64),
+        strongest_sums=torch.tensor(np.stack(rows["strongest_sums"].tolist()), dtype=torch.float64),
         strongest_images=images,
         strongest_places=torch.tensor(
             [[[*place] for place in places] for places in rows["strongest_places"]], dtype=torch.float64

@@ -1,4 +1,4 @@
-"""Heatmaps of the probe set over the steps, as one film."""
+"""Heatmaps of the probe set over the steps, as one animation."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from itertools import accumulate, pairwise
 from typing import TYPE_CHECKING
 
-from hookmap.callbacks.heatmaps import SIDE
+from hookmap.callbacks.heatmaps import SIDE, caption
 from hookmap.images.loading import Picture
 from hookmap.loggers.animation import Animation
 from hookmap.render.figure import INK, MARGIN, QUIET, RULE, cut, fit
@@ -28,7 +28,7 @@ class _Moment:
     heatmaps: Mapping[str, Heatmap]
 
 
-class Film:
+class HeatmapHistory:
     """Heatmaps of the same images at ever later steps, of which at most so many are kept, evenly spaced.
 
     Args:
@@ -46,7 +46,7 @@ class Film:
 
     @property
     def steps(self) -> list[int]:
-        """The steps that the film shows."""
+        """The steps of the moments that are kept."""
         return [moment.step for moment in self._moments()]
 
     def add(self, step: int, heatmaps: Sequence[Heatmap]) -> None:
@@ -66,8 +66,8 @@ class Film:
                 self._kept, self._stride = self._kept[::2], self._stride * 2
         self._count += 1
 
-    def drawn(self) -> Animation:
-        """The film: each image in a tile with a curve of how sure the model is of the target.
+    def animated(self) -> Animation:
+        """All moments as an animation: each image in a tile with a curve of how sure the model is of the target.
 
         Each map has its own colour scale, as heatmaps have; how strong it is in the end is what the curve says.
         """
@@ -114,7 +114,7 @@ def _frame(moments: Sequence[_Moment], photos: Mapping[str, Picture], now: int) 
         x, height = MARGIN + (i % columns) * (width + _GAP), heights[i // columns]
         y = tops[i // columns]
         canvas.paste(picture, (x, y + height - picture.height))
-        title = here[name].title if name in here else "nothing detected"
+        title = caption(here[name]) if name in here else "nothing detected"
         row = [moment.heatmaps.get(name) for moment in moments]
         draw.text((x, y + height + 6), cut(draw, title, 14, width), INK, font(14))
         if draw.textlength(f"{title}  {name}", font=font(14)) <= width:

@@ -29,6 +29,7 @@ from hookmap.report.packing import (
 from hookmap.report.piles import stacked
 from hookmap.report.sections import errors, sections
 from hookmap.runs.results import Run
+from hookmap.runs.rows import COLUMNS
 
 INLINE = 12_000_000
 """So many characters of maps and pictures are held in the page itself; beyond that they lie beside it."""
@@ -106,6 +107,7 @@ def _page(parts: Sequence[Part], shown: Sequence[Section], beside: Path) -> tupl
         "count": len(run.table),
         "sections": [{"name": one.name, "blocks": one.blocks} for one in shown],
         "table": packed_table(table),
+        "columns": [[name, column.group, column.unit] for name, column in COLUMNS.items() if name != "path"],
         "piles": piles,
         "grids": maps.grids,
         "gridOf": maps.grid_of,

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, IterableDataset
 
-from hookmap.datasets.reading import Batch, Reader, Sample, reason
+from hookmap.datasets.reader import Batch, Reader, Sample, reason
 from hookmap.datasets.sources import Stream
 
 
