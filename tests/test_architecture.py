@@ -60,7 +60,6 @@ DEFERRED = {
     "models.custom": "a factory may give a model's name, which is looked up among all families",
     "models.image_text": "the family of transformers' models builds on it, and it on the family's image processors",
     "runs.driver": "an engine is imported when it is chosen",
-    "runs.driver": "an engine is imported when it is chosen",
 }
 """Modules that import others of their own floor inside of a function, and why."""
 
