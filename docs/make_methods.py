@@ -47,7 +47,7 @@ one that is defined for the model. Written from the registry by `docs/make_metho
 - **Forwards** is the time in plain forward passes of that network, measured alone in one run; methods that are asked
   for together share what they need. A budget (`budget=256`) bounds methods that mask.
 - **By default** the method is Grad-CAM where all places of the layer are treated alike by what follows, as the gradient
-  shows, else HiResCAM; for detections ODAM, for dense scores and embeddings HiResCAM.
+  shows, else HiResCAM; for detections ODAM, for embeddings and places in dense scores HiResCAM.
 - **Signed**: a negative value means that the place speaks against the target (`part="negative"` shows it).
 
 Any of them can be combined with `aug_smooth=True`, `noise_smooth=25`, `eigen_smooth=True`, several layers with

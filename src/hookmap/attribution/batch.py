@@ -21,14 +21,14 @@ from hookmap.hooks.preserve import preserved
 from hookmap.layers.choice import LOW_COVERAGE
 from hookmap.layers.layouts import Layout
 from hookmap.layers.trace import Trace
-from hookmap.methods import ALIKE, METHODS, Method
+from hookmap.methods import ALIKE, METHODS, Method, default_method
 from hookmap.methods.ingredients.recorded import gradients
 from hookmap.methods.noise import noisy
 from hookmap.render.look import Part, check_part
 from hookmap.results.choice import Choice
 from hookmap.results.heatmap import Heatmap
 from hookmap.results.question import Position, Question, Settings
-from hookmap.targets import Goal, PerImage
+from hookmap.targets import Class, Contrast, Everywhere, Goal, PerImage, Regression
 from hookmap.targets.resolved import ResolvedTargets
 
 _Asked: TypeAlias = "tuple[Method, str | None]"
@@ -69,6 +69,11 @@ class Plan:
             raise TargetError("an empty list of targets was given; pass at least one")
 
     @property
+    def is_local(self) -> bool:
+        """Whether a target is, or may be, at a place of its own and no class as a whole."""
+        return any(_is_local(goal) for goal in self.targets)
+
+    @property
     def leaves_choice(self) -> bool:
         """Whether a layer or the method isn't named, so that the model decides."""
         return not self.methods or (self.layer is None and any(method.per_layer for method in self.methods))
@@ -87,6 +92,14 @@ class Plan:
                 )
 
 
+def _is_local(goal: Any) -> bool:
+    if isinstance(goal, PerImage):
+        return any(map(_is_local, goal.targets))
+    if isinstance(goal, Contrast):
+        return _is_local(goal.this)
+    return not isinstance(goal, (Class, Regression, Everywhere, str, int))
+
+
 def explain_batch(batch: Batch, plan: Plan) -> list[Heatmap]:
     """Heatmaps, image by image, then target, layer and method; what the user should read is remarked to the engine.
 
@@ -101,7 +114,9 @@ def explain_batch(batch: Batch, plan: Plan) -> list[Heatmap]:
     plan = plan.for_images(batch.numbers)
     methods, settings = list(plan.methods), plan.settings
     choice = engine.choice(x) if plan.leaves_choice else None
-    methods = methods or [METHODS[choice.method]] if choice else methods
+    if not methods and choice:
+        somewhere = traced.form == "regions" and plan.is_local
+        methods = [default_method("regions", local=True) if somewhere else METHODS[choice.method]]
     names: list[str] = []
     if any(method.per_layer for method in methods):
         names = list(match_layers(engine.called, plan.layer) if plan.layer is not None else engine.choice(x).layers)

@@ -76,21 +76,25 @@ ALIKE = 0.9
 """Where at least this much of the gradient is the same at all places, its mean says what it says."""
 
 
-def default_method(form: Form, alike: float | None = None) -> Method:
+def default_method(form: Form, alike: float | None = None, *, local: bool = False) -> Method:
     """What is best where nothing is asked for, by what the model gives and by what was measured.
 
     Args:
         form: of what the model gives.
         alike: how much of the gradient is the same at all places of the layer, 0..1; None where that isn't known.
+        local: of dense outputs, whether a target is at a place of its own and no class in its whole region.
 
     Grad-CAM where what follows the layer treats all places alike: there its mean gradient is the gradient. Elsewhere,
     before heads that flatten, class tokens and weighted places, HiResCAM, which takes the gradient place by place and
-    adds up to the score where the rest is homogeneous. So it is for outputs that have places themselves, whose target
-    is somewhere, and for embeddings: summed over the places that a class token reads block by block, it adds up what
-    each of them gave. For detections ODAM: an object's gradient is where the object is, and a mean over all places
-    forgets it.
+    adds up to the score where the rest is homogeneous. So it is for a place in a dense output, and for embeddings:
+    summed over the places that a class token reads block by block, it adds up what each of them gave. A class in its
+    whole region is found by Grad-CAM: which channels speak for it over all of the region says where it is (on a trained
+    segmenter and five photos .77 of the energy lay in the object on average, of HiResCAM's .57). For detections ODAM:
+    an object's gradient is where the object is, and a mean over all places forgets it.
     """
     if form == "detections":
         return METHODS["odam"]
-    somewhere = form in ("regions", "embeddings")
-    return METHODS["hirescam" if somewhere or (alike is not None and alike < ALIKE) else "gradcam"]
+    if form == "regions":
+        return METHODS["hirescam" if local else "gradcam"]
+    apart = form == "embeddings" or (alike is not None and alike < ALIKE)
+    return METHODS["hirescam" if apart else "gradcam"]
