@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from hookmap._devices import out_of_memory
-from hookmap.adapters.adapter import Adapter, Fusion
+from hookmap.adapters.adapter import Adapter
 from hookmap.adapters.outputs import vectors_in
 from hookmap.attribution.execution import Execution, Precision
 from hookmap.attribution.inputs import WithInputs, image_among, of_sample
@@ -259,9 +259,8 @@ class Engine:
             return Choice(tuple(adapter.levels), default_method(traced.form).name, adapter.fuse)
         with preserved(self.model):
             measured = choose(self.called, x[:1].clone(), traced)
-        layers = measured.layers
-        fuse: Fusion = "last"
-        if adapter is not None and len(layers) == 1:
+        layers, fuse = measured.layers, measured.fuse
+        if adapter is not None and fuse == "last" and len(layers) == 1:
             layers, fuse = tuple(adapter.around(layers[0])), adapter.fuse
         method = default_method(traced.form, measured.alike).name
         return Choice(layers, method, fuse, measured.alike, measured.coverage)

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from hookmap.adapters.adapter import Fusion
 from hookmap.errors import HookmapError, LayerError
 from hookmap.hooks.capture import INPUT, Capture, capture
 from hookmap.layers.trace import Trace, as_arguments, main_tensor, owners, size_text
@@ -21,8 +22,14 @@ _PASSES_ON = re.compile(r"dropout|identity|flatten|permute|droppath|stochasticde
 # Not a whole block that is named after its attention.
 _ATTENTION = re.compile(r"(attention|attn)(?!\w*(block|coderlayer)$)", re.IGNORECASE)
 
+_ALL = 0.999
 LOW_COVERAGE = 0.5
 """Where less of what passes a layer passes its places, its map leaves out most of the decision."""
+
+
+_READS = 3
+"""The last attentions whose reads of the places are added up, where class tokens carry a part of the decision. On a
+trained ViT and 27 photos the energy on the object was 1.81 of its share of the picture, of the last read alone 1.53."""
 
 
 @dataclass(frozen=True)
@@ -30,7 +37,9 @@ class Measured:
     """The layers that were found, and what the gradient of the model's largest output is there.
 
     Attributes:
-        layers: by name, in the order in which they run; several are the levels that detections are read from.
+        layers: by name, in the order in which they run; several are the levels that detections are read from, or what
+            class tokens read the places from.
+        fuse: how the maps of several layers become one.
         alike: how much of the gradient is the same at all places, 0..1: see :func:`alikeness`; None where no gradient
             was seen.
         coverage: the share of what passes the layer that passes the places of its grid, 0..1, the rest being class and
@@ -40,6 +49,7 @@ class Measured:
     layers: tuple[str, ...]
     alike: float | None = None
     coverage: float | None = None
+    fuse: Fusion = "last"
 
 
 def choose(model: nn.Module, inputs: Any, traced: Trace) -> Measured:
@@ -49,8 +59,8 @@ def choose(model: nn.Module, inputs: Any, traced: Trace) -> Measured:
     after a transformer's last attention the patch tokens no longer reach the class token: their gradient is
     exactly zero. So the candidates are the last readable outputs that a layer made (pooling, dropout and
     rearrangement, which only pass on, and the insides of attention are left out), and the gradient of the
-    largest output decides: the last candidate to which it is not zero all over. Where a class token carries more than
-    the places do, it is the last candidate before the last attention, where places still speak for themselves.
+    largest output decides: the last candidate to which it is not zero all over. Where class tokens carry a part of the
+    decision, it is what they read the places from: the last candidates before the last attentions, added up.
 
     Where the output itself has places (dense scores), the last layers hold little but the output itself. Then it is the
     last such candidate at the network's bottleneck: see :func:`_bottleneck`. Detections are read from several levels:
@@ -66,15 +76,11 @@ def choose(model: nn.Module, inputs: Any, traced: Trace) -> Measured:
             "no layer of this model gives something that can be read as a grid of positions on a "
             f"{size_text(traced.field)} input; pass layer=... with layouts=... (outputs: {shapes[:300]})"
         )
-    poor: Measured | None = None
+    reads = _reads(candidates, traced)
     for names in _ways(candidates, traced):
-        measured = _looked(model, inputs, traced, names)
-        if measured is not None and (measured.coverage is None or measured.coverage >= LOW_COVERAGE):
+        measured = _looked(model, inputs, traced, sorted({*names, *reads}, key=candidates.index), reads)
+        if measured is not None:
             return measured
-        # Further back, before the last attention, there may be a layer whose places say more.
-        poor = measured or poor
-    if poor is not None:
-        return poor
     # A head of zeros, as some libraries start with, tells nothing: assume that a class token is read.
     last = traced.layers[candidates[-1]].layout
     if last is not None and last.order == "tokens" and last.prefix:
@@ -132,6 +138,23 @@ def _is_attention(name: str, kinds: dict[str, str]) -> bool:
     return bool(_ATTENTION.search(kinds[name]) or _ATTENTION.fullmatch(name.rpartition(".")[2]))
 
 
+def _reads(candidates: Sequence[str], traced: Trace) -> list[str]:
+    """The last candidates before each of the last attentions over grids (h, w) that stand beside other tokens."""
+    layout = traced.layers[candidates[-1]].layout
+    if traced.form != "classes" or layout is None or len(layout.grid) != 2 or not (layout.prefix or layout.suffix):
+        return []
+    reads: list[str] = []
+    last: str | None = None
+    known = set(candidates)
+    for output in traced.outputs:
+        for name in output.modules:
+            if name in known:
+                last = name
+            elif last is not None and _ATTENTION.search(traced.layers[name].kind) and last not in reads:
+                reads.append(last)
+    return reads[-_READS:]
+
+
 def _before_attention(candidates: Sequence[str], traced: Trace) -> Iterator[str]:
     """The candidates before the last attention, the last first."""
     order = [name for output in traced.outputs for name in output.modules]
@@ -173,10 +196,12 @@ def _bottleneck(candidates: Sequence[str], traced: Trace) -> list[str]:
 # ---------------------------------------------------------------- what a gradient shows
 
 
-def _looked(model: nn.Module, inputs: Any, traced: Trace, candidates: Sequence[str]) -> Measured | None:
+def _looked(
+    model: nn.Module, inputs: Any, traced: Trace, candidates: Sequence[str], reads: Sequence[str]
+) -> Measured | None:
     for extra in ([], [INPUT]):
         try:
-            measured = _look(model, inputs, traced, candidates, extra)
+            measured = _look(model, inputs, traced, candidates, reads, extra)
         except torch.OutOfMemoryError:
             raise
         except (HookmapError, RuntimeError, IndexError):
@@ -187,7 +212,12 @@ def _looked(model: nn.Module, inputs: Any, traced: Trace, candidates: Sequence[s
 
 
 def _look(
-    model: nn.Module, inputs: Any, traced: Trace, candidates: Sequence[str], extra: Sequence[str]
+    model: nn.Module,
+    inputs: Any,
+    traced: Trace,
+    candidates: Sequence[str],
+    reads: Sequence[str],
+    extra: Sequence[str],
 ) -> Measured | None:
     args, kwargs = as_arguments(inputs)
     with capture(model, [*candidates, *extra]) as seen:
@@ -204,13 +234,12 @@ def _look(
         name = _but_class_scores(reached, gradients, traced, scores)
         if name is None:
             return None
-        before = next((n for n in _before_attention(candidates, traced) if n in reached), None)
-        coverage = coverage_of(seen, name, traced)
-        if coverage < LOW_COVERAGE and before is not None and (more := coverage_of(seen, before, traced)) > coverage:
-            name, coverage = before, more
+        coverage, layers = coverage_of(seen, name, traced), [name]
+        if coverage < _ALL and (live := [n for n in reads if n in reached]):
+            name, coverage, layers = live[-1], coverage_of(seen, live[-1], traced), live
         gradient = gradients[name]
         assert gradient is not None
-        return Measured((name,), alikeness(gradient[0]), coverage)
+        return Measured(tuple(layers), alikeness(gradient[0]), coverage, "sum" if len(layers) > 1 else "last")
 
 
 def _but_class_scores(
