@@ -340,7 +340,7 @@ def test_the_animation_keeps_even_steps_and_the_last(tmp_path):
 
 def test_a_frame_shows_the_maps_of_its_step(tmp_path):
     net = deepcopy(NET)
-    with Probe(PROBED[:1], tmp_path, every=1, target=0, layer="bend2") as probe:
+    with Probe(PROBED[:1], tmp_path, every=1, target=1, layer="bend2") as probe:
         probe(net, 0)
         net.conv2.weight.data.neg_()
         probe(net, 1)

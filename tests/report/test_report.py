@@ -21,7 +21,7 @@ import torch
 from PIL import Image
 
 from hookmap.datasets.reader import Sample
-from hookmap.errors import DataError, HookmapError
+from hookmap.errors import DataError, HookmapError, HookmapWarning
 from hookmap.images.geometry import Geometry
 from hookmap.images.loading import Picture
 from hookmap.layers.channels import ChannelStatistics
@@ -542,8 +542,12 @@ def test_classes(run: Run, page: Path, chromium: Any) -> None:
 
 
 def test_confusions_and_clusters_lead_to_their_images(run: Run, page: Path, chromium: Any) -> None:
-    pairs = section(page, "outcomes")[-1]["items"]
-    assert sum(len(pair["rows"]) for pair in pairs) == int((run.explained["correct"] == False).sum())  # noqa: E712
+    wrong = run.explained[run.explained["correct"] == False]  # noqa: E712
+    *_, pairs, pictures, mistakes = section(page, "outcomes")
+    assert sum(len(pair["rows"]) for pair in pairs["items"]) == len(wrong)
+    surest = wrong.sort_values("probability", ascending=False, kind="stable")
+    assert pictures["items"][0]["rows"] == surest.index.tolist()
+    assert [row[0] for row in mistakes["rows"]] == surest["id"].tolist()
     groups = section(page, "clusters")[0]["items"]
     assert groups
     with opened(chromium, page) as view:
@@ -663,9 +667,45 @@ def test_a_missing_library_is_said_and_a_damaged_part_is_an_error(
     assert not section(tmp_path / "run" / "report.html", "clusters")
     assert section(tmp_path / "run" / "report.html", "outcomes")
     part = sorted((tmp_path / "run" / "maps.parquet").iterdir())[1]
-    part.write_bytes(part.read_bytes()[:100])
+    whole = part.read_bytes()
+    part.write_bytes(whole[:50] + bytes([whole[50] ^ 1]) + whole[51:])
     with pytest.raises(DataError, match="is damaged"):
         write_report(tmp_path / "run")
+    part.write_bytes(whole[:100])
+    with pytest.warns(HookmapWarning, match=r"lost 1 part \(.*--resume"):
+        text = write_report(tmp_path / "run").read_text()
+    assert f"Run lost 1 part ({len(few.table) // 2} images) since it was written" in text
+
+
+def test_where_label_and_prediction_agree_one_heatmap_is_shown(tmp_path: Path, chromium: Any) -> None:
+    right, wrong = answer(0, "right.jpg", heatmap(0), 0), answer(1, "wrong.jpg", heatmap(1), 2)
+    right.heatmaps.append(("label", heatmap(0)))
+    other = heatmap(2)
+    wrong.heatmaps.append(("label", replace(other, target="owl", index=2)))
+    page = write_report(stored(tmp_path / "run", [right, wrong]))
+    with opened(chromium, page) as view:
+        assert shown(view) == ["right.jpg", "wrong.jpg", "wrong.jpg"]
+        view.select_option("#by-asked", "label")
+        assert shown(view) == ["right.jpg", "wrong.jpg"]
+
+
+def test_classes_of_one_picture_each_are_no_table(tmp_path: Path) -> None:
+    answers = [answer(number, f"{number}.jpg", heatmap(number), number) for number in range(2)]
+    page = write_report(stored(tmp_path / "run", answers))
+    (block, *_) = section(page, "classes")
+    assert block["kind"] == "text"
+    assert "one heatmap" in block["text"]
+    assert "too few heatmaps" in section(page, "clusters")[0]["text"]
+
+
+def test_what_is_printed_is_drawn(run: Run, page: Path, chromium: Any) -> None:
+    with opened(chromium, page) as view:
+        count = view.locator("#gallery .overlaid").count()
+        assert view.locator("#gallery .overlaid[data-drawn]").count() < count
+        view.evaluate("window.dispatchEvent(new Event('beforeprint'))")
+        view.wait_for_function(
+            "count => document.querySelectorAll('#gallery .overlaid[data-drawn]').length === count", arg=count
+        )
 
 
 def test_each_run_is_drawn_in_its_own_look(run: Run, tmp_path: Path, chromium: Any) -> None:

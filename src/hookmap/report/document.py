@@ -28,7 +28,7 @@ from hookmap.report.packing import (
 )
 from hookmap.report.piles import stacked
 from hookmap.report.sections import errors, sections
-from hookmap.runs.results import Run
+from hookmap.runs.results import Run, open_run
 from hookmap.runs.rows import COLUMNS
 
 INLINE = 12_000_000
@@ -60,14 +60,14 @@ def write_report(
         DataError: if a folder holds no run, a part of it is damaged, or both have no heatmap in common.
         HookmapError: if the place can't be written. What was there before stays whole.
     """
-    run = run if isinstance(run, Run) else Run(run)
+    run = run if isinstance(run, Run) else open_run(run)
     out = run.folder / "report.html" if out is None else Path(out).expanduser()
     if out.suffix.lower() not in (".html", ".htm"):
         raise HookmapError(f"{out.name!r} doesn't end in .html; pass the page's own path as -o (out=)")
     parts: list[Part] = [(run, range(len(run.table)))]
     shown = sections(run)
     if versus is not None:
-        other = versus if isinstance(versus, Run) else Run(versus)
+        other = versus if isinstance(versus, Run) else open_run(versus)
         section, rows = compared(run, other)
         shown.append(section)
         parts.append((other, rows))

@@ -28,8 +28,8 @@ def header(run: Run) -> tuple[str, str]:
         )
         first = f'<p class="what">{escape(told)}, target {escape(asked)}.</p>'
     remarks = "".join(
-        f'<p class="flag">{escape(without_folders(sentence[:1].upper() + sentence[1:]))}.</p>'
-        for sentence in (run.complaint, without_evidence(run.explained))
+        f'<p class="flag">{escape(sentence[:1].upper() + sentence[1:])}.</p>'
+        for sentence in (without_folders(run.complaint), without_evidence(run.explained))
         if sentence
     )
     made = "".join(f"<dt>{escape(name)}</dt><dd>{escape(value)}</dd>" for name, value in _made(about).items() if value)
