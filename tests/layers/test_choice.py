@@ -170,6 +170,25 @@ def test_the_tree_says_what_was_chosen_and_why() -> None:
     assert "% of the gradient is the same at all places" in text
 
 
+class Hungry(nn.Module):
+    """Wants a petabyte as soon as gradients are asked for."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(3, 4, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.conv(x)
+        if torch.is_grad_enabled():
+            torch.empty(2**50)
+        return x.mean((2, 3))
+
+
+def test_running_out_of_memory_while_looking_is_raised_and_no_reason_for_another_layer() -> None:
+    with pytest.raises(RuntimeError, match="allocate memory"):
+        hm.Lens(Hungry()).engine.choice(noise(1, 3, 16, 16))
+
+
 # ---------------------------------------------------------------- outputs with places
 
 

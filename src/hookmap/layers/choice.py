@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from hookmap._devices import out_of_memory
 from hookmap.errors import HookmapError, LayerError
 from hookmap.hooks.capture import INPUT, Capture, capture
 from hookmap.layers.trace import Trace, as_arguments, main_tensor, owners, size_text
@@ -177,9 +178,9 @@ def _looked(model: nn.Module, inputs: Any, traced: Trace, candidates: Sequence[s
     for extra in ([], [INPUT]):
         try:
             measured = _look(model, inputs, traced, candidates, extra)
-        except torch.OutOfMemoryError:
-            raise
-        except (HookmapError, RuntimeError, IndexError):
+        except (HookmapError, RuntimeError, IndexError) as error:
+            if out_of_memory(error):
+                raise
             continue
         if measured is not None:
             return measured
