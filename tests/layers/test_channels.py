@@ -22,18 +22,28 @@ def plainly(activation, ids, k):
         for b in range(images):
             cells = {tuple(i): float(activation[(b, c, *i)]) for i in np.ndindex(*grid)}
             top = max(cells.values())
-            first = next(i for i in cells if cells[i] == top)
-            ranked.append((-top, ids[b], [(i + 0.5) / n for i, n in zip(first, grid, strict=True)]))
-        ranked = sorted(ranked)[:k]
+            # Of equals the one whose neighbours, those at corners too, are larger; then the first.
+            sums = {
+                i: sum(v for j, v in cells.items() if all(abs(a - b) <= 1 for a, b in zip(i, j, strict=True)))
+                for i in cells
+                if cells[i] == top
+            }
+            first = max(sums, key=sums.get)
+            ranked.append((-top, -sums[first], ids[b], [(i + 0.5) / n for i, n in zip(first, grid, strict=True)]))
+        ranked = sorted(ranked)
+        ties = sum(entry[0] == ranked[0][0] for entry in ranked)
+        ranked = ranked[:k]
         yield {
             "mean": mean,
             "variance": sum((v - mean) ** 2 for v in values) / len(values),
             "sparsity": sum(v <= 0 for v in values) / len(values),
             "range": (min(values), max(values)),
             "dead": len(set(values)) == 1,
-            "strongest": [-v for v, _, _ in ranked],
-            "images": [i for _, i, _ in ranked],
-            "places": [p for _, _, p in ranked],
+            "strongest": [-v for v, _, _, _ in ranked],
+            "sums": [-s for _, s, _, _ in ranked],
+            "images": [i for _, _, i, _ in ranked],
+            "places": [p for _, _, _, p in ranked],
+            "ties": ties,
         }
 
 
@@ -47,7 +57,9 @@ def check(found, activation, ids, k):
         assert (float(found.least[c]), float(found.most[c])) == truth["range"]
         assert bool(found.dead[c]) is truth["dead"]
         some = len(truth["images"])
+        assert int(found.ties[c]) == truth["ties"]
         assert found.strongest[c, :some].tolist() == truth["strongest"]
+        assert found.strongest_sums[c, :some].tolist() == pytest.approx(truth["sums"], rel=1e-12, abs=1e-12)
         assert found.strongest_images[c, :some].tolist() == truth["images"]
         assert found.strongest_places[c, :some].tolist() == truth["places"]
         assert (found.strongest[c, some:] == -torch.inf).all()

@@ -16,9 +16,11 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 import hookmap as hm
+import trained
 from hookmap.layers.choice import alikeness
 from hookmap.results.choice import Choice
 from networks import noise
+from pictures import PHOTOS
 from strides import SIDE, detector, scenes
 
 # ---------------------------------------------------------------- what is measured
@@ -170,6 +172,25 @@ def test_the_tree_says_what_was_chosen_and_why() -> None:
     assert "% of the gradient is the same at all places" in text
 
 
+class Hungry(nn.Module):
+    """Wants a petabyte as soon as gradients are asked for."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(3, 4, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.conv(x)
+        if torch.is_grad_enabled():
+            torch.empty(2**50)
+        return x.mean((2, 3))
+
+
+def test_running_out_of_memory_while_looking_is_raised_and_no_reason_for_another_layer() -> None:
+    with pytest.raises(RuntimeError, match="allocate memory"):
+        hm.Lens(Hungry()).engine.choice(noise(1, 3, 16, 16))
+
+
 # ---------------------------------------------------------------- outputs with places
 
 
@@ -205,6 +226,35 @@ def test_each_row_of_a_detector_is_read_at_its_own_stride() -> None:
     assert len(small) > 15
     assert np.mean(peaks) >= 0.95
     assert np.median(small) >= 0.5
+
+
+class Softmaxed(hm.Adapter):
+    """Class probabilities by softmax, as many older detectors have them: a row's score reads the scores of all."""
+
+    def forward(self, x: Tensor) -> hm.Detections:
+        scores = self.plain(x).flatten(2).mT.softmax(2)[..., 1:].logit()
+        boxes = torch.tensor([2.0, 2.0, 9.0, 9.0]).expand(1, scores.shape[1], 4)
+        return hm.Detections(scores, boxes, scores.sigmoid(), hm.keep_best(boxes, scores.sigmoid(), least=0.0))
+
+
+def test_scores_behind_a_softmax_are_no_features() -> None:
+    torch.manual_seed(0)
+    features = nn.Sequential(nn.Conv2d(3, 32, 3, 2, 1), nn.ReLU(), nn.Conv2d(32, 32, 3, 2, 1), nn.ReLU())
+    lens = hm.Lens(Softmaxed(nn.Sequential(features, nn.Conv2d(32, 1 + 10, 1), nn.Identity())))
+    assert lens.engine.choice(noise(1, 3, 32, 32)).layers == ("0",)
+
+
+def test_the_level_of_a_trained_detector_is_found_where_none_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(trained.FastestDet, "levels", [])
+    heatmaps = trained.fastestdet().explain([trained.PHOTOS / "both.png", PHOTOS / "cat.jpg"])
+    assert len(heatmaps) > 2
+    for heatmap in heatmaps:
+        assert heatmap.box is not None
+        left, top, right, bottom = map(round, heatmap.box)
+        inside = torch.zeros_like(heatmap.map, dtype=torch.bool)
+        inside[max(top, 0) : bottom, max(left, 0) : right] = True
+        assert inside.flatten()[heatmap.map.argmax()]
+        assert heatmap.map[inside].sum() > 0.8 * heatmap.map.sum()
 
 
 # ---------------------------------------------------------------- precision

@@ -17,7 +17,6 @@ from torch import Tensor, nn
 
 import hookmap as hm
 from hookmap import models
-from hookmap.adapters.outputs import dense_scores
 from hookmap.images.loading import load
 from hookmap.models.transformers.adapters import DepthEstimator, MaskSegmenter
 from hookmap.models.transformers.detectors import PhraseDetector, QueryDetector, TextDetector
@@ -312,7 +311,8 @@ def test_dense_scores(name: str, cat: Path) -> None:
         expected = slope(to_grid(lens, x, layer, wanted[layer]))[0]
         assert torch.allclose(found.raw, expected, atol=1e-4 * float(expected.abs().max()))
     with torch.no_grad():
-        assert dense_scores(lens.engine.called(x)).shape[:2] == (1, 1 if index == 0 else 5)
+        dense = lens.engine.trace(x).reading.dense(lens.engine.called(x))
+    assert dense.values.shape[:2] == (1, 1 if index == 0 else 5)
     assert unchanged(net, before)
 
 

@@ -7,6 +7,7 @@ import functools
 import os
 import sys
 import tempfile
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -21,11 +22,9 @@ import torch
 from PIL import Image
 from safetensors.torch import save_file
 from torch import Tensor, nn
-from typer.testing import CliRunner
 
 import hookmap as hm
 from hookmap import models
-from hookmap.cli import app
 from hookmap.hooks.registration import hooked
 from hookmap.images.loading import load_all
 from hookmap.methods import METHODS
@@ -595,10 +594,9 @@ def test_the_size_is_the_one_it_was_trained_in() -> None:
     assert hm.Lens(yolo).preprocessing is None
 
 
-def test_the_command_line_takes_it_by_name(cat: Path, tmp_path: Path) -> None:
-    how = ["--model", "yolo11n-cls", "--no-pretrained", "-o", str(tmp_path / "map.png")]
-    assert CliRunner().invoke(app, ["explain", str(cat), *how]).exit_code == 0
+def test_the_command_line_takes_it_by_name(hookmap: Callable[..., Any], cat: Path, tmp_path: Path) -> None:
+    assert hookmap("explain", cat, "--model", "yolo11n-cls", "--no-pretrained", "-o", "map.png").code == 0
     assert (tmp_path / "map.png").stat().st_size > 1000
-    said = CliRunner().invoke(app, ["explain", str(cat), "--model", "yolo11n", "--no-pretrained"])
-    assert said.exit_code != 0
-    assert "nothing was detected in the picture" in " ".join(said.output.split())
+    result = hookmap("explain", cat, "--model", "yolo11n", "--no-pretrained")
+    assert result.code != 0
+    assert "nothing was detected in the picture" in " ".join(result.err.split())

@@ -8,9 +8,9 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
+from hookmap._devices import out_of_memory
 from hookmap.adapters.adapter import Fusion
 from hookmap.errors import HookmapError, LayerError
 from hookmap.hooks.capture import INPUT, Capture, capture
@@ -202,9 +202,9 @@ def _looked(
     for extra in ([], [INPUT]):
         try:
             measured = _look(model, inputs, traced, candidates, reads, extra)
-        except torch.OutOfMemoryError:
-            raise
-        except (HookmapError, RuntimeError, IndexError):
+        except (HookmapError, RuntimeError, IndexError) as error:
+            if out_of_memory(error):
+                raise
             continue
         if measured is not None:
             return measured
@@ -320,10 +320,12 @@ def _rows(count: int) -> list[int]:
 def _levels(seen: Capture, candidates: Sequence[str], traced: Trace) -> Measured | None:
     """The layers from which rows are read, each at its own stride, in the order in which they run.
 
-    Of a row it is the last layer that holds features: at which its score reads more than the two channels, class and
-    whether something is there, that scores themselves are made of. A detection is shown by the last of the layers that
-    its gradient reaches: the one at its own stride.
+    Of a row it is the last layer that holds features: at which its score reads other channels than scores themselves
+    are made of, which are its class and whether something is there; where a softmax follows, all classes and those. A
+    detection is shown by the last of the layers that its gradient reaches: the one at its own stride.
     """
+    count = traced.classes or 0
+    of_scores = {0, 1, 2, count, count + 1, count + 2}
     reads: dict[str, Tensor] = {}
     for name in candidates:
         gradient = _gradient(seen, name, traced)
@@ -331,5 +333,5 @@ def _levels(seen: Capture, candidates: Sequence[str], traced: Trace) -> Measured
             reads[name] = gradient[:, 0].flatten(2).any(2).sum(1)
     levels = set()
     for row in range(len(next(iter(reads.values()), ()))):
-        levels.update([name for name, channels in reads.items() if channels[row] > 2][-1:])
+        levels.update([name for name, channels in reads.items() if int(channels[row]) not in of_scores][-1:])
     return Measured(tuple(name for name in candidates if name in levels)) if levels else None

@@ -139,8 +139,7 @@ def trace(
     if prefix is None:
         prefix = getattr(model, "num_prefix_tokens", None)
     suffix = getattr(model, "num_suffix_tokens", 0)
-    told = getattr(model, "token_layouts", None)
-    tokens = told(area) if callable(told) else ()
+    token_layouts = getattr(model, "token_layouts", None)
     modules = dict(model.named_modules())
     parameters = {name: sum(p.numel() for p in m.parameters()) for name, m in modules.items()}
     result = Trace({n: LayerInfo(n, type(m).__name__, parameters[n]) for n, m in modules.items()}, span)
@@ -166,6 +165,8 @@ def trace(
                 evidence[owner].setdefault(shape, side)
         info.shape = shape
         former = info.layout
+        # Asked only now that the model runs: it has refused an input of another rank by itself.
+        tokens = token_layouts(area) if callable(token_layouts) else ()
         info.layout = read_layout(
             shape, area, channels=evidence[name].get(shape), grids=grids, prefix=prefix, suffix=suffix, tokens=tokens
         )
