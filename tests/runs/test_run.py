@@ -599,14 +599,15 @@ def test_the_default_layer_is_chosen_once_and_kept_when_a_run_goes_on(
 ) -> None:
     folder, chosen = tmp_path / "p", []
     shutil.copytree(photos / "red", folder)
-    layers = Engine.default_layers
-    monkeypatch.setattr(Engine, "default_layers", lambda self, x: chosen.append(x.shape) or layers(self, x))
+    look = Engine._chosen
+    monkeypatch.setattr(Engine, "_chosen", lambda self, x: chosen.append(x.shape) or look(self, x))
     first = ran(folder, tmp_path / "run")
     assert len(chosen) == 1
-    assert first.about["defaults"]["layers"] == [*first.table["layer"].unique()]
+    assert first.about["chosen"]["choice"]["layers"] == [*first.table["layer"].unique()]
+    assert [first.about["chosen"]["choice"]["method"]] == [*first.table["method"].unique()]
     shutil.copy(photos / "blue" / "p 02.png", folder / "x.png")
     about = json.loads((first.folder / "run.json").read_text())
-    about["defaults"]["layers"] = ["features.0"]  # as if it had been chosen otherwise then
+    about["chosen"]["choice"]["layers"] = ["features.0"]  # as if it had been chosen otherwise then
     (first.folder / "run.json").write_text(json.dumps(about))
     again = ran(folder, tmp_path / "run", resume=True)
     assert len(chosen) == 1
