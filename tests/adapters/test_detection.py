@@ -343,7 +343,8 @@ def test_drise_finds_the_object_and_not_the_other_one() -> None:
 
 def test_gcame_is_defined_for_detected_objects_only(lens: hm.Lens, cat: Any) -> None:
     assert squares().explain(scene((0, 8, 8)), method="gcame")[0].raw.any()
-    with pytest.raises(hm.TargetError, match="gcame is defined for detected objects, and the target 'predicted' isn't"):
+    sentence = "gcame is defined for detected objects, and the target 'tiger cat' isn't one"
+    with pytest.raises(hm.TargetError, match=sentence):
         lens.explain(cat, method="gcame")
 
 

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 import torchvision
@@ -288,7 +289,7 @@ def test_series() -> None:
         (g,) = torch.autograd.grad(model[6:](a)[0, 4], a)
         assert torch.allclose(heatmap.raw, (g.mean(2, keepdim=True) * a)[0].sum(0).detach(), atol=1e-6)
         assert heatmap.map.shape == (200,)
-        assert heatmap.overlay().width == 200
+        assert heatmap.overlay().size == (400, 3 * 64)  # twice as wide, to be seen, and a line per channel
     found = hm.Lens(model).explain(x[:1], target=4, method=["edges", "groupcam"])
     signal = nn.functional.pad(x[0].mean(0), (1, 1))
     assert torch.allclose(found["edges"].raw[0, 1:-1], 4 * (signal[:-2] - signal[2:]).abs()[1:-1], atol=1e-5)
@@ -316,7 +317,12 @@ def test_volumes() -> None:
     heatmap = lens.explain(scan, target=1)[0]
     assert heatmap.raw.shape == (3, 8, 6)
     assert heatmap.map.shape == (3, 32, 24)
-    assert heatmap.overlay().size == (24, 32)
+    planes = heatmap.planes()  # through the strongest place
+    assert [plane.picture.pixels.shape[:2] for plane in planes] == [(32, 24), (12, 24), (12, 32)]
+    assert [plane.values.max() for plane in planes] == [float(heatmap.raw.max())] * 3
+    drawn = heatmap.overlay()
+    assert drawn.width > 2 * 320  # side by side, and large enough to be seen
+    assert (np.ptp(np.asarray(drawn), axis=2) > 100).any()  # the scan is grey, the map is not
     assert torch.equal(lens.explain(scan[0], target=1)[0].raw, heatmap.raw)  # one scan without a batch axis
     assert lens.explain(scan, target=1, method="ablationcam")[0].raw.any()
 

@@ -93,13 +93,17 @@ def test_a_point_in_one_picture_is_found_in_others() -> None:
 def test_similar_is_red_and_unlike_blue() -> None:
     """On one scale for all pictures, so that what is only a little alike is pale."""
     one, _, none = lens_of(vit()).similar_patches([textured(), textured(1), textured(2, {})], (30, 22))
-    drawn = np.asarray(one.overlay(size=SIDE, opacity=1.0), dtype=float)
-    warm, values = drawn[..., 0] - drawn[..., 2], one.numpy()
-    edge = np.zeros_like(values, dtype=bool)
-    edge[:36, :52] = True  # the clicked patch is outlined
-    assert warm[(values > 0.5) & ~edge].min() > 0 > warm[(values < -0.3) & ~edge].max()
-    pale = np.asarray(none.overlay(size=SIDE, opacity=1.0), dtype=float)
-    assert (pale[..., 0] - pale[..., 2]).max() < warm.max()
+
+    def warmth(heatmap: hm.Heatmap) -> np.ndarray:
+        """Red minus blue, at each pixel of the photo."""
+        drawn = np.asarray(heatmap.overlay(size=4 * SIDE, opacity=1.0), dtype=float)[2::4, 2::4]
+        return drawn[..., 0] - drawn[..., 2]
+
+    warm, values, heat = warmth(one), one.numpy(), np.ones((SIDE, SIDE), dtype=bool)
+    heat[14:26, 22:34] = False  # the clicked patch is outlined
+    heat[88:, 64:] = False  # what the colours mean
+    assert warm[(values > 0.5) & heat].min() > 0 > warm[(values < -0.3) & heat].max()
+    assert warmth(none)[heat].max() < warm[heat].max()
 
 
 def test_a_convolutional_layer_and_a_cropped_picture() -> None:

@@ -81,6 +81,13 @@ def grad_cam(net: nn.Module, x: Tensor, layer: str) -> Tensor:
     return (torch.from_numpy(weights)[:, :, None, None] * a).sum(1)
 
 
+def acquainted(net: nn.Module, x: Tensor) -> hm.Lens:
+    """A lens that knows whether images of this size run together, which it finds out on pictures of its own."""
+    lens = hm.Lens(net)
+    lens.explain(x, target=2, layer="bend1", method="rise", budget=2)
+    return lens
+
+
 def torch_cam(net: nn.Module, x: Tensor, layer: str, peer: type = TorchCam) -> Tensor:
     with peer(net, target_layer=layer) as extractor, torch.no_grad():
         net(x)
@@ -172,11 +179,12 @@ def test_iscam_averages_from_black_to_the_masked_photo() -> None:
 def test_torch_cam_integrates_past_the_photo() -> None:
     """It adds the fractions up (0.1, 0.3, 0.6, ... 5.5 for ten), so the network sees photos 5.5 times as bright."""
     net, x, brightest = tiny(), torch.ones(1, 3, 24, 32).double(), []
+    lens = acquainted(net, x)
     handle = net.conv1.register_forward_pre_hook(lambda module, inputs: brightest.append(inputs[0].abs().amax()))
     torch_cam(net, x, "bend1", IsCamPeer)
     assert 5 < max(brightest) < 5.5
     brightest.clear()
-    explained(net, x, "iscam")
+    lens.explain(x, target=2, layer="bend1", method="iscam")
     handle.remove()
     assert max(brightest) == 1
 
@@ -340,8 +348,9 @@ def watched(net: nn.Module) -> list[Tensor]:
 @pytest.mark.parametrize("name", MASKING)
 def test_the_budget_is_the_most_copies_that_are_looked_at(name: str, budget: int) -> None:
     net, x = tiny(), images()
+    lens = acquainted(net, x)
     batches = watched(net)
-    maps = explained(net, x, name, budget=budget)
+    maps = lens.explain(x, target=2, layer="bend1", method=name, budget=budget).raw
     changed = [row for batch in batches for row in batch if not torch.equal(row, x[0])]
     assert len(changed) <= budget
     assert changed or name == "sess"  # whose first window is the photo itself

@@ -604,6 +604,7 @@ def test_the_default_layer_is_chosen_once_and_kept_when_a_run_goes_on(
     first = ran(folder, tmp_path / "run")
     assert len(looked) == 1
     assert first.about["chosen"]["choice"]["layers"] == [*first.table["layer"].unique()]
+    assert [first.about["chosen"]["choice"]["method"]] == [*first.table["method"].unique()]
     shutil.copy(photos / "blue" / "p 02.png", folder / "x.png")
     about = json.loads((first.folder / "run.json").read_text())
     about["chosen"]["choice"]["layers"] = ["features.0"]  # as if it had been chosen otherwise then

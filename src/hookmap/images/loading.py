@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
+from hookmap._text import printable
 from hookmap.errors import HookmapError, ImageError, first_line
 
 if TYPE_CHECKING:
@@ -119,12 +120,12 @@ class _Source:
 
     @classmethod
     def of_file(cls, path: Path) -> _Source:
-        about = path.stat()
+        about, what = path.stat(), printable(str(path))
         if stat.S_ISDIR(about.st_mode):
-            raise ImageError(f"{path} is a folder; pass the images in it, e.g. {path / '*.jpg'}")
+            raise ImageError(f"{what} is a folder; pass the images in it, e.g. {printable(str(path / '*.jpg'))}")
         if not stat.S_ISREG(about.st_mode):
-            raise ImageError(f"{path} is a pipe or a device; save the image as a file, or pass its bytes")
-        return cls(str(path), path, (about.st_size, about.st_mtime_ns))
+            raise ImageError(f"{what} is a pipe or a device; save the image as a file, or pass its bytes")
+        return cls(what, path, (about.st_size, about.st_mtime_ns))
 
     def read(self) -> bytes:
         """The encoded image."""
@@ -133,10 +134,10 @@ class _Source:
         assert self.path is not None
         try:
             if self.of_file(self.path) != self:
-                raise ImageError(f"{self.path} has changed since it was explained; explain it again")
+                raise ImageError(f"{self.what} has changed since it was explained; explain it again")
             return self.path.read_bytes()
         except OSError as error:
-            raise ImageError(f"{self.path} can't be read ({error.strerror or error}); check the path") from None
+            raise ImageError(f"{self.what} can't be read ({error.strerror or error}); check the path") from None
 
     def decode(self) -> Pixels:
         """Its pixels, ``(H, W, 3)``."""
@@ -277,14 +278,16 @@ def plain_tensor(image: torch.Tensor) -> torch.Tensor:
 
 def _from_path(source: str | os.PathLike[str]) -> Picture:
     if isinstance(source, str) and re.match(r"[a-z][a-z0-9+.-]+://", source, re.IGNORECASE):
-        raise ImageError(f"{source} is an address, and hookmap doesn't download; save the image and pass its path")
+        raise ImageError(
+            f"{printable(source)} is an address, and hookmap doesn't download; save the image and pass its path"
+        )
     path = Path(source)
     try:
         path = path.expanduser()
         return Picture.decoded(_Source.of_file(path), path.stem, path)
     except (OSError, ValueError, RuntimeError) as error:  # a zero byte is a ValueError, a user who isn't a RuntimeError
         reason = getattr(error, "strerror", None) or error
-        raise ImageError(f"{str(path)!r} can't be read ({reason}); check the path") from None
+        raise ImageError(f"{printable(str(path))} can't be read ({reason}); check the path") from None
 
 
 def _read(file: Any) -> bytes:
