@@ -124,9 +124,10 @@ def explained(name: str) -> hm.Heatmap:
     assert raw.shape[0] == raw.shape[1] > 1, f"the grid is {tuple(raw.shape)}"
     assert raw.any(), f"no gradient reaches {heatmap.layer}"
     assert raw.std() > 1e-4 * raw.abs().max(), f"the map at {heatmap.layer} is the same everywhere"
-    with hm.capture(model, heatmap.layer) as seen:
+    layers = list(heatmap.question.layers)
+    with hm.capture(model, layers) as seen:
         model(x)
-    assert len(seen[heatmap.layer].calls) == 1
+    assert [len(seen[layer].calls) for layer in layers] == [1] * len(layers)
     return heatmap
 
 

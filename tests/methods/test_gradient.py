@@ -272,6 +272,7 @@ def test_before_pooling_and_a_linear_head_three_methods_are_one_and_the_user_is_
     with warnings.catch_warnings():
         warnings.simplefilter("error", hm.HookmapWarning)
         lens.explain(x, target=207, layer="layer4", method=three)
+    with pytest.warns(hm.HookmapWarning, match="at 'layer3' .* hirescam takes it place by place"):
         elsewhere = lens.explain(x[:1], target=207, layer="layer3", method=three).raw
     assert not close(elsewhere[0], elsewhere[1], 1e-3)
     assert not close(elsewhere[0], elsewhere[2], 1e-3)

@@ -123,7 +123,8 @@ def test_classifiers(name: str, cat: Path) -> None:
     x = preprocessing(load(cat))[0][None]
     layer = lens.default_layer(x)
     assert str(lens.engine.trace(x).layout(layer)) == CLASSIFIERS[name]
-    found, cam = lens.explain(cat, target=0, method=[slope, "gradcam"])
+    found, cam = lens.explain(cat, target=0, layer=layer, method=[slope, "gradcam"])
+    assert layer in lens.explain(cat, target=0)[0].question.layers
     assert cam.raw.isfinite().all()
     assert cam.raw.std() > 0
     # The last layer through whose places the decision passes: its gradient is alive and is what autograd says.

@@ -33,7 +33,7 @@ def unit(maps: torch.Tensor) -> torch.Tensor:
 
 
 def ours(model: nn.Module, x: torch.Tensor, layer: str, index: int = CLASS) -> torch.Tensor:
-    return hm.Lens(model).explain(x, target=index, layer=layer).raw
+    return hm.Lens(model).explain(x, target=index, layer=layer, method="gradcam").raw
 
 
 def captum(model: nn.Module, x: torch.Tensor, layer: str, index: int = CLASS) -> torch.Tensor:

@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar, TypeVar
 
+import torch
 from torch import Tensor
 
 from hookmap.adapters.outputs import Reading
@@ -121,7 +122,9 @@ class PlainOutput:
     def of_class(self, target: Any, image: int) -> Sequence[Resolved]:
         """What is read of a class; here there are none."""
         self.reading.scores(self.output)
-        raise AssertionError("an output with class scores has a form of its own")
+        kind = self.output.dtype if isinstance(self.output, Tensor) else type(self.output).__name__
+        what = f"complex numbers ({kind})" if isinstance(kind, torch.dtype) and kind.is_complex else f"of {kind}"
+        raise TargetError(f"the scores are {what} and none of a class; pass a target that gives real ones, (B,)")
 
     def of_value(self, target: Any, image: int) -> Sequence[Resolved]:
         """One of the values that a model gives."""
