@@ -162,7 +162,7 @@ def test_names_that_are_not_utf8_are_read_and_can_be_written(tmp_path: Path) -> 
         with open(os.path.join(root, name), "wb") as file:
             file.write(small())
     mine = source(tmp_path)
-    assert mine.ids == ["a\nb.png", "caf\\xe9.png", "caf\\xe9.png#2"]
+    assert mine.ids == [r"a\nb.png", "caf\\xe9.png", "caf\\xe9.png#2"]
     for item in items(mine):
         assert load(item.image).width == 12
         json.dumps([item.id, item.path]).encode()
