@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import warnings
 import threading
+import warnings
 from collections import OrderedDict
 from collections.abc import Callable
 from typing import Any
