@@ -10,6 +10,7 @@ from typing import TypeAlias
 
 import pytest
 import torch
+from hypothesis import HealthCheck, settings
 
 import hookmap as hm
 from hookmap import cli
@@ -17,6 +18,10 @@ from pictures import PHOTOS
 
 # Networks here are small: threads that wait for busy cores cost more (a hundredfold) than they bring.
 torch.set_num_threads(1)
+
+# How busy the machine is says nothing about the code.
+settings.register_profile("busy", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("busy")
 
 
 @pytest.fixture(scope="session")
