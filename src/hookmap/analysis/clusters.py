@@ -13,12 +13,12 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from hookmap._optional import require
+from hookmap._text import counted
 from hookmap.analysis.confusion import right
 from hookmap.analysis.crops import attended_crops, described
 from hookmap.analysis.drawing import Line, Page, dots_page, heat_tile, lines_page, overlay_of
 from hookmap.analysis.frames import REGIONS, Array, By, Frames, distance, frames, is_spoken_for, mean_of, short
 from hookmap.analysis.grouping import by_density, by_spectrum, reduced, rooted, separation
-from hookmap.datasets.sources.names import counted
 from hookmap.errors import DataError
 
 if TYPE_CHECKING:

@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from hookmap._text import counted
 from hookmap.analysis.drawing import Page, overlay_of, side_by_side, tiles_page
 from hookmap.analysis.frames import SIDE, Array, distance, short
-from hookmap.datasets.sources.names import counted
 from hookmap.errors import DataError
 
 if TYPE_CHECKING:

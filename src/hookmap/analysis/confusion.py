@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from hookmap._text import counted
 from hookmap.analysis.drawing import Line, Page, heat_tile, lines_page, overlay_of
 from hookmap.analysis.frames import SIDE, Array, Frames, NotApplicableError, frames, mean_of, short
-from hookmap.datasets.sources.names import counted
 
 if TYPE_CHECKING:
     import pandas as pd

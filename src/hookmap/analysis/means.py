@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from hookmap._text import counted
 from hookmap.analysis.drawing import Page, heat_tile, tiles_page
 from hookmap.analysis.frames import SIDE, Array, By, distance, frames, is_spoken_for, mean_of, short
-from hookmap.datasets.sources.names import counted
 
 if TYPE_CHECKING:
     import pandas as pd

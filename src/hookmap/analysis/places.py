@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from hookmap._text import counted
 from hookmap.analysis.drawing import Line, Page, heat_tile, lines_page
 from hookmap.analysis.frames import REGIONS, SIDE, Array, By, Frames, frames, is_spoken_for, mean_of, short
-from hookmap.datasets.sources.names import counted
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -119,7 +119,10 @@ def explain_batch(batch: Batch, plan: Plan) -> list[Heatmap]:
         methods = [default_method("regions", local=True) if somewhere else METHODS[choice.method]]
     names: list[str] = []
     if any(method.per_layer for method in methods):
-        names = list(match_layers(engine.called, plan.layer) if plan.layer is not None else engine.choice(x).layers)
+        if plan.layer is not None:
+            names = list(match_layers(engine.called, plan.layer))
+        elif choice:
+            names = list(choice.layers)
     if choice and plan.layer is None and settings.fuse is None:
         settings = replace(settings, fuse=choice.fuse if len(names) > 1 else None)
     used = [eigen_smoothed(method) for method in methods] if settings.eigen_smooth else methods

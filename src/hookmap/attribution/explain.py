@@ -7,8 +7,7 @@ from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from typing import Any, Literal, get_args
 
-import torch
-
+from hookmap._devices import out_of_memory
 from hookmap.attribution.batch import Plan, explain_batch
 from hookmap.attribution.engine import Batch, Engine, Failure, warn
 from hookmap.errors import HookmapError, ImageError, ModelError, TargetError, first_line
@@ -84,7 +83,7 @@ def _may_be_of_an_image(error: Exception) -> bool:
     """Whether another image might not have met this error; layers, methods and memory are the same for all."""
     if isinstance(error, HookmapError):
         return isinstance(error, (TargetError, ImageError, ModelError))
-    return not isinstance(error, (torch.OutOfMemoryError, MemoryError, OSError))
+    return not (isinstance(error, OSError) or out_of_memory(error))
 
 
 def explain_again(engine: Engine, heatmap: Heatmap) -> Heatmap:

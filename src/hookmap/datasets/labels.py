@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
-from hookmap.datasets.sources.names import printable
+from hookmap._text import printable
 from hookmap.targets.naming import ClassNames, synset
 
 _MOST = 2**31

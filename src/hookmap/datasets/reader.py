@@ -11,8 +11,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from hookmap._text import printable
 from hookmap.datasets.sources import Item, LabelledBox, Source
-from hookmap.datasets.sources.names import printable
 from hookmap.errors import HookmapError, ImageError, first_line
 from hookmap.images.geometry import Geometry
 from hookmap.images.loading import Picture, load

@@ -7,7 +7,7 @@ from datetime import datetime
 from html import escape
 from typing import Any
 
-from hookmap.datasets.sources.names import listed
+from hookmap._text import listed
 from hookmap.report.packing import title_of, without_folders
 from hookmap.runs.results import Run, without_evidence
 

@@ -70,7 +70,7 @@ def read_archive(path: Path) -> tuple[list[Heatmap], dict[str, HookmapError]]:
         HookmapError: if the file can't be read or holds something else.
     """
     try:
-        with np.load(path, allow_pickle=False) as file:
+        with path.open("rb") as data, np.load(data, allow_pickle=False) as file:
             about = json.loads(file["about"].tobytes())
             if about["format"] != _FORMAT:
                 raise KeyError("format")

@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, Any, Literal, TypeAlias, get_args
 from torch import nn
 
 from hookmap._progress import tracking
+from hookmap._text import listed
 from hookmap.datasets.labels import TrueClasses
 from hookmap.datasets.reader import Reader
 from hookmap.datasets.sources import Source, source
-from hookmap.datasets.sources.names import listed
 from hookmap.errors import DataError, HookmapError, HookmapWarning
 from hookmap.hooks.matching import LayerSpec
 from hookmap.images.views import input_rank

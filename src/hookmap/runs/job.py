@@ -11,13 +11,13 @@ from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 import numpy as np
 from torch import Tensor
 
+from hookmap._text import listed
 from hookmap.attribution.batch import Plan
 from hookmap.attribution.engine import Batch as ModelBatch
 from hookmap.attribution.engine import Failure
 from hookmap.attribution.explain import explain_each
 from hookmap.datasets.labels import TrueClasses
 from hookmap.datasets.reader import Batch, Sample, reason
-from hookmap.datasets.sources.names import listed
 from hookmap.errors import DataError, ModelError, NothingDetectedError
 from hookmap.hooks.matching import LayerSpec
 from hookmap.images.loading import Picture

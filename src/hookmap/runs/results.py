@@ -14,7 +14,7 @@ import numpy as np
 import torch
 
 from hookmap._optional import require
-from hookmap.datasets.sources.names import counted
+from hookmap._text import counted
 from hookmap.errors import DataError, HookmapError, HookmapWarning
 from hookmap.images.loading import Picture, load
 from hookmap.methods import METHODS, Method

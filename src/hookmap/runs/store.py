@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Any
 
 from hookmap._files import written_whole
 from hookmap._optional import require
-from hookmap.datasets.sources.names import counted
+from hookmap._text import counted
 from hookmap.errors import DataError
 
 if TYPE_CHECKING:

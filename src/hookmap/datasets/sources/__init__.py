@@ -11,9 +11,9 @@ import numpy as np
 import torch
 from torch.utils.data import DataLoader, Dataset, Subset
 
+from hookmap._text import listed, printable
 from hookmap.datasets.sources import archives, coco, files, huggingface, pytorch, tables
 from hookmap.datasets.sources.base import Item, LabelledBox, Source, Stream
-from hookmap.datasets.sources.names import listed, printable
 from hookmap.datasets.sources.samples import Samples, SampleStream
 from hookmap.errors import DataError
 from hookmap.images.loading import Picture

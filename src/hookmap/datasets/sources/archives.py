@@ -9,8 +9,9 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import NamedTuple
 
+from hookmap._text import counted, listed, printable
 from hookmap.datasets.sources.base import Item, Source
-from hookmap.datasets.sources.names import counted, is_image_name, listed, printable, unique
+from hookmap.datasets.sources.names import is_image_name, unique
 from hookmap.datasets.sources.samples import as_label, in_json
 from hookmap.errors import DataError
 

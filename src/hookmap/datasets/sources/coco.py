@@ -12,11 +12,11 @@ from typing import Any
 
 import numpy as np
 
+from hookmap._text import counted, listed, printable
 from hookmap.datasets.sources.base import Item, Mask
 from hookmap.datasets.sources.boxes import common, with_size
 from hookmap.datasets.sources.files import Files
 from hookmap.datasets.sources.masks import fill, from_runs
-from hookmap.datasets.sources.names import counted, listed, printable
 from hookmap.errors import DataError
 
 Annotation = Mapping[str, Any]

@@ -10,8 +10,9 @@ from collections import Counter
 from collections.abc import Sequence
 from itertools import product
 
+from hookmap._text import counted, listed, printable
 from hookmap.datasets.sources.base import Item, Source
-from hookmap.datasets.sources.names import below, counted, is_image_name, listed, printable
+from hookmap.datasets.sources.names import below, is_image_name
 from hookmap.errors import DataError
 
 WILD = re.compile(r"[*?\[]")

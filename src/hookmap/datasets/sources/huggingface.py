@@ -6,8 +6,9 @@ import sys
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+from hookmap._text import listed
 from hookmap.datasets.sources.base import Source
-from hookmap.datasets.sources.names import LABELS, find, listed
+from hookmap.datasets.sources.names import LABELS, find
 from hookmap.datasets.sources.samples import IMAGES, OBJECTS, Samples, SampleStream
 from hookmap.errors import DataError
 

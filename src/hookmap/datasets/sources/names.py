@@ -1,4 +1,4 @@
-"""Names of files and items: which are images, how they are printed, and that no two are the same."""
+"""Names of files and items: which are images, and that no two are the same."""
 
 from __future__ import annotations
 
@@ -6,9 +6,7 @@ import os
 from collections.abc import Iterable, Sequence
 from functools import cache
 
-from hookmap._text import counted as counted
-from hookmap._text import listed as listed
-from hookmap._text import printable as printable
+from hookmap._text import listed, printable
 from hookmap.errors import DataError
 
 # What columns, keys and files of labels are called.

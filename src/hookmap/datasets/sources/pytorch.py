@@ -16,9 +16,10 @@ from torch.utils.data import (
     default_convert,
 )
 
+from hookmap._text import printable
 from hookmap.datasets.sources.base import Item, Source, Stream
 from hookmap.datasets.sources.files import Files
-from hookmap.datasets.sources.names import below, printable, unique
+from hookmap.datasets.sources.names import below, unique
 from hookmap.datasets.sources.samples import Samples, SampleStream
 from hookmap.errors import DataError
 

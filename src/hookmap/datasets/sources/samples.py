@@ -11,9 +11,10 @@ from typing import Any
 import numpy as np
 import torch
 
+from hookmap._text import listed, printable
 from hookmap.datasets.sources.base import Item, Mask, Source, Stream
 from hookmap.datasets.sources.boxes import boxes_in, common
-from hookmap.datasets.sources.names import LABELS, find, is_image_name, listed, printable
+from hookmap.datasets.sources.names import LABELS, find, is_image_name
 from hookmap.errors import DataError
 
 IMAGES = ("image", "img", "pixel_values", "picture", "photo", "pil", "input", "x", "image_path", "path", "file_name")

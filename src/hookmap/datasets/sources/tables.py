@@ -10,11 +10,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
+from hookmap._text import counted, listed, printable
 from hookmap.datasets.sources.base import Item, LabelledBox
 from hookmap.datasets.sources.boxes import common
 from hookmap.datasets.sources.files import Files, base_folder, repeats
 from hookmap.datasets.sources.masks import read_mask
-from hookmap.datasets.sources.names import LABELS, counted, find, is_image_name, listed, printable
+from hookmap.datasets.sources.names import LABELS, find, is_image_name
 from hookmap.errors import DataError
 
 Columns = Mapping[str, Sequence[Any]]
