@@ -145,7 +145,7 @@ def _solved(known: Tensor, unknown: Tensor) -> Tensor:
 
 
 class _Level(NamedTuple):
-    """A grid: where it is unknown ``(1, 1, h, w)``, that by the neighbours' weights, and of the coarsest the inverse."""
+    """A grid: where it is unknown ``(1, 1, h, w)``, that by the neighbours' weights; of the coarsest the inverse."""
 
     unknown: Tensor
     share: Tensor

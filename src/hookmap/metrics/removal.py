@@ -146,21 +146,32 @@ def scores_without(
     for part in _in_batches(removed, batch_size):
         gone = on_pixels(part.to(image.device), grid, image.shape[1:]) > 0.5
         changed = torch.where(gone[:, None], filled(image, gone).to(image.dtype), image)
-        given = scorer(changed)
-        if not isinstance(given, Tensor) or given.shape != (len(part),):
-            got = f"shape {tuple(given.shape)}" if isinstance(given, Tensor) else f"a {type(given).__name__}"
-            raise HookmapError(f"the scorer gave {got} for {len(part)} images; expected one score each, ({len(part)},)")
-        if not bool(given.isfinite().all()):
-            raise HookmapError("the scorer gave NaN or infinity, which can't be compared; look at the model's weights")
-        scores.append(given.detach().double().cpu())
+        scores.append(scored(scorer, changed))
         shares.append(gone.flatten(1).double().mean(1).cpu())
     return torch.cat(scores), torch.cat(shares)
+
+
+def scored(scorer: Scorer, changed: Tensor) -> Tensor:
+    """The scores of changed inputs ``(K, C, *size)``, ``(K,)`` in float64 on the CPU.
+
+    Raises:
+        HookmapError: if the scorer gives anything but K scores, or scores that aren't finite.
+    """
+    given = scorer(changed)
+    if not isinstance(given, Tensor) or given.shape != (len(changed),):
+        got = f"shape {tuple(given.shape)}" if isinstance(given, Tensor) else f"a {type(given).__name__}"
+        raise HookmapError(
+            f"the scorer gave {got} for {len(changed)} images; expected one score each, ({len(changed)},)"
+        )
+    if not bool(given.isfinite().all()):
+        raise HookmapError("the scorer gave NaN or infinity, which can't be compared; look at the model's weights")
+    return given.detach().double().cpu()
 
 
 def _in_batches(parts: Iterator[Tensor], size: int) -> Iterator[Tensor]:
     kept: list[Tensor] = []
     for part in parts:
-        for row in part.split(1):
+        for row in torch.split(part, 1):
             kept.append(row)
             if len(kept) == size:
                 yield torch.cat(kept)
