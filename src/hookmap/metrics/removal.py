@@ -219,8 +219,13 @@ def road(
     Returns:
         ``(M,)``, in the scorer's units; larger is better.
 
+    Raises:
+        HookmapError: for a single step, which has nothing between its ends.
+
     Costs ``2 M (steps - 1) + 2`` forward passes, and a linear system for each.
     """
+    if options.get("steps", STEPS) < 2:
+        raise HookmapError(f"steps is {options['steps']}; ROAD takes what is between the ends, so expected 2 or more")
     curves = removal(scorer, image, maps, first=("least", "most"), fill=fill, **options)
     least, most = curves.scores[:, 1:-1].mean(1).chunk(2)
     return (least - most) / 2
