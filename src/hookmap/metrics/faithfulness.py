@@ -77,8 +77,8 @@ def gain(scorer: Scorer, image: Tensor, maps: Tensor, *, batch_size: int = BATCH
 
     Zhang et al., *Opti-CAM*, CVIU 2024, arXiv:2301.07002. Arguments as of :func:`average_drop`.
 
-    Pitfall: photographers put objects in the middle, so **a centred Gaussian that never saw the image wins** over maps
-    that follow the model. It never votes.
+    Pitfall: photographers put objects in the middle, so on many photos **a wide spot in the middle, which never saw the
+    image, wins** over a map that follows the model. It never votes.
 
     Returns:
         ``(M,)``, 0..1; larger is better.
