@@ -155,3 +155,16 @@ def test_what_cannot_be_gets_a_sentence(change: dict, sentence: str) -> None:
     of = {"scorer": lambda x: x.flatten(1).sum(1), "image": torch.ones(3, 8, 8), "maps": torch.rand(1, 4, 4)} | change
     with pytest.raises(hm.HookmapError, match=sentence):
         hm.metrics.road(**of)
+
+
+def test_a_direction_that_there_is_not_gets_a_sentence() -> None:
+    for first in ("last", [], ["most", "last"]):
+        with pytest.raises(hm.HookmapError, match="one or several of most, least"):
+            hm.metrics.removal(lambda x: x.flatten(1).sum(1), torch.ones(1, 4, 4), torch.rand(1, 4, 4), first=first)
+
+
+def test_one_step_is_from_everything_to_nothing() -> None:
+    w = linear()
+    curves = hm.metrics.removal(w.scorer, w.image, w.right[None], cells=CELLS, steps=1, fill="zero")
+    torch.testing.assert_close(curves.scores, torch.stack([w.right.sum(), w.right.sum() * 0])[None])
+    assert hm.metrics.srg(w.scorer, w.image, w.right[None], cells=CELLS, steps=1).tolist() == [0]

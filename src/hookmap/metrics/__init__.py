@@ -7,7 +7,6 @@ say what wins them without being right. :class:`Metric` takes any of them over m
 from __future__ import annotations
 
 from hookmap.metrics.faithfulness import (
-    Explain,
     adcc,
     average_drop,
     complexity,
@@ -17,21 +16,16 @@ from hookmap.metrics.faithfulness import (
     max_sensitivity,
     sparseness,
 )
-from hookmap.metrics.fills import FILLS, Fill, FillSpec
+from hookmap.metrics.fills import FILLS
 from hookmap.metrics.localization import energy, grid_pointing, in_boxes, iou, pointing
 from hookmap.metrics.metric import Metric
-from hookmap.metrics.removal import Curves, Scorer, deletion, insertion, removal, road, srg
-from hookmap.metrics.sanity import ExplainModel, class_sensitivity, emprt, smprt, stability
+from hookmap.metrics.removal import Curves, deletion, insertion, removal, road, srg
+from hookmap.metrics.sanity import class_sensitivity, emprt, smprt, stability
 
 __all__ = [
     "FILLS",
     "Curves",
-    "Explain",
-    "ExplainModel",
-    "Fill",
-    "FillSpec",
     "Metric",
-    "Scorer",
     "adcc",
     "average_drop",
     "class_sensitivity",

@@ -16,7 +16,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Literal, TypeAlias, TypedDict, Unpack
+from typing import Literal, TypeAlias, TypedDict, Unpack, get_args
 
 import torch
 from torch import Tensor
@@ -96,6 +96,8 @@ def removal(
     order = ordered(in_cells(maps, grid), seed)
     count = order.rank.shape[1]
     directions = [first] if isinstance(first, str) else list(first)
+    if not directions or not {*directions} <= {*get_args(First)}:
+        raise HookmapError(f"first is {first!r}; expected one or several of {', '.join(get_args(First))}")
     ranks = torch.cat([order.rank if way == "most" else count - 1 - order.rank for way in directions])
     ends = [round(count * step / steps) for step in range(steps + 1)]
     inner = [(row, end) for row in range(len(ranks)) for end in ends[1:-1]]
@@ -107,7 +109,7 @@ def removal(
             yield (ranks[row : row + 1] < end).float()
 
     scores, shares = scores_without(scorer, image, masks(), grid, fill, batch_size)
-    rows = scores[2:].reshape(len(ranks), -1), shares[2:].reshape(len(ranks), -1)
+    rows = (values[2:].reshape(len(ranks), steps - 1) for values in (scores, shares))
     whole = [
         torch.cat([v[:1].expand(len(r), 1), r, v[1:2].expand(len(r), 1)], 1)
         for v, r in zip((scores, shares), rows, strict=True)
