@@ -12,7 +12,7 @@ import hookmap as hm
 from hookmap.metrics.removal import srg
 from worlds import CELLS, WORLDS, linear, pixels, saturation, seeded, watermark
 
-RANDOM = 10
+RANDOM = 6
 VOTES: dict[str, Callable[..., Tensor]] = {
     "srg mean": lambda *of, **options: hm.metrics.srg(*of, fill="mean", **options),
     "srg blur": lambda *of, **options: hm.metrics.srg(*of, fill="blur", **options),

@@ -35,6 +35,11 @@ with warnings.catch_warnings():
     import quantus
     from quantus.functions.complexity_func import discrete_entropy
 
+pytestmark = [
+    pytest.mark.filterwarnings("ignore:__array_wrap__ must accept"),  # pytorch-grad-cam's, under NumPy 2
+    pytest.mark.filterwarnings("ignore:Using quantus 'explain'"),
+]
+
 CLASS = 2
 
 
