@@ -104,3 +104,13 @@ def test_class_sensitivity_is_nought_of_the_same_and_two_of_the_reversed_order()
     others = torch.stack([maps[0].exp(), -maps[1], noise(4, 4, seed=9)])
     assert hm.metrics.class_sensitivity(maps, others)[:2].tolist() == pytest.approx([0, 2])
     assert 0.3 < hm.metrics.class_sensitivity(maps, others)[2] < 1.7
+    with pytest.raises(hm.HookmapError, match="expected the same methods"):
+        hm.metrics.class_sensitivity(maps, others[:1])
+
+
+def test_samples_that_cannot_be_get_a_sentence() -> None:
+    for metric in (hm.metrics.stability, hm.metrics.max_sensitivity):
+        with pytest.raises(hm.HookmapError, match="samples is 0"):
+            metric(lambda x: x[:, 0], noise(1, 4, 4), samples=0)
+        with pytest.raises(hm.HookmapError, match="expected a map each"):
+            metric(lambda x: x[0, 0], noise(1, 4, 4))

@@ -14,9 +14,9 @@ from torch import Tensor
 
 from hookmap.errors import HookmapError
 from hookmap.metrics.cells import CELLS, grid_of, in_cells
-from hookmap.metrics.correlation import pearson
+from hookmap.metrics.correlation import on_cpu, pearson
 from hookmap.metrics.fills import FillSpec
-from hookmap.metrics.removal import BATCH, Scorer, scored, scores_without
+from hookmap.metrics.removal import BATCH, Scorer, one_or_more, scored, scores_without
 
 Explain: TypeAlias = Callable[[Tensor], Tensor]
 """From inputs ``(K, C, *size)`` to their maps ``(K, h, w)``."""
@@ -115,8 +115,8 @@ def adcc(scorer: Scorer, image: Tensor, maps: Tensor, explain: Explain, *, batch
     """
     masks = _masks(image, maps)
     drop = _drop(*_confidences(scorer, image, masks, batch_size))
-    again = _masks(image, _explained(explain, _masked(image, masks))).flatten(1).cpu()
-    flat = masks.flatten(1).double().cpu()
+    again = _masks(image, explained(explain, _masked(image, masks))).flatten(1)
+    flat = on_cpu(masks.flatten(1))
     coherency = (1 + pearson(flat, again)) / 2
     return 3 / (1 / coherency + 1 / (1 - flat.mean(1)).clamp(min=0) + 1 / (1 - drop))
 
@@ -134,6 +134,7 @@ def _masked(image: Tensor, masks: Tensor) -> Tensor:
 
 def _confidences(scorer: Scorer, image: Tensor, masks: Tensor, batch_size: int) -> tuple[Tensor, Tensor]:
     """Of the whole image ``(1,)`` and of the masked ones ``(M,)``."""
+    one_or_more(batch_size=batch_size)
     masks = torch.cat([torch.ones_like(masks[:1]), masks])
     scores = torch.cat([scored(scorer, _masked(image, part)) for part in torch.split(masks, batch_size)])
     if float(scores.min()) < 0 or float(scores.max()) > 1 + 1e-6:
@@ -190,8 +191,9 @@ def infidelity(
 
     Costs ``samples + 1`` forward passes, whatever M.
     """
+    one_or_more(samples=samples)
     grid = grid_of(image, cells)
-    values = in_cells(maps, grid).flatten(1).double().cpu()
+    values = on_cpu(in_cells(maps, grid).flatten(1))
     generator = torch.Generator().manual_seed(seed)
     removed = torch.randint(2, (samples, values.shape[1]), generator=generator).double()
     nothing = torch.zeros(1, values.shape[1]).double()
@@ -225,13 +227,19 @@ def max_sensitivity(
     Returns:
         ``()``, 0 or more; smaller is better, NaN or infinite where the map itself is 0 everywhere.
     """
+    one_or_more(samples=samples)
     generator = torch.Generator().manual_seed(seed)
     change = (2 * torch.rand(samples, *image.shape, generator=generator) - 1) * radius
-    maps = _explained(explain, torch.cat([image[None], image + change.to(image)])).flatten(1).double()
+    maps = on_cpu(explained(explain, torch.cat([image[None], image + change.to(image)])).flatten(1))
     return ((maps[1:] - maps[0]).square().sum(1).max() / maps[0].square().sum()).sqrt()
 
 
-def _explained(explain: Explain, images: Tensor) -> Tensor:
+def explained(explain: Explain, images: Tensor) -> Tensor:
+    """A map of each input.
+
+    Raises:
+        HookmapError: if there are others.
+    """
     maps = explain(images).detach()
     if len(maps) != len(images) or maps.ndim != images.ndim - 1:
         axes = ", ".join("dhw"[-(images.ndim - 2) :])
@@ -284,9 +292,9 @@ def sparseness(maps: Tensor) -> Tensor:
     """
     ordered = _magnitudes(maps).sort(dim=1).values
     count = ordered.shape[1]
-    weights = 2 * torch.arange(1, count + 1, device=maps.device, dtype=torch.float64) - count - 1
+    weights = 2 * torch.arange(1, count + 1, dtype=torch.float64) - count - 1
     return ordered @ weights / (count * ordered.sum(1))
 
 
 def _magnitudes(maps: Tensor) -> Tensor:
-    return maps.flatten(1).double().abs()
+    return on_cpu(maps.flatten(1)).abs()

@@ -14,6 +14,7 @@ from torch.nn import functional as F
 
 from hookmap.errors import HookmapError
 from hookmap.metrics.cells import in_cells
+from hookmap.metrics.correlation import on_cpu
 from hookmap.metrics.summary import covered
 
 
@@ -132,7 +133,7 @@ def grid_pointing(maps: Tensor, cell: tuple[int, int], grid: tuple[int, int] = (
 
 
 def _over(maps: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
-    """What maps say for the target, laid over the mask, ``(M, H, W)``, and the mask; in float64."""
+    """What maps say for the target, laid over the mask, ``(M, H, W)``, and the mask."""
     if mask.ndim != 2:
         raise HookmapError(f"the mask is of shape {tuple(mask.shape)}; expected (H, W), laid over the whole input")
-    return in_cells(maps, mask.shape).clamp(min=0).double(), mask.to(maps.device).double()
+    return on_cpu(in_cells(maps, mask.shape).clamp(min=0)), on_cpu(mask)

@@ -91,8 +91,7 @@ def removal(
         HookmapError: for maps, images or settings that can't be.
     """
     grid = grid_of(image, cells)
-    if not steps >= 1:
-        raise HookmapError(f"steps is {steps}; expected 1 or more")
+    one_or_more(steps=steps)
     order = ordered(in_cells(maps, grid), seed)
     count = order.rank.shape[1]
     directions = [first] if isinstance(first, str) else list(first)
@@ -141,8 +140,7 @@ def scores_without(
     Raises:
         HookmapError: if the scorer gives anything but K scores, or scores that aren't finite.
     """
-    if batch_size < 1:
-        raise HookmapError(f"batch_size is {batch_size}; expected 1 or more")
+    one_or_more(batch_size=batch_size)
     filled = fill_of(fill)
     scores, shares = [], []
     for part in _in_batches(removed, batch_size):
@@ -168,6 +166,13 @@ def scored(scorer: Scorer, changed: Tensor) -> Tensor:
     if not bool(given.isfinite().all()):
         raise HookmapError("the scorer gave NaN or infinity, which can't be compared; look at the model's weights")
     return given.detach().double().cpu()
+
+
+def one_or_more(**numbers: int) -> None:
+    """Nothing, or a sentence about the setting that is below 1."""
+    for name, number in numbers.items():
+        if number < 1:
+            raise HookmapError(f"{name} is {number}; expected 1 or more")
 
 
 def _in_batches(parts: Iterator[Tensor], size: int) -> Iterator[Tensor]:

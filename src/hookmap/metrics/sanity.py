@@ -15,8 +15,9 @@ import torch
 from torch import Tensor, nn
 
 from hookmap.errors import HookmapError
-from hookmap.metrics.correlation import spearman
-from hookmap.metrics.faithfulness import Explain
+from hookmap.metrics.correlation import on_cpu, spearman
+from hookmap.metrics.faithfulness import Explain, explained
+from hookmap.metrics.removal import one_or_more
 
 ExplainModel: TypeAlias = Callable[[nn.Module, Tensor], Tensor]
 """From a model and an input ``(C, *size)`` to its map ``(h, w)``."""
@@ -93,7 +94,7 @@ def smprt(
     inputs = noisy(image, noise, samples, seed)
 
     def smooth(of: nn.Module) -> Tensor:
-        return torch.stack([explain(of, x).detach().double() for x in inputs]).mean(0)
+        return torch.stack([on_cpu(explain(of, x)) for x in inputs]).mean(0)
 
     whole = smooth(model).reshape(1, -1)
     return torch.cat([spearman(whole, smooth(random).reshape(1, -1)) for random in randomised(model, seed)]).mean()
@@ -116,8 +117,8 @@ def stability(explain: Explain, image: Tensor, *, noise: float = 0.01, samples: 
     Returns:
         ``()``, -1..1; larger is better.
     """
-    maps = explain(torch.cat([image[None], noisy(image, noise, samples, seed)])).detach().flatten(1)
-    return spearman(maps[:1].expand_as(maps[1:]), maps[1:]).mean()
+    maps = explained(explain, torch.cat([image[None], noisy(image, noise, samples, seed)])).flatten(1)
+    return spearman(maps[:1], maps[1:]).mean()
 
 
 def class_sensitivity(maps: Tensor, others: Tensor) -> Tensor:
@@ -136,12 +137,21 @@ def class_sensitivity(maps: Tensor, others: Tensor) -> Tensor:
 
     Returns:
         ``(M,)``, 0 (the same order of places) to 2 (reversed); about 1 for maps that have nothing in common.
+
+    Raises:
+        HookmapError: for maps of other shapes.
     """
+    if maps.shape != others.shape:
+        raise HookmapError(
+            f"the maps are of shape {tuple(maps.shape)} and the others of {tuple(others.shape)}; "
+            "expected the same methods, layers and image for both targets"
+        )
     return 1 - spearman(maps.flatten(1), others.flatten(1))
 
 
 def noisy(image: Tensor, noise: float, samples: int, seed: int) -> Tensor:
     """Copies ``(samples, C, *size)`` with Gaussian noise, whose deviation is a share of the image's range."""
+    one_or_more(samples=samples)
     generator = torch.Generator().manual_seed(seed)
     errors = torch.randn(samples, *image.shape, generator=generator).to(image)
     return image + errors * (noise * (image.amax() - image.amin()))
@@ -177,6 +187,6 @@ def randomised(model: nn.Module, seed: int = 0) -> Iterator[nn.Module]:
 
 
 def _histogram_entropy(values: Tensor, bins: int) -> Tensor:
-    counts = torch.histc(values.detach().double().cpu(), bins)
+    counts = torch.histc(on_cpu(values), bins)
     entropy: Tensor = torch.special.entr(counts / values.numel()).sum()
     return entropy
