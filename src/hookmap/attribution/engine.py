@@ -127,10 +127,12 @@ class Engine:
         other._forget()
         return other.__dict__
 
-    def beside(self, called: nn.Module) -> Engine:
-        """The same model under another way of calling it."""
+    def beside(self, called: nn.Module, layouts: Mapping[str, Layout] | None = None) -> Engine:
+        """The same model under another way of calling it, in which layers may be laid out in another way."""
         twin = copy.copy(self)
         twin.called = called
+        if layouts is not None:
+            twin._layouts = dict(layouts)
         twin._forget()
         return twin
 

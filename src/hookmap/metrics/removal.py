@@ -160,8 +160,8 @@ def scores_without(
 def _in_batches(parts: Iterator[Tensor], size: int) -> Iterator[Tensor]:
     kept: list[Tensor] = []
     for part in parts:
-        for row in part.split(1):
-            kept.append(row)
+        for row in part:
+            kept.append(row[None])
             if len(kept) == size:
                 yield torch.cat(kept)
                 kept = []
