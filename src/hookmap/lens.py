@@ -19,8 +19,15 @@ from hookmap.attribution.batch import Plan
 from hookmap.attribution.concepts import find_concepts
 from hookmap.attribution.engine import Engine, Failure
 from hookmap.attribution.execution import Execution, Precision
-from hookmap.attribution.explain import OnError, explain_again, explain_each, warn_of_maps_that_show_nothing
+from hookmap.attribution.explain import (
+    OnError,
+    asked_again,
+    explain_again,
+    explain_each,
+    warn_of_maps_that_show_nothing,
+)
 from hookmap.attribution.features import features_of_batch, joined
+from hookmap.attribution.scoring import Scale, Scoring
 from hookmap.attribution.similarity import similar_patches
 from hookmap.attribution.tiles import explain_in_tiles
 from hookmap.errors import HookmapError, ImageError, LayerError, ModelError, TargetError
@@ -32,7 +39,9 @@ from hookmap.images.views import is_input, patch_size
 from hookmap.layers.layouts import Layout
 from hookmap.layers.tree import LayerTree
 from hookmap.methods import METHODS, Method, find_method
+from hookmap.metrics.check import checked
 from hookmap.render.look import Part
+from hookmap.results.check import Check
 from hookmap.results.concepts import Concepts, Factorization
 from hookmap.results.explanation import Explanation
 from hookmap.results.features import FeatureMaps, LayerMaps
@@ -276,6 +285,24 @@ class Lens:
                 doesn't hold.
         """
         return explain_again(self.engine, heatmap)
+
+    def scorer(self, heatmap: Heatmap, scale: Scale = "probability") -> Callable[[Tensor], Tensor]:
+        """What the model says of changed copies of a heatmap's input, as metrics ask it: ``(K, C, *size)`` to ``(K,)``.
+
+        Args:
+            heatmap: of :meth:`explain`: its image and its target are meant.
+            scale: ``"probability"`` of the target, where it has one, or ``"score"`` (of a class, the logit).
+        """
+        engine, batch, plan = asked_again(self.engine, heatmap)
+        return Scoring(engine, batch.x, scale).of(batch[0], plan.targets[0])[0]
+
+    def check(self, heatmap: Heatmap) -> Check:
+        """How far a heatmap can be believed: against random maps, by its hot region alone, and under a little noise.
+
+        It takes at most 60 forward passes; :class:`hookmap.results.check.Check` says what is measured. For which method
+        to take for a model, see :func:`hookmap.compare`.
+        """
+        return checked(self.engine, heatmap)
 
     def features(
         self,

@@ -92,6 +92,20 @@ def explain_again(engine: Engine, heatmap: Heatmap) -> Heatmap:
     Raises:
         HookmapError: if the heatmap doesn't know its question.
     """
+    engine, batch, plan = asked_again(engine, heatmap)
+    question = heatmap.question
+    assert question is not None
+    (count, _), (target, image) = question.together, question.place
+    made = explain_batch(batch, plan)[image * count + target]
+    return replace(made, picture=heatmap.picture, frames=heatmap.frames, position=heatmap.position, look=heatmap.look)
+
+
+def asked_again(engine: Engine, heatmap: Heatmap) -> tuple[Engine, Batch, Plan]:
+    """The batch in which a heatmap was asked and what was asked, with an engine that preprocesses as then.
+
+    Raises:
+        HookmapError: if the heatmap doesn't know its question.
+    """
     question = heatmap.question
     if question is None:
         raise HookmapError("this heatmap wasn't made by Lens.explain, so it can't be asked again; explain its picture")
@@ -107,12 +121,11 @@ def explain_again(engine: Engine, heatmap: Heatmap) -> Heatmap:
         engine = engine.preprocessed_by(question.preprocessing)
     layer = list(question.layers) or None
     # As many copies as were asked together: other numbers may round in another way.
-    (count, size), (target, image) = question.together, question.place
+    count, size = question.together
     plan = Plan([question.target] * count, [question.method], layer, question.settings)
     images = [heatmap.picture] * size if question.input is None else question.input.expand(size, *question.input.shape)
     batch = next(engine.batches(images, size))
-    made = explain_batch(replace(batch, numbers=[0] * size), plan)[image * count + target]
-    return replace(made, picture=heatmap.picture, frames=heatmap.frames, position=heatmap.position, look=heatmap.look)
+    return engine, replace(batch, numbers=[0] * size), plan
 
 
 def warn_of_maps_that_show_nothing(heatmaps: list[Heatmap]) -> None:

@@ -124,7 +124,8 @@ def imputed(image: Tensor, removed: Tensor) -> Tensor:
     unknown = removed[:, None].to(image.dtype)
     everything = unknown.flatten(1).amin(1).reshape(-1, 1, 1, 1) > 0
     unknown = unknown * ~everything
-    solved = torch.cat([_solved(image[None] * (1 - part), part) for part in unknown.split(together)])
+    parts = [unknown[i : i + together] for i in range(0, len(unknown), together)]
+    solved = torch.cat([_solved(image[None] * (1 - part), part) for part in parts])
     return torch.where(everything, mean(image, removed), solved)
 
 
