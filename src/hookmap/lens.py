@@ -29,8 +29,10 @@ from hookmap.attribution.explain import (
 from hookmap.attribution.features import features_of_batch, joined
 from hookmap.attribution.scoring import Scale, Scoring
 from hookmap.attribution.similarity import similar_patches
+from hookmap.attribution.stored import AUTO, stored_choice
 from hookmap.attribution.tiles import explain_in_tiles
 from hookmap.errors import HookmapError, ImageError, LayerError, ModelError, TargetError
+from hookmap.hooks.fingerprint import fingerprint
 from hookmap.hooks.matching import LayerSpec
 from hookmap.hooks.registration import check_hookable, unwrapped
 from hookmap.images.loading import Picture, load_all
@@ -221,7 +223,8 @@ class Lens:
                 passes. Several are explained one by one.
             method: a name of ``hookmap.methods.METHODS``, ``"all"``, a function of ingredients (also a
                 ``functools.partial`` of one of hookmap's), or a list of these. By default Grad-CAM; for detections
-                ODAM and for embeddings HiResCAM, which don't average the gradient over places.
+                ODAM and for embeddings HiResCAM, which don't average the gradient over places. ``"auto"``: the method
+                and layer that :func:`hookmap.compare` found best for these weights, else the default.
             **options: any of
 
                 - ``aug_smooth``: average the maps of six mirrored, darker and brighter copies.
@@ -294,7 +297,7 @@ class Lens:
             scale: ``"probability"`` of the target, where it has one, or ``"score"`` (of a class, the logit).
         """
         engine, batch, plan = asked_again(self.engine, heatmap)
-        return Scoring(engine, batch.x, scale).of(batch[0], plan.targets[0])[0]
+        return Scoring(engine, batch.x, scale, batch_size=1).of(batch[0], plan.targets[0])[0]
 
     def check(self, heatmap: Heatmap) -> Check:
         """How far a heatmap can be believed: against random maps, by its hot region alone, and under a little noise.
@@ -438,6 +441,8 @@ class Lens:
 
     def plan(self, target: Any, layer: LayerSpec | None, method: Any, options: ExplainOptions) -> Plan:
         """What :meth:`explain` would ask of every image, with all words looked up."""
+        if _listed(method) == [AUTO]:
+            return self._plan_of_a_comparison(target, layer, options)
         methods = methods_of(method)
         if method is not None and not methods:
             raise TargetError("an empty list of methods was given; pass at least one")
@@ -451,6 +456,17 @@ class Lens:
             raise HookmapError(f"there's no option {name!r} here; {hint}")
         lenient = "all" in _listed(method)
         return Plan(self.engine.goals(target), methods, layer, Settings(**given), part, lenient)
+
+    def _plan_of_a_comparison(self, target: Any, layer: LayerSpec | None, options: ExplainOptions) -> Plan:
+        """What :func:`hookmap.compare` decided for these weights, or else the default."""
+        choice = stored_choice(fingerprint(self.model))
+        if choice is None:
+            return self.plan(target, layer, None, options)
+        if layer is None and choice.layers:
+            layer = list(choice.layers)
+            if len(layer) > 1:
+                options = {"fuse": choice.fuse, **options}
+        return self.plan(target, layer, choice.method, options)
 
     def _overlays(self, images: Any, batch_size: int) -> list[tuple[str, Image.Image]]:
         try:
@@ -471,6 +487,8 @@ def methods_of(method: MethodSpec | Sequence[MethodSpec] | None) -> list[Method]
         HookmapError: for names that no method has, and different methods of one name.
     """
     specs = _listed(method)
+    if specs == [AUTO]:
+        return []
     chosen = [one for spec in specs for one in (METHODS.values() if spec == "all" else [find_method(spec)])]
     named = {one.name: one for one in chosen}
     for one in chosen:

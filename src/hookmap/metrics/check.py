@@ -18,6 +18,7 @@ from hookmap.results.heatmap import Heatmap
 
 STEPS = 5
 NOISE, COPIES = 0.01, 2
+TOGETHER = 8
 
 
 def checked(engine: Engine, heatmap: Heatmap, scoring: Scoring | None = None) -> Check:
@@ -33,7 +34,7 @@ def checked(engine: Engine, heatmap: Heatmap, scoring: Scoring | None = None) ->
     """
     engine, batch, plan = asked_again(engine, heatmap)
     batch = batch[0]
-    scoring = scoring or Scoring(engine, batch.x)
+    scoring = scoring or Scoring(engine, batch.x, batch_size=TOGETHER)
     goal = plan.targets[0]
     scorer = scoring.of(batch, goal)[0]
     image = batch.x[0]

@@ -21,6 +21,7 @@ from hookmap._progress import Track, tracking
 from hookmap._text import counted
 from hookmap.attribution.engine import Batch, Engine
 from hookmap.attribution.scoring import Scale, Scoring, resolved_on
+from hookmap.attribution.stored import store_choice
 from hookmap.datasets.reader import Reader
 from hookmap.datasets.sources import source
 from hookmap.errors import DataError, HookmapError, TargetError, first_line
@@ -30,6 +31,7 @@ from hookmap.lens import Lens, MethodSpec, methods_of
 from hookmap.metrics.evidence import random_removals, single_deletions
 from hookmap.metrics.removal import Scorer, road, srg
 from hookmap.models import DEFAULT
+from hookmap.results.choice import Choice
 from hookmap.results.question import Settings
 from hookmap.targets import PREDICTED, Goal, TargetSpec, name_of
 from hookmap.targets.resolving import Resolved
@@ -392,7 +394,7 @@ def _decided(
     )
     ids = task.reader.source.ids
     assert ids is not None
-    return Verdict(
+    verdict = Verdict(
         judgement,
         named(contestants),
         default.name,
@@ -404,6 +406,11 @@ def _decided(
         tuple(ids[number] for number in used),
         sum(probability is not None and probability < UNSURE for _, probability in answers),
     )
+    if verdict.best is not None:
+        best = verdict.best
+        choice = Choice(best.layers, best.method, best.fuse or "sum")
+        store_choice(asked["fingerprint"], choice, " ".join(verdict.summary()))
+    return verdict
 
 
 def _nothing_measured(task: Comparison) -> str:
