@@ -271,7 +271,8 @@ def _as(targets: ResolvedTargets) -> Callable[[Any], ResolvedTargets]:
 
 def _variations(x: Tensor, settings: Settings) -> list[Variation]:
     changed = augmented(x) if settings.aug_smooth else []
-    return changed + [Variation(copies) for copies in noisy(x, settings.noise_smooth, settings.generator())]
+    rough = noisy(x, settings.noise_smooth, settings.generator()) if settings.noise_smooth else ()
+    return changed + [Variation(copies) for copies in rough]
 
 
 def _fused(made: Sequence[Made], how: Fusion) -> list[Made]:
