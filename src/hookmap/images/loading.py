@@ -32,8 +32,8 @@ SMALLEST_SIDE = 4
 class Picture:
     """One image, upright and in RGB; one that comes from a file or from encoded bytes is decoded again when needed.
 
-    So a thousand results of a thousand files hold no pixels. One that shows a model's input is drawn when its pixels are
-    first needed: most are never looked at.
+    So a thousand results of a thousand files hold no pixels. One that shows a model's input is drawn when its pixels
+    are first needed: most are never looked at.
 
     Args:
         pixels: ``(H, W, 3)``, uint8, RGB, upright.
