@@ -97,15 +97,23 @@ def _embeds(model: nn.Module, config: dict[str, Any]) -> bool:
 
 
 def _labels(model: nn.Module) -> Sequence[str] | None:
-    from timm.data import ImageNetInfo, infer_imagenet_subset
+    from timm.data import infer_imagenet_subset
 
     classes = getattr(model, "num_classes", 0)
     subset = infer_imagenet_subset(model)
     # A model that was fine-tuned on 1000 classes of its own can't be told from an ImageNet one.
     if not subset and classes != 1000:
         return None
-    info = ImageNetInfo(subset or "imagenet-1k")
-    return [info.index_to_description(i, detailed=False) for i in range(classes)]
+    return _names(subset or "imagenet-1k")[:classes]
+
+
+@functools.cache
+def _names(subset: str) -> list[str]:
+    """Of the classes of a set that timm knows, whose files take longer to read than a small model to run."""
+    from timm.data import ImageNetInfo
+
+    info = ImageNetInfo(subset)
+    return [info.index_to_description(i, detailed=False) for i in range(info.num_classes())]
 
 
 def entries() -> list[Entry]:
