@@ -19,7 +19,9 @@ METHODS = ["gradcam", "layercam", "shapleycam", "ablationcam", "reciprocam", "sc
 @pytest.mark.parametrize(("precision", "closeness"), [("bf16", 0.98), ("fp16", 0.995)])
 def test_half_precision_gives_the_same_maps(precision: str, closeness: float, lens: hm.Lens, cat) -> None:
     fewer = replace(lens.preprocessing, size=(160, 160), resize=183)  # the same of the photo in half the pixels
-    half, full = (hm.Lens(lens.model, preprocessing=fewer, labels=lens.labels, precision=p) for p in (precision, "fp32"))
+    half, full = (
+        hm.Lens(lens.model, preprocessing=fewer, labels=lens.labels, precision=p) for p in (precision, "fp32")
+    )
     how = {"target": "tiger cat", "method": METHODS, "layer": "blocks.6", "budget": 6}
     for one, other in zip(half.explain(cat, **how), full.explain(cat, **how), strict=True):
         assert one.raw.dtype == torch.float32
