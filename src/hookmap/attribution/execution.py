@@ -125,8 +125,8 @@ class Execution:
                 return model(images)
 
         slower = self.precision != "fp32" and x.device.type == "cpu"
-        images = x.ndim == 4 and any(isinstance(module, nn.Conv2d) for module in model.modules())
-        if self.compile or slower or not images:
+        convolves = x.ndim == 4 and any(isinstance(module, nn.Conv2d) for module in model.modules())
+        if self.compile or slower or not convolves:
             return plainly
         wanted = tensors_in(plainly(x[:1]))
         try:
