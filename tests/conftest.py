@@ -9,6 +9,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeAlias
 
+# Networks and matrices here are small: threads that wait for busy cores cost more (a hundredfold) than they bring.
+# Torch, NumPy and processes that tests start read it when they are imported.
+os.environ["OMP_NUM_THREADS"] = "1"
+
 import pytest
 import torch
 from hypothesis import HealthCheck, settings
@@ -16,9 +20,6 @@ from hypothesis import HealthCheck, settings
 import hookmap as hm
 from hookmap import cli
 from pictures import PHOTOS
-
-# Networks here are small: threads that wait for busy cores cost more (a hundredfold) than they bring.
-torch.set_num_threads(1)
 
 # How busy the machine is says nothing about the code.
 settings.register_profile("busy", deadline=None, suppress_health_check=[HealthCheck.too_slow])

@@ -20,7 +20,7 @@ from torchcam.methods import ScoreCAM as TorchCam
 
 import hookmap as hm
 from hookmap.methods import METHODS, masking
-from networks import noise, resnet18, unit
+from networks import narrow_resnet, noise, unit
 from tiny import close, explained, images, output_of, tiny
 
 pytestmark = pytest.mark.filterwarnings("ignore:the heatmap of:hookmap.HookmapWarning")
@@ -129,7 +129,7 @@ def test_scorecamsoftmax_at_layer4_and_where_the_peers_leave_it(monkeypatch: pyt
             return TorchCam._normalize(super()._upsample(a), 2)
 
     monkeypatch.setattr(nn, "UpsamplingBilinear2d", partial(nn.Upsample, mode="bilinear", align_corners=False))
-    net, x = resnet18(), noise(1, 3, 40, 72)
+    net, x = narrow_resnet(), noise(1, 3, 40, 72)
     mine = unit(explained(net, x, "scorecamsoftmax", layer="layer4"))
     assert (unit(grad_cam(net, x, "layer4")) - mine).abs().max() <= 1e-4
     assert (unit(torch_cam(net, x, "layer4", Right)) - mine).abs().max() <= 1e-4
