@@ -129,3 +129,5 @@ def warn_of_maps_that_show_nothing(heatmaps: list[Heatmap]) -> None:
                 f"{which} is zero everywhere: nothing in layer {heatmap.layer!r} speaks for it; look at .raw (what "
                 "speaks against), or pass another layer"
             )
+        elif heatmap.caution:
+            warn(f"{which} is {heatmap.caution}; take a larger budget=")

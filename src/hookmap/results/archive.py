@@ -29,7 +29,7 @@ from hookmap.results.question import Position, Question, Settings
 
 _FORMAT = "hookmap explanation"
 _VERSION = 1
-_PLAIN = ("layer", "target", "index", "score", "probability", "where", "box", "number")
+_PLAIN = ("layer", "target", "index", "score", "probability", "where", "box", "number", "caution")
 
 Arrays = dict[str, np.ndarray[Any, Any]]
 
@@ -141,7 +141,7 @@ def _unpacked(about: dict[str, Any], pictures: Sequence[Picture], file: Mapping[
         given["input"] = None if asked["input"] is None else _read_tensor(asked["input"], file)
         given["choice"] = None if asked.get("choice") is None else Choice.read(asked["choice"])
         question = Question(**given)
-    plain = {name: about[name] for name in _PLAIN}
+    plain = {name: about[name] for name in _PLAIN if name in about}
     plain["box"] = None if about["box"] is None else tuple(about["box"])
     return Heatmap(
         raw=_read_tensor(about["raw"], file),
