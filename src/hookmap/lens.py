@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias, TypedDict, Unpack
@@ -19,14 +19,19 @@ from hookmap.attribution.batch import Plan
 from hookmap.attribution.concepts import find_concepts
 from hookmap.attribution.engine import Engine, Failure
 from hookmap.attribution.execution import Execution, Precision
-from hookmap.attribution.explain import OnError, explain_again, explain_each, warn_of_maps_that_show_nothing
+from hookmap.attribution.explain import (
+    OnError,
+    explain_again,
+    explain_each,
+    explain_each_in_tiles,
+    warn_of_maps_that_show_nothing,
+)
 from hookmap.attribution.features import features_of_batch, joined
 from hookmap.attribution.similarity import similar_patches
-from hookmap.attribution.tiles import explain_in_tiles
 from hookmap.errors import HookmapError, ImageError, LayerError, ModelError, TargetError
 from hookmap.hooks.matching import LayerSpec
 from hookmap.hooks.registration import check_hookable, unwrapped
-from hookmap.images.loading import Picture, load_all
+from hookmap.images.loading import Picture
 from hookmap.images.preprocessing import Fit, Preprocessing
 from hookmap.images.views import is_input, patch_size
 from hookmap.layers.layouts import Layout
@@ -235,14 +240,7 @@ class Lens:
             One heatmap per image, target, layer and method, in that order. Index it by name:
             ``explanation["layercam", "layer4"]``.
         """
-        heatmaps: list[Heatmap] = []
-        errors: dict[str, HookmapError] = {}
-        for part in self.stream(images, target, layer, method, **options):
-            heatmaps += part
-            for name, error in part.errors.items():
-                # Two images may have one name.
-                errors[f"{name} ({len(errors) + 1})" if name in errors else name] = error
-        return Explanation(heatmaps, errors)
+        return _joined(self.stream(images, target, layer, method, **options))
 
     def stream(
         self,
@@ -260,12 +258,7 @@ class Lens:
         on_error, batch_size = options.pop("on_error", "raise"), options.pop("batch_size", 16)
         with tracking(options.pop("progress", True)) as track:
             plan = replace(self.plan(target, layer, method, options), track=track)
-            for answer in explain_each(self.engine, images, plan, batch_size=batch_size, on_error=on_error):
-                if isinstance(answer, Failure):
-                    yield Explanation([], {answer.name: answer.error})
-                else:
-                    warn_of_maps_that_show_nothing(answer)
-                    yield Explanation(answer)
+            yield from _explanations(explain_each(self.engine, images, plan, batch_size=batch_size, on_error=on_error))
 
     def again(self, heatmap: Heatmap) -> Heatmap:
         """The heatmap that the same question gives of this model: with the same weights the same, bit for bit.
@@ -332,14 +325,13 @@ class Lens:
         if self.preprocessing is None or is_input(images):
             raise ImageError("tiles are cut from pictures; pass paths or pixels, and to Lens how they are preprocessed")
         side = (tile, tile) if isinstance(tile, int) else tile
-        batch_size = options.pop("batch_size", 16)
-        heatmaps: list[Heatmap] = []
+        on_error, batch_size = options.pop("on_error", "raise"), options.pop("batch_size", 16)
         with tracking(options.pop("progress", True)) as track:
             plan = replace(self.plan(target, layer, method, options), track=track)
-            for number, picture in enumerate(load_all(images)):
-                heatmaps += explain_in_tiles(self.engine, picture, plan, side, overlap, batch_size, number)
-        warn_of_maps_that_show_nothing(heatmaps)
-        return Explanation(heatmaps)
+            answers = explain_each_in_tiles(
+                self.engine, images, plan, side, overlap, batch_size=batch_size, on_error=on_error
+            )
+            return _joined(_explanations(answers))
 
     def concepts(
         self,
@@ -433,6 +425,27 @@ class Lens:
         except (TargetError, LayerError):
             return []  # not a classifier, or no layer to explain: feature maps stand on their own
         return [(f"{h.picture.name}/{h.method.name}", h.overlay()) for h in explained]
+
+
+def _explanations(answers: Iterable[list[Heatmap] | Failure]) -> Iterator[Explanation]:
+    """The explanation of each image; what shows nothing is warned of."""
+    for answer in answers:
+        if isinstance(answer, Failure):
+            yield Explanation([], {answer.name: answer.error})
+        else:
+            warn_of_maps_that_show_nothing(answer)
+            yield Explanation(answer)
+
+
+def _joined(parts: Iterable[Explanation]) -> Explanation:
+    heatmaps: list[Heatmap] = []
+    errors: dict[str, HookmapError] = {}
+    for part in parts:
+        heatmaps += part
+        for name, error in part.errors.items():
+            # Two images may have one name.
+            errors[f"{name} ({len(errors) + 1})" if name in errors else name] = error
+    return Explanation(heatmaps, errors)
 
 
 def _listed(method: MethodSpec | Sequence[MethodSpec] | None) -> list[MethodSpec]:
