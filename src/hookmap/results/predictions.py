@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 from hookmap.adapters.outputs import Detections, Reading, Scores, Values
+from hookmap.errors import TargetError
 from hookmap.images.geometry import Geometry
 from hookmap.targets.objects import on_picture
 
@@ -45,8 +47,20 @@ def predictions(
         label: names a class.
 
     Raises:
-        TargetError: if the output is none of the three.
+        TargetError: if the output is none of the three, or its probabilities are no numbers.
     """
+    found = _predictions(output, reading, geometries, top, label)
+    if any(math.isnan(prediction.probability) for row in found for prediction in row):
+        raise TargetError(
+            "the model's scores aren't numbers: its weights, or the input, hold NaN or infinity; look for them, or take "
+            "precision='fp32'"
+        )
+    return found
+
+
+def _predictions(
+    output: Any, reading: Reading, geometries: Sequence[Geometry], top: int | None, label: Callable[[int], str]
+) -> list[list[Prediction]]:
     if isinstance(output, Detections):
         return [_detections(output, b, geometry, label)[:top] for b, geometry in enumerate(geometries)]
     dense = reading.dense(output)
