@@ -459,11 +459,11 @@ def methods_of(method: MethodSpec | Sequence[MethodSpec] | None) -> list[Method]
         HookmapError: for names that no method has, and different methods of one name.
     """
     specs = _listed(method)
-    chosen = [one for spec in specs for one in (METHODS.values() if spec == "all" else [find_method(spec)])]
-    named = {one.name: one for one in chosen}
-    for one in chosen:
-        if one.function is not named[one.name].function:
-            raise HookmapError(f"two methods are called {one.name!r}; give your functions different names")
+    chosen = [known for spec in specs for known in (METHODS.values() if spec == "all" else [find_method(spec)])]
+    named = {known.name: known for known in chosen}
+    for known in chosen:
+        if known.function is not named[known.name].function:
+            raise HookmapError(f"two methods are called {known.name!r}; give your functions different names")
     return list(named.values())
 
 

@@ -36,8 +36,9 @@ def test_several_images_targets_and_layers(hookmap, cat: Path, coffee: Path, tmp
 
 def test_a_model_whose_weights_are_no_numbers_predicts_nothing(hookmap, cat: Path, tmp_path: Path) -> None:
     (tmp_path / "broken.py").write_text(
-        "import torch\n\n\ndef build():\n    net = torch.nn.Sequential(torch.nn.Conv2d(3, 4, 3), torch.nn.AdaptiveAvgPool2d(1),"
-        " torch.nn.Flatten())\n    torch.nn.init.constant_(net[0].weight, float('nan'))\n    return net\n"
+        "import torch\n\n\ndef build():\n    net = torch.nn.Sequential(torch.nn.Conv2d(3, 4, 3), "
+        "torch.nn.AdaptiveAvgPool2d(1), torch.nn.Flatten())\n"
+        "    torch.nn.init.constant_(net[0].weight, float('nan'))\n    return net\n"
     )
     result = hookmap("predict", cat, "-m", "broken.py:build", "--size", "32")
     assert result.code == 1

@@ -246,11 +246,11 @@ def may_be_probabilities(reading: Reading, output: Any) -> bool:
     return _in_unit_interval(reading.raw(output))
 
 
-class Sigmoids(TorchDispatchMode):
+class Sigmoids(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Watches which tensors a sigmoid makes while a model runs, whether or not it records gradients."""
 
     def __init__(self) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self._made: list[Tensor] = []  # kept, so that no other tensor takes their memory
 
     def __torch_dispatch__(self, operator: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:

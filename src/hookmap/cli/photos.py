@@ -23,7 +23,6 @@ if TYPE_CHECKING:
     from hookmap.images.loading import Picture
     from hookmap.lens import Lens
     from hookmap.results.explanation import Explanation
-    from hookmap.results.heatmap import Heatmap
     from hookmap.results.predictions import Prediction
 
 METHOD = "{method}"
@@ -97,7 +96,7 @@ def explain(
             explanation.save(place, **look)
             for heatmap, file in zip(alone, own, strict=True):
                 heatmap.save(file, **look)
-        rows += [_row(path, heatmap, place) for heatmap in explanation]
+        rows += [heatmap.row | {"image": str(path), "file": str(place)} for heatmap in explanation]
         if not json:
             titles = ", ".join(dict.fromkeys(heatmap.title for heatmap in explanation))
             layers = ", ".join(dict.fromkeys(explanation.layers))
@@ -322,22 +321,6 @@ def _with_progress(items: Any, count: int) -> Iterator[Any]:
 
 
 # ---------------------------------------------------------------- what is said
-
-
-def _row(path: Path, heatmap: Heatmap, place: Path) -> dict[str, Any]:
-    return {
-        "image": str(path),
-        "target": heatmap.target,
-        "index": heatmap.index,
-        "score": heatmap.score,
-        "probability": heatmap.probability,
-        "where": heatmap.where,
-        "box": heatmap.box,
-        "layer": heatmap.layer,
-        "method": heatmap.method.name,
-        "evidence": heatmap.evidence,
-        "file": str(place),
-    }
 
 
 def _said(prediction: Prediction) -> dict[str, Any]:

@@ -196,9 +196,9 @@ def rise(
 
     Petsiuk et al., *RISE: Randomized Input Sampling for Explanation of Black-box Models*, BMVC 2018, arXiv:1806.07421,
     eq. 6: grids of ``cells`` with each cell kept with probability ``kept``, up-sampled bilinearly and shifted at
-    random. On the input's pixels; needs no layer. The same seed gives the same masks to every image. How far other masks
-    would give the same map is told from the correlation r of the maps of one half and the other: 2r / (1 + r), by
-    Spearman and Brown.
+    random. On the input's pixels; needs no layer. The same seed gives the same masks to every image. How far other
+    masks would give the same map is told from the correlation r of the maps of one half and the other: 2r / (1 + r),
+    by Spearman and Brown.
     """
     sums = _random_masks(image, probe, generator, budget, cells, kept)
     _say_if_noisy(sums.weighted, sums.weighted_half, caution)
@@ -393,17 +393,17 @@ def _channel_scores(
 ) -> Tensor:
     """Scores ``(T, C)`` of the image behind each channel's mask; 0 for channels that aren't looked at."""
     chosen = _varied(activation, budget)
-    found: Tensor | None = None
+    all_scores: Tensor | None = None
     for part in probe.parts(len(chosen)):
         masks = _upsampled(activation[:, chosen[part]], image.shape[2:])
         masks = _unit(masks if noise is None else masks + noise)
         scores = score(image * masks[0][:, None].to(image.dtype)).to(activation.dtype)
-        if found is None:
-            found = activation.new_zeros(len(scores), activation.shape[1])
-        found[:, chosen[part]] = scores
-    if found is None:  # every channel is constant: nothing to mask with
+        if all_scores is None:
+            all_scores = activation.new_zeros(len(scores), activation.shape[1])
+        all_scores[:, chosen[part]] = scores
+    if all_scores is None:  # every channel is constant: nothing to mask with
         return torch.zeros_like(score(image)).to(activation.dtype).expand(-1, activation.shape[1])
-    return found
+    return all_scores
 
 
 def _varied(activation: Tensor, budget: int | None) -> Tensor:
@@ -429,7 +429,8 @@ def _shifted(grids: Tensor, shifts: Tensor, step: Sequence[int], size: torch.Siz
     """Grids of cells ``(K, 1, *cells)`` of so many pixels, moved by less than a cell: masks ``(K, *size)``."""
     large = _upsampled(grids, tuple(cells * pixels for cells, pixels in zip(grids.shape[2:], step, strict=True)))[:, 0]
     windows = [
-        tuple(slice(shift, shift + side) for shift, side in zip(some, size, strict=True)) for some in shifts.tolist()
+        tuple(slice(shift, shift + side) for shift, side in zip(corner, size, strict=True))
+        for corner in shifts.tolist()
     ]
     return torch.stack([mask[window] for mask, window in zip(large, windows, strict=True)])
 

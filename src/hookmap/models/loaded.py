@@ -56,7 +56,7 @@ def no_weights(name: str, error: BaseException) -> ModelError:
 
 
 def is_untrained(head: nn.Linear | nn.Conv2d) -> bool:
-    """Whether a head is as PyTorch and its libraries start it: with biases of zero, or with weights that are uniform numbers.
+    """Whether a head is as PyTorch and its libraries start it: biases of zero, or weights that are uniform numbers.
 
     The default draws from -b to b with b = 1 / sqrt(inputs): none lies outside, and their deviation is b / sqrt(3).
     """

@@ -78,7 +78,7 @@ def failing_fast() -> Iterator[bool]:
 def describe(model: nn.Module) -> Loaded:
     """Preprocessing and labels of a timm model, from its ``pretrained_cfg``; an untrained or new head has no labels."""
     loaded = _described(model, None)
-    head = model.get_classifier() if hasattr(model, "get_classifier") else None
+    head = getattr(model, "get_classifier", lambda: None)()
     if loaded.labels and isinstance(head, (nn.Linear, nn.Conv2d)) and is_untrained(head):
         loaded.labels = None
         loaded.note = f"{loaded.name}: its untrained classes have no names; pass labels= if they have"

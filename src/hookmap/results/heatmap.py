@@ -233,6 +233,14 @@ class Heatmap:
             return save_figure(self.figure(**look), path)
         return save_image(self.overlay(size=size, **look), path)
 
+    @property
+    def row(self) -> dict[str, Any]:
+        """What a table says of it."""
+        names = ("target", "index", "score", "probability", "where", "box", "layer")
+        about = {name: getattr(self, name) for name in names}
+        shown = {"method": self.method.name, "evidence": self.evidence, "caveat": self.caveat}
+        return {"image": self.picture.name, **about, **shown}
+
     def numpy(self) -> np.ndarray[Any, Any]:
         """:attr:`map` as float32."""
         array: np.ndarray[Any, Any] = self.map.float().cpu().numpy()

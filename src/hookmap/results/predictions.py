@@ -49,13 +49,13 @@ def predictions(
     Raises:
         TargetError: if the output is none of the three, or its probabilities are no numbers.
     """
-    found = _predictions(output, reading, geometries, top, label)
-    if any(math.isnan(prediction.probability) for row in found for prediction in row):
+    rows = _predictions(output, reading, geometries, top, label)
+    if any(math.isnan(prediction.probability) for row in rows for prediction in row):
         raise TargetError(
-            "the model's scores aren't numbers: its weights, or the input, hold NaN or infinity; look for them, or take "
-            "precision='fp32'"
+            "the model's scores aren't numbers: its weights, or the input, hold NaN or infinity; look for them, or "
+            "take precision='fp32'"
         )
-    return found
+    return rows
 
 
 def _predictions(
@@ -77,11 +77,11 @@ def _predictions(
     ]
 
 
-def _detections(found: Detections, image: int, geometry: Geometry, label: Callable[[int], str]) -> list[Prediction]:
+def _detections(output: Detections, image: int, geometry: Geometry, label: Callable[[int], str]) -> list[Prediction]:
     result = []
-    for row, index in found.kept[image]:
-        left, top, right, bottom = on_picture(found.boxes_of(index)[image, row], geometry).tolist()
-        score, sure = (float(t[image, row, index]) for t in (found.scores, found.probabilities))
+    for row, index in output.kept[image]:
+        left, top, right, bottom = on_picture(output.boxes_of(index)[image, row], geometry).tolist()
+        score, sure = (float(t[image, row, index]) for t in (output.scores, output.probabilities))
         result.append(Prediction(index, label(index), score, sure, (left, top, right, bottom)))
     return result
 

@@ -79,7 +79,8 @@ COLUMNS = {
 }
 """Of the index. ``grid_*`` is the rectangle that the map spans, in pixels of the picture; the signed map is
 ``map * map_scale``, ``part`` says which of its values are shown: positive, negative or signed, and ``evidence`` whether
-they show any: none, faint, even (the same everywhere) or some; ``caution`` is what the method says against trusting it."""
+they show any: none, faint, even (the same everywhere) or some; ``caution`` is what the method says against trusting
+it."""
 
 
 def tables(results: Sequence[ImageResult]) -> dict[str, pa.Table]:
