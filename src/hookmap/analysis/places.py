@@ -88,8 +88,8 @@ def places(run: Run, by: By = "prediction", *, asked: str | None = None, side: i
     import pandas as pd
 
     heat = frames(run, asked=asked, side=side)
-    groups = {None: np.arange(len(heat)), **heat.groups(by)}
-    table = pd.DataFrame([_row(heat, by, name, rows) for name, rows in groups.items()])
+    groups: list[tuple[str | None, Array]] = [(None, np.arange(len(heat))), *heat.groups(by).items()]
+    table = pd.DataFrame([_row(heat, by, name, rows) for name, rows in groups])
     uniform = np.einsum("ni,nj->ij", *heat.uniform) / len(heat)
     return Places(by, table, heat.mean, uniform, heat.means(by))
 

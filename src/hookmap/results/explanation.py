@@ -165,7 +165,7 @@ class Explanation(Sequence[Heatmap]):
 
     @property
     def table(self) -> pd.DataFrame:
-        """A row for each heatmap: image, target, index, score, probability, where, box, layer, method and what it shows.
+        """A row for each heatmap: image, target, index, score, probability, where, box, layer, method and evidence.
 
         Raises:
             HookmapError: without pandas.
