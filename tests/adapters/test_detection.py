@@ -338,7 +338,16 @@ def test_drise_finds_the_object_and_not_the_other_one() -> None:
         at = heat.argmax()
         assert top - 4 <= at // 96 < bottom + 4
         assert left - 4 <= at % 96 < right + 4
-    assert METHODS["drise"].needs == {"image", "probe", "generator", "budget"}
+    assert METHODS["drise"].needs == {"image", "probe", "generator", "budget", "caution"}
+
+
+def test_drise_gives_places_that_say_nothing_nothing() -> None:
+    """The mean score of all masks is no evidence for any place."""
+    heatmap = squares().explain(scene((0, 8, 8), (0, 40, 64)), target="box:0", method="drise", budget=2000)[0]
+    left, top, right, bottom = map(int, heatmap.box)
+    inside, area = heatmap.map[top:bottom, left:right].sum() / heatmap.map.sum(), 16 * 16 / (64 * 96)
+    assert inside > 6 * area
+    assert abs(heatmap.raw.mean()) < 0.1 * heatmap.raw.max()
 
 
 def test_gcame_is_defined_for_detected_objects_only(lens: hm.Lens, cat: Any) -> None:

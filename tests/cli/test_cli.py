@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 import subprocess
 import sys
@@ -31,6 +32,18 @@ def test_several_images_targets_and_layers(hookmap, cat: Path, coffee: Path, tmp
     assert result.code == 0
     assert "espresso 95%" in result.out
     assert sorted(p.name for p in (tmp_path / "maps").iterdir()) == ["cat_gradcam.png", "coffee_gradcam.png"]
+
+
+def test_a_model_whose_weights_are_no_numbers_predicts_nothing(hookmap, cat: Path, tmp_path: Path) -> None:
+    (tmp_path / "broken.py").write_text(
+        "import torch\n\n\ndef build():\n    net = torch.nn.Sequential(torch.nn.Conv2d(3, 4, 3), "
+        "torch.nn.AdaptiveAvgPool2d(1), torch.nn.Flatten())\n"
+        "    torch.nn.init.constant_(net[0].weight, float('nan'))\n    return net\n"
+    )
+    result = hookmap("predict", cat, "-m", "broken.py:build", "--size", "32")
+    assert result.code == 1
+    assert "nan" not in result.out
+    assert "cat: the model's scores aren't numbers: its weights, or the input, hold NaN" in " ".join(result.err.split())
 
 
 DETECTOR = """
@@ -194,6 +207,21 @@ def test_an_unknown_option_of_explain_is_a_sentence(lens: hm.Lens, cat: Path) ->
 def test_why_this_and_not_that(hookmap, cat: Path) -> None:
     result = hookmap("explain", cat, "-t", "tiger cat", "--versus", "tabby", "--part", "signed", "-o", "versus.png")
     assert "tiger cat rather than tabby" in result.out
+
+
+def test_long_work_says_how_far_it_is_where_nobody_sees_a_bar(
+    cat: Path, lens: hm.Lens, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("hookmap._progress.SILENCE", math.inf)
+    lens.explain_in_tiles(cat, tile=200, batch_size=2)
+    assert not capsys.readouterr().err  # short work says nothing
+    monkeypatch.setattr("hookmap._progress.SILENCE", 0.0)
+    lens.explain_in_tiles(cat, tile=200, batch_size=2)
+    lines = capsys.readouterr().err.splitlines()
+    assert lines[0].startswith("tiles: 2 of ")
+    assert len(lines) == math.ceil(int(lines[0].split()[-1]) / 2) - 1  # the end is no news
+    lens.explain_in_tiles(cat, tile=200, progress=False)
+    assert not capsys.readouterr().err
 
 
 def test_a_large_photo_in_tiles(hookmap, cat: Path, tmp_path: Path) -> None:

@@ -274,6 +274,16 @@ def test_labels_that_are_no_classes_are_said(photos: Path, tmp_path: Path) -> No
     assert found.table["correct"].isna().all()
 
 
+def test_images_without_labels_cannot_be_asked_for_them(photos: Path, tmp_path: Path) -> None:
+    """It said "0 heatmaps by nothing at nothing" and left a folder."""
+    one = next(photos.rglob("*.*"))
+    (tmp_path / "names.csv").write_text(f"path\n{one}\n")
+    for data in (one, [one], tmp_path / "names.csv"):
+        with pytest.raises(hm.DataError, match="the target is each image's label, and no image has one; pass folders"):
+            hm.run(data, out=tmp_path / "run", target="label", workers=0)
+        assert not (tmp_path / "run").exists()
+
+
 def test_boxes_of_several_classes_are_said_where_the_target_is_the_label(photos: Path, tmp_path: Path) -> None:
     """It said "it has no label"."""
     path = next(photos.rglob("*.png"))

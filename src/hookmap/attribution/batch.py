@@ -203,6 +203,7 @@ def _explained(
                     where=target.where,
                     box=target.box,
                     number=target.number,
+                    caution=(run.cautions.get((shown.method.name, b)) or [""] * len(targets))[t],
                     frames=view.frames,
                     look=shown.method.look_of(plan.part),
                     question=Question(
