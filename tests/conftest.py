@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeAlias
+
+# Networks and matrices here are small: threads that wait for busy cores cost more (a hundredfold) than they bring.
+# Torch, NumPy and processes that tests start read it when they are imported.
+os.environ["OMP_NUM_THREADS"] = "1"
 
 import pytest
 import torch
@@ -15,9 +20,6 @@ from hypothesis import HealthCheck, settings
 import hookmap as hm
 from hookmap import cli
 from pictures import PHOTOS
-
-# Networks here are small: threads that wait for busy cores cost more (a hundredfold) than they bring.
-torch.set_num_threads(1)
 
 # How busy the machine is says nothing about the code.
 settings.register_profile("busy", deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -43,6 +45,12 @@ def lens() -> hm.Lens:
 @pytest.fixture(autouse=True)
 def _seeded() -> None:
     torch.manual_seed(0)
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _own_cache(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """What comparisons decide isn't kept where the user keeps it."""
+    os.environ["XDG_CACHE_HOME"] = str(tmp_path_factory.mktemp("cache"))
 
 
 @dataclass

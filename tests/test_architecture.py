@@ -32,6 +32,7 @@ FLOORS = [
     ("lens",),
     ("datasets",),
     ("runs",),
+    ("verdict",),
     ("analysis",),
     ("callbacks",),
     ("report",),

@@ -57,5 +57,7 @@ from .targets import Regression as Regression
 from .targets import ReST as ReST
 from .targets import Similarity as Similarity
 from .targets import Text as Text
+from .verdict import Verdict as Verdict
+from .verdict import compare as compare
 
 __version__: str

@@ -1,4 +1,4 @@
-"""Commands about whole data sets: run, report."""
+"""Commands about whole data sets: run, report, compare."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import typer
 
 from hookmap._text import counted
 from hookmap.cli.commands import command, complain, say, shown
-from hookmap.cli.options import AskOptions, ModelOptions, SpeedOptions
+from hookmap.cli.options import AskOptions, Budget, Json, Layers, Methods, ModelOptions, Seed, SpeedOptions
 from hookmap.errors import HookmapError
 
 
@@ -122,3 +122,62 @@ def report(
 
     other = None if versus is None else open_run(versus)
     say(shown(write_report(open_run(folder), output, versus=other)))
+
+
+@command(needs="hookmap.verdict")
+def compare(
+    data: Annotated[
+        list[str],
+        typer.Argument(
+            help="A folder, a glob, image files, or a table of paths: some 200 photos like those you will look at.",
+            show_default=False,
+        ),
+    ],
+    model: ModelOptions,
+    speed: SpeedOptions,
+    output: Annotated[Path, typer.Option("--output", "--out", "-o", help="The folder to write.")] = Path("comparison"),
+    method: Methods = None,
+    layer: Layers = None,
+    target: Annotated[str, typer.Option("--target", "-t", help="What is asked of each photo.")] = "predicted",
+    scale: Annotated[str, typer.Option(help="What is measured: probability, or score (of a class, the logit).")] = (
+        "probability"
+    ),
+    seed: Seed = 0,
+    budget: Budget = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on with a comparison that was interrupted.")] = False,
+    json: Json = False,
+) -> None:
+    """Say which method and layer to take for this model, how sure that is, and whether any is better than a control.
+
+    [dim]Examples[/]
+
+      hookmap compare photos/ -o verdict/
+
+      hookmap compare photos/ -m resnet50 --method gradcam --method layercam -l layer3 -l layer4
+
+      hookmap compare photos/ -o verdict/ --resume         [dim]after an interruption[/]
+    """
+    from hookmap.verdict import compare as compare_methods
+
+    try:
+        verdict = compare_methods(
+            model.lens(speed),
+            data[0] if len(data) == 1 else data,
+            methods=method,
+            layers=layer,
+            target=target,
+            out=output,
+            scale=scale,  # type: ignore[arg-type]
+            seed=seed,
+            budget=budget,
+            resume=resume,
+        )
+    except KeyboardInterrupt:
+        complain("interrupted; what is done is kept, and --resume goes on from there")
+        raise typer.Exit(130) from None
+    if json:
+        print(verdict.json())
+        return
+    for sentence in verdict.summary():
+        say(shown(sentence), highlight=False)
+    say(f"[dim]->[/] {shown(output)}")

@@ -22,6 +22,29 @@ Images = Annotated[
     typer.Argument(help="Image files, folders of them, or quoted patterns: 'photos/**/*.jpg'.", show_default=False),
 ]
 Top = Annotated[int | None, typer.Option("--top", "-n", min=1, help="The so many most probable classes.")]
+Layers = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--layer", "-l", rich_help_panel=_LOOKING, help="Layer name or glob; repeatable. Default: the best one."
+    ),
+]
+Methods = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--method",
+        rich_help_panel=_LOOKING,
+        help="Method, or all; repeatable. See `hookmap methods`. Default: what fits the model.",
+    ),
+]
+Seed = Annotated[int, typer.Option(min=0, rich_help_panel=_LOOKING, help="Of everything random.")]
+Budget = Annotated[
+    int | None,
+    typer.Option(
+        min=1,
+        rich_help_panel=_LOOKING,
+        help="Most masked copies of a photo per method. Default: the papers'; of all methods together: 256.",
+    ),
+]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document and nothing else.")]
 
 
@@ -145,20 +168,8 @@ class AskOptions:
         list[str] | None,
         typer.Option(rich_help_panel=_LOOKING, help="Why the target rather than this class; repeatable."),
     ] = None
-    layer: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--layer", "-l", rich_help_panel=_LOOKING, help="Layer name or glob; repeatable. Default: the best one."
-        ),
-    ] = None
-    method: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--method",
-            rich_help_panel=_LOOKING,
-            help="Method, or all; repeatable. See `hookmap methods`. Default: what fits the model.",
-        ),
-    ] = None
+    layer: Layers = None
+    method: Methods = None
     part: Annotated[
         str | None,
         typer.Option(rich_help_panel=_LOOKING, help="positive, negative (what speaks against) or signed."),
@@ -178,15 +189,8 @@ class AskOptions:
         bool,
         typer.Option("--eigen-smooth", rich_help_panel=_LOOKING, help="First component of the feature maps."),
     ] = False
-    seed: Annotated[int, typer.Option(min=0, rich_help_panel=_LOOKING, help="Of everything random.")] = 0
-    budget: Annotated[
-        int | None,
-        typer.Option(
-            min=1,
-            rich_help_panel=_LOOKING,
-            help="Most masked copies of a photo per method. Default: the papers'; of all methods together: 256.",
-        ),
-    ] = None
+    seed: Seed = 0
+    budget: Budget = None
 
     def targets(self, asked: list[Any] | None = None) -> list[Any]:
         """What is explained: of these, or of what ``--target`` says."""

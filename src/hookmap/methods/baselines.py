@@ -14,6 +14,20 @@ def random(activation: Tensor, generator: torch.Generator) -> Tensor:
     return noise.expand(len(activation), *grid)
 
 
+def gaussian(activation: Tensor) -> Tensor:
+    """A Gaussian in the middle of the layer's grid, a quarter of each side wide: photos have their subject there."""
+    hill = torch.ones((), device=activation.device)
+    for side in activation.shape[2:]:
+        place = (torch.arange(side, device=activation.device) + 0.5) / side - 0.5
+        hill = hill[..., None] * torch.exp(-0.5 * (place / 0.25) ** 2)
+    return hill.to(activation).expand(len(activation), *hill.shape)
+
+
+def mean_activation(activation: Tensor) -> Tensor:
+    """How active the layer is at each place, whatever is asked: the mean size over its channels."""
+    return activation.abs().mean(1)
+
+
 def edges(image: Tensor) -> Tensor:
     """How strong the edges of the input are (Sobel), ``(B, C, H, W)`` to ``(B, H, W)``.
 

@@ -29,6 +29,7 @@ NOISE = 0.01
 """The standard deviation of what is added to an imputed pixel, as ROAD's authors have it."""
 _COARSEST = 200
 _STEPS = 4
+_PIXELS = 2**15
 
 
 def mean(image: Tensor, removed: Tensor) -> Tensor:
@@ -118,12 +119,14 @@ def imputed(image: Tensor, removed: Tensor) -> Tensor:
     Returns:
         ``(K, C, H, W)``; where everything is removed, the image's mean colour.
     """
-    solved = []
-    for mask in removed:  # one by one they stay in the processor's cache
-        unknown = mask[None, None].to(image.dtype)
-        everything = bool(mask.all())
-        solved.append(mean(image, removed) if everything else _solved(image[None] * (1 - unknown), unknown))
-    return torch.cat(solved)
+    # Large images one by one: they stay in the processor's cache.
+    together = max(1, _PIXELS // removed[0].numel())
+    unknown = removed[:, None].to(image.dtype)
+    everything = unknown.flatten(1).amin(1).reshape(-1, 1, 1, 1) > 0
+    unknown = unknown * ~everything
+    parts = [unknown[i : i + together] for i in range(0, len(unknown), together)]
+    solved = torch.cat([_solved(image[None] * (1 - part), part) for part in parts])
+    return torch.where(everything, mean(image, removed), solved)
 
 
 def _solved(known: Tensor, unknown: Tensor) -> Tensor:
@@ -145,11 +148,10 @@ def _solved(known: Tensor, unknown: Tensor) -> Tensor:
 
 
 class _Level(NamedTuple):
-    """A grid: where it is unknown ``(1, 1, h, w)``, that by the neighbours' weights; of the coarsest the inverse."""
+    """A grid: where it is unknown ``(K, 1, h, w)``, that by the neighbours' weights; of the coarsest the inverse."""
 
     unknown: Tensor
     share: Tensor
-    here: Tensor | None = None
     inverse: Tensor | None = None
 
 
@@ -160,9 +162,10 @@ def _levels(unknown: Tensor) -> list[_Level]:
         size = unknown.shape[2], unknown.shape[3]
         level = _Level(unknown, unknown / _weights(size).to(unknown))
         if math.prod(size) <= _COARSEST:
-            here = unknown.flatten().nonzero()[:, 0]
-            inverse = torch.linalg.inv(-_system(size).to(unknown)[here][:, here])
-            return [*levels, level._replace(here=here, inverse=inverse)]
+            # What is known stays 0, and is no part of the equations of the others.
+            inside = unknown.flatten(1)
+            system = -_system(size).to(unknown) * inside[:, :, None] * inside[:, None] + torch.diag_embed(1 - inside)
+            return [*levels, level._replace(inverse=torch.linalg.inv(system))]
         levels.append(level)
         unknown = (_halved(unknown) == 1).to(unknown.dtype)
     return levels
@@ -180,10 +183,8 @@ def _guessed(known: Tensor, unknown: Tensor) -> Tensor:
 def _cycle(right: Tensor, levels: Sequence[_Level]) -> Tensor:
     """Nearly what has ``right`` as its negative Laplacian where it's unknown, and is 0 elsewhere."""
     level = levels[0]
-    if level.here is not None and level.inverse is not None:
-        flat = right[0].flatten(1)
-        inner = flat[:, level.here] @ level.inverse.T
-        return torch.zeros_like(flat).index_copy_(1, level.here, inner).reshape(right.shape)
+    if level.inverse is not None:
+        return (right.flatten(2) @ level.inverse.mT).reshape(right.shape) * level.unknown
     values = right * level.share
     if len(levels) > 1:
         # On a grid of twice the spacing the same equation has four times the right side.

@@ -178,8 +178,8 @@ def one_or_more(**numbers: int) -> None:
 def _in_batches(parts: Iterator[Tensor], size: int) -> Iterator[Tensor]:
     kept: list[Tensor] = []
     for part in parts:
-        for row in torch.split(part, 1):
-            kept.append(row)
+        for row in part:
+            kept.append(row[None])
             if len(kept) == size:
                 yield torch.cat(kept)
                 kept = []

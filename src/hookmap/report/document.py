@@ -137,10 +137,10 @@ def _page(parts: Sequence[Part], shown: Sequence[Section], beside: Path) -> tupl
 
 
 def _section(name: str, title: str, note: str) -> str:
-    told = f"<p>{escape(note)}</p>" if note else ""
+    words = f"<p>{escape(note)}</p>" if note else ""
     return (
         f'<section id="{name}" aria-labelledby="{name}-title">'
-        f'<div class="aside"><h2 id="{name}-title">{escape(title)}</h2>{told}</div>'
+        f'<div class="aside"><h2 id="{name}-title">{escape(title)}</h2>{words}</div>'
         '<div class="content"></div></section>'
     )
 

@@ -29,7 +29,7 @@ from hookmap.results.question import Position, Question, Settings
 
 _FORMAT = "hookmap explanation"
 _VERSION = 1
-_PLAIN = ("layer", "target", "index", "score", "probability", "where", "box", "number")
+_PLAIN = ("layer", "target", "index", "score", "probability", "where", "box", "number", "caution")
 
 Arrays = dict[str, np.ndarray[Any, Any]]
 
@@ -76,8 +76,8 @@ def read_archive(path: Path) -> tuple[list[Heatmap], dict[str, HookmapError]]:
                 raise KeyError("format")
             if about["version"] > _VERSION:
                 raise HookmapError(f"{path} was written by a newer hookmap; update yours to read it")
-            pictures = [_picture(one, file[f"picture {n}"]) for n, one in enumerate(about["pictures"])]
-            heatmaps = [_unpacked(one, pictures, file) for one in about["heatmaps"]]
+            pictures = [_picture(entry, file[f"picture {n}"]) for n, entry in enumerate(about["pictures"])]
+            heatmaps = [_unpacked(entry, pictures, file) for entry in about["heatmaps"]]
     except (KeyError, ValueError, TypeError, EOFError, zipfile.BadZipFile, ImageError) as error:
         raise HookmapError(
             f"{path} is no explanation that hookmap saved, or is damaged ({first_line(error)}); pass an .npz that "
@@ -85,7 +85,7 @@ def read_archive(path: Path) -> tuple[list[Heatmap], dict[str, HookmapError]]:
         ) from None
     except OSError as error:
         raise HookmapError(f"{path} can't be read ({error.strerror or error}); check the path") from None
-    return heatmaps, {name: _error(*told) for name, told in about["errors"].items()}
+    return heatmaps, {name: _error(*error) for name, error in about["errors"].items()}
 
 
 def _error(kind: str, sentence: str) -> HookmapError:
@@ -141,7 +141,7 @@ def _unpacked(about: dict[str, Any], pictures: Sequence[Picture], file: Mapping[
         given["input"] = None if asked["input"] is None else _read_tensor(asked["input"], file)
         given["choice"] = None if asked.get("choice") is None else Choice.read(asked["choice"])
         question = Question(**given)
-    plain = {name: about[name] for name in _PLAIN}
+    plain = {name: about[name] for name in _PLAIN if name in about}
     plain["box"] = None if about["box"] is None else tuple(about["box"])
     return Heatmap(
         raw=_read_tensor(about["raw"], file),

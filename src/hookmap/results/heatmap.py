@@ -53,6 +53,7 @@ class Heatmap:
         box: of a detection, (left, top, right, bottom) in pixels of the picture, else None.
         frames: ``(T, H, W, 3)`` for video, else None.
         look: how it is drawn, and which part of the signed map that is; chosen once, by its method and ``part=``.
+        caution: what its method says against trusting it, in a few words; empty where nothing.
         number: of a detection, as it is asked for: 2 for "box 2"; else None.
         question: everything that decided this map beside the image, so that it can be asked again; None if it was made
             otherwise.
@@ -73,6 +74,7 @@ class Heatmap:
     frames: np.ndarray[Any, Any] | None = None
     look: Look = field(default_factory=Look)
     number: int | None = None
+    caution: str = ""
     question: Question | None = None
     position: Position = field(default_factory=Position)
 
@@ -136,14 +138,14 @@ class Heatmap:
 
     @property
     def caveat(self) -> str:
-        """In a few words, why there is little or nothing to see; empty where there is evidence."""
+        """In a few words, why there is little or nothing to see or trust; empty where there is evidence."""
         if self.evidence != "some":
             words = {"none": "no evidence", "faint": "next to no evidence", "even": "the same everywhere"}
             return words[self.evidence]
         if self.look.scale == "max" and self.look.part != "signed" and self.strength < WEAK:
             other = "for" if self.look.part == "negative" else "against"
             return f"weak: {self.strength:.0%} of the evidence {other}"
-        return ""
+        return self.caution
 
     def overlay(self, *, size: int | None = None, **look: Unpack[LookOptions]) -> Image.Image:
         """The heatmap over the photo; of a video, over the frame where it is strongest.
@@ -230,6 +232,14 @@ class Heatmap:
         if Path(path).suffix.lower() in FIGURES:
             return save_figure(self.figure(**look), path)
         return save_image(self.overlay(size=size, **look), path)
+
+    @property
+    def row(self) -> dict[str, Any]:
+        """What a table says of it."""
+        names = ("target", "index", "score", "probability", "where", "box", "layer")
+        about = {name: getattr(self, name) for name in names}
+        shown = {"method": self.method.name, "evidence": self.evidence, "caveat": self.caveat}
+        return {"image": self.picture.name, **about, **shown}
 
     def numpy(self) -> np.ndarray[Any, Any]:
         """:attr:`map` as float32."""

@@ -115,6 +115,11 @@ def run(
             f"the data set's labels ({listed(unknown)}) aren't classes of the model; pass labels= to Lens (--labels), "
             "or take the target predicted"
         )
+    if given.unlabelled and job.targets == [LABEL]:
+        raise DataError(
+            "the target is each image's label, and no image has one; pass folders named by class, or a table with a "
+            "column of labels, or take the target predicted"
+        )
     asked = record.asked(job, given, part_size=part_size, batch_size=batch_size)
     reader = Reader(given, lens.preprocessing, input_rank(lens.model), thumbnail)
     with store.locked():

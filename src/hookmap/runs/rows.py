@@ -67,6 +67,7 @@ COLUMNS = {
     "map_most": Column(_REAL, _MAP),
     "map_mean": Column(_REAL, _MAP),
     "evidence": Column(_TEXT, _MAP),
+    "caution": Column(_TEXT, _MAP),
     **{
         name: Column(_REAL, _PLACE, "share" if name in _SHARES else "pixels" if name[-2:] in ("_x", "_y") else "")
         for name in Measures.__dataclass_fields__
@@ -78,7 +79,8 @@ COLUMNS = {
 }
 """Of the index. ``grid_*`` is the rectangle that the map spans, in pixels of the picture; the signed map is
 ``map * map_scale``, ``part`` says which of its values are shown: positive, negative or signed, and ``evidence`` whether
-they show any: none, faint, even (the same everywhere) or some."""
+they show any: none, faint, even (the same everywhere) or some; ``caution`` is what the method says against trusting
+it."""
 
 
 def tables(results: Sequence[ImageResult]) -> dict[str, pa.Table]:
@@ -160,6 +162,7 @@ def _described(result: ImageResult, heatmap: Heatmap) -> dict[str, Any]:
         "map_most": float(values.amax()),
         "map_mean": float(values.mean()),
         "evidence": heatmap.evidence,
+        "caution": heatmap.caution or None,
         "part": heatmap.look.part,
     }
     known = [box[:4] for box in sample.boxes if box.label in (None, result.label, result.sample.label)] or [
