@@ -72,6 +72,7 @@ class ExplainOptions(TypedDict, total=False):
     batch_size: int
     on_error: OnError
     progress: bool
+    check: bool
 
 
 class Lens:
@@ -242,6 +243,8 @@ class Lens:
                 - ``on_error``: ``"raise"``, or ``"skip"``: an image that can't be read, or can't be asked this, doesn't
                   stop the others; why stands in :attr:`Explanation.errors <hookmap.Explanation.errors>`.
                 - ``progress``: show a bar while masking methods run.
+                - ``check``: also measure how far each heatmap can be believed, into :attr:`Heatmap.check
+                  <hookmap.Heatmap.check>`: some 60 forward passes more for each; see :meth:`check`.
 
         Returns:
             One heatmap per image, target, layer and method, in that order. Index it by name:
@@ -263,9 +266,13 @@ class Lens:
             The explanation of each image; of one that was skipped, one that holds only why.
         """
         on_error, batch_size = options.pop("on_error", "raise"), options.pop("batch_size", 16)
+        check = options.pop("check", False)
         with tracking(options.pop("progress", True)) as track:
             plan = replace(self.plan(target, layer, method, options), track=track)
-            yield from _explanations(explain_each(self.engine, images, plan, batch_size=batch_size, on_error=on_error))
+            answers = explain_each(self.engine, images, plan, batch_size=batch_size, on_error=on_error)
+            for explanation in _explanations(answers):
+                checked_too = [replace(h, check=self.check(h)) for h in explanation] if check else explanation
+                yield Explanation(checked_too, explanation.errors)
 
     def again(self, heatmap: Heatmap) -> Heatmap:
         """The heatmap that the same question gives of this model: with the same weights the same, bit for bit.
@@ -295,7 +302,8 @@ class Lens:
         It takes at most 60 forward passes; :class:`hookmap.results.check.Check` says what is measured. For which method
         to take for a model, see :func:`hookmap.compare`.
         """
-        return checked(self.engine, heatmap)
+        _, batch, _ = asked_again(self.engine, heatmap)
+        return checked(batch[heatmap.question.place[1] if heatmap.question else 0], heatmap)
 
     def features(
         self,
@@ -349,6 +357,8 @@ class Lens:
         """
         if self.preprocessing is None or is_input(images):
             raise ImageError("tiles are cut from pictures; pass paths or pixels, and to Lens how they are preprocessed")
+        if options.pop("check", False):
+            raise HookmapError("a heatmap of many tiles can't be checked; check that of one of them, by explain")
         side = (tile, tile) if isinstance(tile, int) else tile
         on_error, batch_size = options.pop("on_error", "raise"), options.pop("batch_size", 16)
         with tracking(options.pop("progress", True)) as track:

@@ -15,6 +15,7 @@ from hookmap.attribution.tiles import explain_in_tiles
 from hookmap.errors import HookmapError, ImageError, ModelError, TargetError, first_line
 from hookmap.images.loading import Unreadable, load_each
 from hookmap.results.heatmap import Heatmap
+from hookmap.results.question import Question
 
 OnError = Literal["raise", "skip"]
 
@@ -133,8 +134,7 @@ def explain_again(engine: Engine, heatmap: Heatmap) -> Heatmap:
         HookmapError: if the heatmap doesn't know its question.
     """
     engine, batch, plan = asked_again(engine, heatmap)
-    question = heatmap.question
-    assert question is not None
+    question = question_of(heatmap)
     (count, _), (target, image) = question.together, question.place
     made = explain_batch(batch, plan)[image * count + target]
     return replace(made, picture=heatmap.picture, frames=heatmap.frames, position=heatmap.position, look=heatmap.look)
@@ -146,9 +146,7 @@ def asked_again(engine: Engine, heatmap: Heatmap) -> tuple[Engine, Batch, Plan]:
     Raises:
         HookmapError: if the heatmap doesn't know its question.
     """
-    question = heatmap.question
-    if question is None:
-        raise HookmapError("this heatmap wasn't made by Lens.explain, so it can't be asked again; explain its picture")
+    question = question_of(heatmap)
     name, fingerprint, precision, preprocessing = engine.about()
     if fingerprint != question.fingerprint:
         engine.remark(
@@ -159,13 +157,34 @@ def asked_again(engine: Engine, heatmap: Heatmap) -> tuple[Engine, Batch, Plan]:
         engine.remark(f"this heatmap was made in {question.precision}, and this lens runs in {precision}")
     if question.preprocessing is not None and question.preprocessing != preprocessing:
         engine = engine.preprocessed_by(question.preprocessing)
-    layer = list(question.layers) or None
     # As many copies as were asked together: other numbers may round in another way.
     count, size = question.together
-    plan = Plan([question.target] * count, [question.method], layer, question.settings)
+    plan = plan_of(heatmap)
+    plan = replace(plan, targets=[question.target] * count)
     images = [heatmap.picture] * size if question.input is None else question.input.expand(size, *question.input.shape)
     batch = next(engine.batches(images, size))
     return engine, replace(batch, numbers=[0] * size), plan
+
+
+def question_of(heatmap: Heatmap) -> Question:
+    """What a heatmap answers.
+
+    Raises:
+        HookmapError: if it doesn't know.
+    """
+    if heatmap.question is None:
+        raise HookmapError("this heatmap wasn't made by Lens.explain, so it can't be asked again; explain its picture")
+    return heatmap.question
+
+
+def plan_of(heatmap: Heatmap) -> Plan:
+    """What was asked for a heatmap alone.
+
+    Raises:
+        HookmapError: if it doesn't know its question.
+    """
+    question = question_of(heatmap)
+    return Plan([question.target], [question.method], list(question.layers) or None, question.settings)
 
 
 def warn_of_maps_that_show_nothing(heatmaps: list[Heatmap]) -> None:

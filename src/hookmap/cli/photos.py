@@ -101,6 +101,9 @@ def explain(
             titles = ", ".join(dict.fromkeys(heatmap.title for heatmap in explanation))
             layers = ", ".join(dict.fromkeys(explanation.layers))
             say(f"[bold]{shown(path.stem)}[/]  {shown(titles)}  [dim]at {shown(layers)}[/] -> {shown(place)}")
+            for heatmap in explanation:
+                if heatmap.check is not None:
+                    say(f"  [dim]{shown(heatmap.target.split(',')[0])}, {heatmap.method.name}:[/] {heatmap.check}")
     if kept:
         Explanation(kept, failures.errors).save(wanted[0])
     if json:

@@ -23,6 +23,7 @@ from hookmap.images.preprocessing import Preprocessing
 from hookmap.methods import METHODS, Method
 from hookmap.methods.registry import LostFunction
 from hookmap.render.look import Look
+from hookmap.results.check import Check
 from hookmap.results.choice import Choice
 from hookmap.results.heatmap import Heatmap
 from hookmap.results.question import Position, Question, Settings
@@ -106,6 +107,8 @@ def _packed(heatmap: Heatmap, picture: int, arrays: Arrays) -> dict[str, Any]:
     packed |= {"picture": picture, "raw": _tensor(heatmap.raw, arrays), "geometry": asdict(heatmap.geometry)}
     packed |= {"method": _method(heatmap.method, arrays), "position": asdict(heatmap.position)}
     packed |= {"look": heatmap.look.as_json()}
+    if heatmap.check is not None:
+        packed["check"] = asdict(heatmap.check)
     if heatmap.frames is not None:
         packed["frames"] = _array(heatmap.frames, arrays)
     question = heatmap.question
@@ -152,6 +155,7 @@ def _unpacked(about: dict[str, Any], pictures: Sequence[Picture], file: Mapping[
         position=Position(**about["position"]),
         look=Look.from_json(about["look"]),
         question=question,
+        check=Check(**about["check"]) if "check" in about else None,
         **plain,
     )
 

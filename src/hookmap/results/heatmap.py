@@ -19,6 +19,7 @@ from hookmap.render.colors import Heat
 from hookmap.render.figure import FIGURES, save_figure
 from hookmap.render.look import Look, LookOptions
 from hookmap.render.notebook import html_of
+from hookmap.results.check import Check
 from hookmap.results.planes import Plane, part_of, planes_of
 from hookmap.results.question import Position, Question
 
@@ -57,6 +58,7 @@ class Heatmap:
         number: of a detection, as it is asked for: 2 for "box 2"; else None.
         question: everything that decided this map beside the image, so that it can be asked again; None if it was made
             otherwise.
+        check: how far it can be believed, if that was asked; see :meth:`hookmap.Lens.check`.
         position: where it stands among those of its call.
     """
 
@@ -77,6 +79,7 @@ class Heatmap:
     caution: str = ""
     question: Question | None = None
     position: Position = field(default_factory=Position)
+    check: Check | None = None
 
     @property
     def values(self) -> Tensor:
@@ -145,6 +148,8 @@ class Heatmap:
         if self.look.scale == "max" and self.look.part != "signed" and self.strength < WEAK:
             other = "for" if self.look.part == "negative" else "against"
             return f"weak: {self.strength:.0%} of the evidence {other}"
+        if self.check is not None and self.check.word != "strong":
+            return f"{self.check.word}, when checked" if self.check.word == "weak" else self.check.word
         return self.caution
 
     def overlay(self, *, size: int | None = None, **look: Unpack[LookOptions]) -> Image.Image:
@@ -221,6 +226,7 @@ class Heatmap:
         pixels = planes[0].picture.pixels
         photo = resized(pixels, size_for_people(pixels.shape[:2])) if len(planes) == 1 else drawn
         how = f"{self.method.title} at {self.layer}, score {self.score:.4g}"
+        how += f"\n{self.check}" if self.check is not None else ""
         return heatmap_figure(photo, drawn, self.heat(**look), title=self.title, subtitle=how)
 
     def save(self, path: str | Path, *, size: int | None = None, **look: Unpack[LookOptions]) -> Path:
