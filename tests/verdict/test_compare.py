@@ -11,7 +11,7 @@ from hookmap.attribution.scoring import Scoring
 from hookmap.results.question import Settings
 from hookmap.verdict.candidates import Candidate, maps_of
 from hookmap.verdict.compare import Split
-from hookmap.verdict.gates import class_similarity, leakage, mosaic_of
+from hookmap.verdict.gates import class_similarity, leakage, mosaic_of, paste
 
 METHODS = ["hirescam", "eigencam", "random"]
 
@@ -132,3 +132,17 @@ def test_auto_takes_what_was_decided_for_these_weights(verdict: tuple[hm.Verdict
     with torch.no_grad():
         lens.model[0].weight.mul_(2)  # other weights: nothing was decided for them
     assert lens.explain(x, method="auto")[0].layer == lens.explain(x)[0].layer
+
+
+def test_what_is_pasted_in_is_found_by_the_method_that_knows() -> None:
+    lens = colours()
+    x = torch.zeros(2, 3, SIDE, SIDE)
+    x[0, 0, 2:10, 2:10] = 1  # red, at the top left
+    x[1, 1, 2:22, 2:22] = 1  # green all over
+    scene, object = (next(lens.engine.batches(x[i : i + 1], 1)) for i in range(2))
+    candidates = [Candidate("hirescam", ("1",)), Candidate("gaussian", ("1",))]
+    found = paste(lens.engine, scene, object, candidates, Settings(), 3)
+    assert found[candidates[0]] > 0.99
+    assert found[candidates[1]] == pytest.approx(0.25, abs=0.01)
+    # A small red copy doesn't outweigh the green, so nothing can be said.
+    assert paste(lens.engine, object, scene, candidates, Settings(), 0) == {}

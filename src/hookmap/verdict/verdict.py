@@ -143,6 +143,7 @@ class Verdict:
             for vote, value, (low, high) in zip(self.votes, s.votes, s.intervals, strict=True):
                 row |= {vote: value, f"{vote} low": low, f"{vote} high": high}
             row |= {"mean": s.mean, "cost": s.cost, "leakage": s.leakage, "similarity": s.similarity}
+            row["pasted"] = s.pasted
             row |= {"in the answer": s.name in self.judgement.answer, "faults": "; ".join(s.faults)}
             rows.append(row)
         return pd.DataFrame(rows)
