@@ -12,7 +12,7 @@ from torch import Tensor
 from hookmap.adapters.adapter import Fusion
 from hookmap.attribution.batch import Plan, explain_batch
 from hookmap.attribution.engine import Batch, Engine
-from hookmap.errors import HookmapError
+from hookmap.errors import TargetError
 from hookmap.hooks.matching import LayerSpec
 from hookmap.images.geometry import Geometry
 from hookmap.layers.choice import candidates_in
@@ -119,7 +119,7 @@ def _explained(
     plan = Plan([goal], [METHODS[name] for name in methods], layers, settings, lenient=True)
     heatmaps = explain_batch(batch, plan)
     if any(heatmap.position.target for heatmap in heatmaps):
-        raise HookmapError("the target means several things on one image; compare asks one thing of each, e.g. box:0")
+        raise TargetError("the target means several things on one image; compare asks one thing of each, e.g. box:0")
     return heatmaps
 
 
