@@ -8,7 +8,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from hookmap._files import write_bytes
 from hookmap._progress import Track, tracking
 from hookmap._text import counted
 from hookmap.attribution.engine import Batch, Engine
@@ -30,6 +31,8 @@ from hookmap.lens import Lens, MethodSpec, methods_of
 from hookmap.metrics.evidence import random_removals, single_deletions
 from hookmap.metrics.removal import Scorer, road, srg
 from hookmap.models import DEFAULT
+from hookmap.results.explanation import Explanation
+from hookmap.results.heatmap import Heatmap
 from hookmap.results.question import Settings
 from hookmap.targets import PREDICTED, Goal, TargetSpec, name_of
 from hookmap.targets.resolving import Resolved
@@ -41,11 +44,12 @@ from hookmap.verdict.candidates import (
     costs,
     default_candidate,
     equal_ones,
+    heatmaps_of,
     maps_of,
     random_maps,
     stacked,
 )
-from hookmap.verdict.folder import Folder
+from hookmap.verdict.folder import EXAMPLES, NAME, TABLE, Folder
 from hookmap.verdict.gates import CELLS as IN_A_MOSAIC
 from hookmap.verdict.gates import class_similarity, leakage
 from hookmap.verdict.judgement import judged
@@ -59,7 +63,7 @@ NOISES = 2
 """Random maps per image: their spread is the unit of all votes."""
 FEWEST = 8
 UNSURE = 0.1
-_COSTED, _MOSAICS, _ASKED_TWICE = 2, 8, 16
+_COSTED, _MOSAICS, _ASKED_TWICE, _SHOWN = 2, 8, 16, 5
 
 
 @dataclass(frozen=True)
@@ -279,7 +283,7 @@ def compare(
         layers: likewise; by default the default's, and the last of each coarseness before it.
         target: what is asked of each image: one thing.
         out: a folder for what is done, so that the comparison can be interrupted and gone on with, and for the verdict
-            as page, JSON and Parquet.
+            as JSON and Parquet; :func:`hookmap.report.write_verdict` makes a page of it.
         scale: whether the target's probability is measured, where it has one, or its score (of a class, the logit).
         seed: of the order of the images, of masks, noise and signs.
         budget: the most changed copies of an image that methods which mask may look at.
@@ -319,7 +323,7 @@ def compare(
             "model": name,
             "fingerprint": fingerprint,
             "precision": precision,
-            "preprocessing": None if preprocessing is None else asdict(preprocessing),
+            "preprocessing": None if preprocessing is None else str(preprocessing),
             "target": name_of(goal),
             "candidates": [c.name for c in candidates],
             "scale": scale,
@@ -353,12 +357,14 @@ def _decided(
     field_of = [c for c in candidates if c.name not in gone]
     split = Split.of(order, len(field_of))
     stages: dict[str, Any] = {}
+    looked_at: dict[str, int] = {}
     reliability = None
     if split.screen:
         agreement, reliability = task.screened(split.screen, field_of)
         if not agreement:
             raise DataError(_nothing_measured(task))
         stages["screen"] = {c.name: value for c, value in agreement.items()}
+        looked_at["screen"] = len(split.screen)
         field_of = sorted(agreement, key=lambda c: -agreement[c])[:KEPT]
         for stage, numbers in (("halve", split.screen), ("halve-again", split.halve)):
             keep = max(FINALISTS, -(-len(field_of) // 2))
@@ -369,6 +375,7 @@ def _decided(
                 if not len(next(iter(table.values()))):
                     raise DataError(_nothing_measured(task))
                 stages[stage] = {name: values.mean(0).tolist() for name, values in table.items()}
+                looked_at[stage] = len(numbers)
                 field_of = _better_half(table, field_of, keep)
     contestants = list(dict.fromkeys([*field_of, default]))
     layer = default.layers[-1:]
@@ -392,18 +399,37 @@ def _decided(
     )
     ids = task.reader.source.ids
     assert ids is not None
-    return Verdict(
+    verdict = Verdict(
         judgement,
         named(contestants),
         default.name,
         dict(asked),
         stages,
+        looked_at,
         groups,
         reliability,
         task.failures,
         tuple(ids[number] for number in used),
         sum(probability is not None and probability < UNSURE for _, probability in answers),
     )
+    if task.folder.place is not None:
+        table_bytes = partial(verdict.table.to_parquet, index=False)
+        write_bytes(task.folder.place / TABLE, table_bytes)
+        Explanation(_examples(task, used[:_SHOWN], [*contestants, *controls])).save(task.folder.place / EXAMPLES)
+        verdict.save(task.folder.place / NAME)
+    return verdict
+
+
+def _examples(task: Comparison, numbers: Sequence[int], candidates: Sequence[Candidate]) -> list[Heatmap]:
+    """Heatmaps of a few images to look at, image by image, over the pictures as they were given."""
+    heatmaps = []
+    for i, number in enumerate(numbers):
+        item = task.reader.source.item(number)
+        batch = next(task.engine.batches([item.image], 1))
+        views = [replace(view, picture=view.picture.renamed(item.id)) for view in batch.views]
+        found = heatmaps_of(replace(batch, views=views), task.goal, candidates, task.settings)
+        heatmaps += [replace(h, position=replace(h.position, image=i)) for h in found.values()]
+    return heatmaps
 
 
 def _nothing_measured(task: Comparison) -> str:

@@ -12,7 +12,8 @@ from hookmap._files import write_bytes
 from hookmap._optional import require
 from hookmap.errors import DataError
 
-NAME = "verdict.json"
+NAME, TABLE, EXAMPLES = "verdict.json", "table.parquet", "examples.npz"
+"""What a comparison ends with: the verdict, its table, and heatmaps of a few images."""
 
 
 class Folder:
