@@ -34,10 +34,9 @@ _TILE = 176
 _UNIT = "standard deviations of random maps"
 MEANINGS = {
     "SRG (mean)": (
-        "Symmetric relevance gain: cells of the image are replaced by its mean colour, step by step, once from the "
-        "least and once from the most important; the difference of the mean scores. A good map keeps the score long "
-        "in the first case and ends it soon in the second. Weakness: flat patches are no photo, and a model may react "
-        "to their edges."
+        "Symmetric relevance gain: cells of the image are replaced by its mean colour, step by step, the least "
+        "important first and the most important first; how much longer the score stays in the first case. Weakness: "
+        "flat patches are no photo, and a model may react to their edges."
     ),
     "SRG (blur)": (
         "The same, where cells are replaced by a strong blur of the image. Weakness: what is recognised by its colour "
