@@ -208,7 +208,7 @@ def _svg(verdict: Verdict, *, dark: bool) -> bytes:
 
     file = io.BytesIO()
     with matplotlib.rc_context({"svg.hashsalt": "hookmap"}):
-        verdict.figure(dark=dark).savefig(file, format="svg", metadata={"Date": None})
+        verdict.figure(dark=dark).savefig(file, format="svg", facecolor="none", metadata={"Date": None})
     return file.getvalue()
 
 
@@ -273,8 +273,8 @@ def _how(verdict: Verdict, examples: Explanation) -> str:
         "The same map": "; ".join(f"{name} = {listed(same)}" for name, same in verdict.equal.items()),
         "Left out": "; ".join(f"{name}: {why}" for name, why in [*verdict.failures.items()][:10]),
         "Test": "sign flips over images, the largest statistic of all pairs and votes; intervals: BCa bootstrap",
-        "Measured": f"the {asked['scale']} of the target; removed cells become {listed(fills)}, or, for ROAD, what is "
-        "expected from around them",
+        "Measured": f"the {asked['scale']} of the target; removed cells become the image's {' or its '.join(fills)}, "
+        "or, for ROAD, what is expected from around them",
         "Seed": str(asked["seed"]),
         "Model": f"{_model(verdict)}, weights {asked['fingerprint']}, {asked['precision']}",
         "Preprocessing": str(asked["preprocessing"] or "inputs came preprocessed"),
