@@ -10,7 +10,7 @@ from pathlib import Path
 from types import ModuleType
 
 import hookmap as hm
-from hookmap import analysis, report
+from hookmap import analysis, metrics, report
 
 PAGE = Path(__file__).resolve().parent / "api.md"
 _INTRO = """# Reference
@@ -23,7 +23,8 @@ _SECTIONS = ("Args", "Attributes", "Returns", "Yields", "Raises")
 def page() -> str:
     """The page as Markdown."""
     lines = [_INTRO]
-    for title, module in (("hookmap", hm), ("hookmap.analysis", analysis), ("hookmap.report", report)):
+    modules = {"hookmap": hm, "hookmap.analysis": analysis, "hookmap.metrics": metrics, "hookmap.report": report}
+    for title, module in modules.items():
         lines.append(f"## {title}\n")
         for name in sorted(module.__all__, key=str.casefold):
             lines += _entry(name, getattr(module, name))
@@ -75,9 +76,11 @@ def _signature(name: str, function: object) -> str:
 
 
 def _text(thing: object) -> str:
-    """A docstring as Markdown: sections become lists, roles become code."""
+    """A docstring as Markdown: sections become lists, roles become code, formulas blocks."""
     text = inspect.getdoc(thing) or ""
+    text = re.sub(r":math:`([^`]*)`", r"$\1$", text)
     text = re.sub(r":\w+:`~?([^`<]*?)(?: <[^`]*>)?`", r"`\1`", text).replace("``", "`")
+    text = re.sub(r"^\.\. math:: (.*(?:\n +.*)*)", r"```math\n\1\n```", text, flags=re.MULTILINE)
     text = re.sub(r"::$", ":", text, flags=re.MULTILINE)
     lines: list[str] = []
     section = ""

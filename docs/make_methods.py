@@ -1,7 +1,7 @@
 """Write docs/methods.md from the registry: a thumbnail, what each method needs and what it costs.
 
-``python docs/make_methods.py --measure`` draws the thumbnails and measures the costs again (some ten minutes on two
-cores); without it, only the page is written again from docs/methods.json and the registry.
+``python docs/make_methods.py --draw`` draws the thumbnails again, ``--measure`` measures the costs too (some ten
+minutes on two cores); without them, only the page is written again from docs/methods.json and the registry.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from PIL import Image
 
-    from hookmap import Heatmap
+    from hookmap import Explanation, Heatmap
 
 DOCS = Path(__file__).resolve().parent
 PAGE, COSTS, PICTURES = DOCS / "methods.md", DOCS / "methods.json", DOCS / "images" / "methods"
@@ -84,34 +84,41 @@ def _row(method: Method, cost: float | None) -> str:
     return f"| {' | '.join((picture, name, method.summary, needs or '-', price, signed, method.paper or '-'))} |"
 
 
-def measure() -> dict[str, float]:
-    """Draw each method's thumbnail and take its time, in forward passes."""
-    import torch
-
+def draw() -> dict[str, Callable[..., Explanation]]:
+    """Draw each method's thumbnail; gives how each was asked for."""
     import hookmap as hm
-    from hookmap.images.loading import load
 
     warnings.simplefilter("ignore", hm.HookmapWarning)
     lens = hm.Lens("efficientnet_lite0", device="cpu")
-    picture = load(PHOTO)
-    x = lens.preprocessing(picture)[0][None]
     PICTURES.mkdir(parents=True, exist_ok=True)
-    with torch.no_grad():
-        forward = statistics.median(_seconds(lambda: lens.model(x)) for _ in range(30))
-    costs = {}
+    asked = {}
     for method in METHODS.values():
         layer = HEAD_LAYER if "head" in method.needs else LAYER
-        explain = partial(lens.explain, picture, layer=layer, method=method.name, progress=False)
+        explain = partial(lens.explain, PHOTO, layer=layer, method=method.name, progress=False)
         try:
             shown = explain(budget=1000)[0]
         except hm.TargetError:  # it isn't for classifiers
             continue
         _seen(shown).save(PICTURES / f"{method.name}.jpg", quality=88)
+        asked[method.name] = explain
+    return asked
+
+
+def measure(asked: dict[str, Callable[..., Explanation]]) -> dict[str, float]:
+    """The time of each method, in forward passes."""
+    import torch
+
+    import hookmap as hm
+
+    lens = hm.Lens("efficientnet_lite0", device="cpu")
+    x = lens.engine.example()
+    with torch.no_grad():
+        forward = statistics.median(_seconds(lambda: lens.model(x)) for _ in range(30))
+    costs = {}
+    for name, explain in asked.items():
         first = _seconds(explain)
-        costs[method.name] = (
-            statistics.median([_seconds(explain) for _ in range(9)] if first < 1 else [first]) / forward
-        )
-        print(f"{method.name:20} {costs[method.name]:8.1f}", file=sys.stderr)
+        costs[name] = statistics.median([_seconds(explain) for _ in range(9)] if first < 1 else [first]) / forward
+        print(f"{name:20} {costs[name]:8.1f}", file=sys.stderr)
     return costs
 
 
@@ -129,8 +136,9 @@ def _seen(heatmap: Heatmap) -> Image.Image:
 
 def main() -> None:
     """Write the page."""
+    asked = draw() if {"--draw", "--measure"} & {*sys.argv} else {}
     if "--measure" in sys.argv:
-        COSTS.write_text(json.dumps(measure(), indent=1) + "\n")
+        COSTS.write_text(json.dumps(measure(asked), indent=1) + "\n")
     PAGE.write_text(page(json.loads(COSTS.read_text())))
 
 

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeAlias
+
+# Networks and matrices here are small: threads that wait for busy cores cost more (a hundredfold) than they bring.
+# Torch, NumPy and processes that tests start read it when they are imported.
+os.environ["OMP_NUM_THREADS"] = "1"
 
 import pytest
 import torch
@@ -16,9 +21,6 @@ from hypothesis import HealthCheck, settings
 import hookmap as hm
 from hookmap import cli
 from pictures import PHOTOS
-
-# Networks here are small: threads that wait for busy cores cost more (a hundredfold) than they bring.
-torch.set_num_threads(1)
 
 # How busy the machine is says nothing about the code.
 settings.register_profile("busy", deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -46,8 +48,9 @@ def _seeded() -> None:
     torch.manual_seed(0)
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def chromium() -> Iterator[Any]:
+    """A browser; while it is open, nothing else in this thread can run an event loop."""
     found = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
     if found is None:
         pytest.skip("no Chromium on this machine, and what a page does can only be seen in a browser")
@@ -57,6 +60,12 @@ def chromium() -> Iterator[Any]:
         browser = playwright.chromium.launch(executable_path=found, args=["--no-sandbox"])
         yield browser
         browser.close()
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _own_cache(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """What comparisons decide isn't kept where the user keeps it."""
+    os.environ["XDG_CACHE_HOME"] = str(tmp_path_factory.mktemp("cache"))
 
 
 @dataclass

@@ -2,27 +2,37 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import partial
 from types import SimpleNamespace
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torchvision.models import detection, vgg
+from torchvision.models import detection, resnet18, vgg
 from torchvision.models.detection.anchor_utils import DefaultBoxGenerator
-from torchvision.models.detection.backbone_utils import resnet_fpn_backbone
+from torchvision.models.detection.backbone_utils import BackboneWithFPN
 from torchvision.models.detection.keypoint_rcnn import KeypointRCNNHeads, KeypointRCNNPredictor
 from torchvision.models.detection.ssd import SSD, _vgg_extractor
+from torchvision.ops import FrozenBatchNorm2d
 from torchvision.ops.feature_pyramid_network import LastLevelP6P7
 
 import hookmap as hm
 from networks import noise, stirred
 
 SIZE = {"min_size": 96, "max_size": 160}
+CHANNELS = 96
+
+
+def _pyramid(layers: Sequence[int], more: nn.Module | None = None) -> nn.Module:
+    """A ResNet-18 with a feature pyramid of few channels over these layers."""
+    returned = {f"layer{k}": str(i) for i, k in enumerate(layers)}
+    body = resnet18(weights=None, norm_layer=FrozenBatchNorm2d)
+    return BackboneWithFPN(body, returned, [32 * 2**k for k in layers], CHANNELS, more)
 
 
 def _two_stage(kind: Any, classes: int = 4, **options: Any) -> nn.Module:
-    backbone = resnet_fpn_backbone(backbone_name="resnet18", weights=None, trainable_layers=5)
+    backbone = _pyramid([1, 2, 3, 4])
     options |= {"rpn_post_nms_top_n_test": 60, "box_detections_per_img": 8, "box_nms_thresh": 0.4}
     model = kind(backbone, classes, **SIZE, **options)
     with torch.no_grad():
@@ -33,20 +43,20 @@ def _two_stage(kind: Any, classes: int = 4, **options: Any) -> nn.Module:
 
 def _keypoints() -> nn.Module:
     """With a narrower head than torchvision's own."""
-    head = {"keypoint_head": KeypointRCNNHeads(256, (32, 32)), "keypoint_predictor": KeypointRCNNPredictor(32, 17)}
+    head = {"keypoint_head": KeypointRCNNHeads(CHANNELS, (32, 32)), "keypoint_predictor": KeypointRCNNPredictor(32, 17)}
     return _two_stage(detection.KeypointRCNN, classes=2, box_score_thresh=1e-4, **head)
 
 
 def _one_stage(kind: Any, classes: int = 4, p5: bool = True) -> nn.Module:
-    more = LastLevelP6P7(256 if p5 else 512, 256)
-    backbone = resnet_fpn_backbone(
-        backbone_name="resnet18", weights=None, trainable_layers=5, returned_layers=[2, 3, 4], extra_blocks=more
-    )
+    backbone = _pyramid([2, 3, 4], LastLevelP6P7(CHANNELS if p5 else 512, CHANNELS))
     model = kind(backbone, classes, **SIZE, detections_per_img=8, nms_thresh=0.4, topk_candidates=100)
     with torch.no_grad():
         head = model.head.classification_head
         head.cls_logits.weight.mul_(20 if kind is detection.FCOS else 60)
         head.cls_logits.bias.fill_(-2)
+        for layer in (*head.conv.modules(), *model.head.regression_head.conv.modules()):
+            if isinstance(layer, nn.Conv2d):  # as strong as with the 256 channels that they are initialised for
+                layer.weight.mul_((256 / CHANNELS) ** 0.5)
         model.head.regression_head.bbox_reg.weight.mul_(20)
         if hasattr(model.head.regression_head, "bbox_ctrness"):
             model.head.regression_head.bbox_ctrness.weight.mul_(20)

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import copy
+import functools
 from collections import OrderedDict
 
 import torch
 import torchvision
+from timm.models.resnet import BasicBlock, ResNet
 from torch import Tensor, nn
 
 
@@ -25,9 +28,20 @@ def stirred(model: nn.Module) -> nn.Module:
     return model.eval()
 
 
-def resnet18() -> nn.Module:
+@functools.cache
+def _resnet18() -> nn.Module:
     torch.manual_seed(0)
     return stirred(torchvision.models.resnet18(weights=None))
+
+
+def resnet18() -> nn.Module:
+    return copy.deepcopy(_resnet18())
+
+
+def narrow_resnet() -> nn.Module:
+    """A residual network of ten layers with few channels, at strides as usual: ``layer3`` has 24, ``layer4`` 32."""
+    torch.manual_seed(0)
+    return stirred(ResNet(BasicBlock, (1, 1, 1, 1), num_classes=10, channels=(8, 16, 24, 32)))
 
 
 def convnet(bend: type[nn.Module] = nn.ReLU, classes: int = 7, rank: int = 2, stride: int = 2) -> nn.Sequential:

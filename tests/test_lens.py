@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import pickle
 import threading
 import warnings
 from pathlib import Path
@@ -52,6 +53,17 @@ def test_a_heatmap_holds_what_it_is_of(lens: hm.Lens, cat: Path) -> None:
     left, top, _, _ = heatmap.geometry.seen
     assert not heatmap.map[: int(top)].any()
     assert not heatmap.map[:, : int(left)].any()
+
+
+def test_results_hold_the_input_as_it_was(lens: hm.Lens) -> None:
+    x = torch.rand(1, 3, 224, 224)
+    heatmap = lens.explain(x)[0]
+    known = lens.explain(x.clone())[0].picture.pixels
+    there = pickle.loads(pickle.dumps(heatmap))
+    x.zero_()
+    assert np.array_equal(heatmap.picture.pixels, known)
+    assert np.array_equal(there.picture.pixels, known)
+    assert torch.equal(lens.again(heatmap).raw, heatmap.raw)
 
 
 def test_at_the_last_layer_the_map_adds_up_to_the_score(lens: hm.Lens, cat: Path) -> None:

@@ -1,6 +1,7 @@
 # The public names and where they live: the only list of them.
 
 from . import methods as methods
+from . import metrics as metrics
 from .adapters.adapter import Adapter as Adapter
 from .adapters.embedding import Embedder as Embedder
 from .adapters.outputs import Detections as Detections

@@ -1,8 +1,9 @@
-"""A bar on the terminal or in a notebook while something long runs."""
+"""A bar on the terminal or in a notebook while something long runs, elsewhere a line now and then."""
 
 from __future__ import annotations
 
 import sys
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from importlib.util import find_spec
@@ -14,17 +15,22 @@ if TYPE_CHECKING:
 Track = Callable[[str, int], Callable[[int], None]]
 """Called with a description and a total, gives a function that is told how much has been done."""
 
+SILENCE = 10.0
+"""Seconds for which nothing is said where lines are written, so that short work says nothing."""
+
 _shown: list[Progress] = []
 
 
 @contextmanager
 def tracking(wanted: bool) -> Iterator[Track]:
-    """Bars on stderr, if that is seen by somebody and they are wanted; they disappear when done, or interrupted.
+    """Bars on stderr, if they are wanted; they disappear when done, or interrupted. Lines, if stderr goes to a file.
 
     What is tracked inside of what is tracked stands below it.
     """
-    if not wanted or not (sys.stderr.isatty() or _in_notebook()):
+    if not wanted:
         yield lambda what, total: lambda done: None
+    elif not (sys.stderr.isatty() or _in_notebook()):
+        yield _in_lines
     elif _shown:
         yield _track
     else:
@@ -65,6 +71,19 @@ def _track(what: str, total: int) -> Callable[[int], None]:
         bars.update(task, advance=done)
         if left <= 0:
             bars.remove_task(task)
+
+    return advance
+
+
+def _in_lines(what: str, total: int) -> Callable[[int], None]:
+    done, last = 0, time.monotonic()
+
+    def advance(more: int) -> None:
+        nonlocal done, last
+        done, now = done + more, time.monotonic()
+        if now - last >= SILENCE and done < total:
+            print(f"{what}: {done} of {total}", file=sys.stderr, flush=True)
+            last = now
 
     return advance
 

@@ -13,7 +13,7 @@ from PIL import Image
 from torch import Tensor, nn
 
 import hookmap as hm
-from detectors import FAMILIES, Bright, Squares, detector, picture, scene, squares
+from detectors import CHANNELS, FAMILIES, Bright, Squares, detector, picture, scene, squares
 from hookmap.hooks.registration import hooked
 from hookmap.methods import METHODS
 from hookmap.render.overlay import BOX_COLORS
@@ -298,7 +298,7 @@ def test_feature_maps_of_a_detector_with_and_without_a_target() -> None:
     assert lens.features(x, ["blur", "cells"])["cells"].maps.shape == (1, 3, 8, 12)
     assert lens.features(x, ["cells"], target="box:0")["cells"].gradient.any()
     found = lens_of("retinanet").features(picture().numpy(), "backbone.fpn.layer_blocks.*")
-    assert [maps.maps.shape[1] for maps in found.values()] == [256] * 3
+    assert [maps.maps.shape[1] for maps in found.values()] == [CHANNELS] * 3
     head = lens_of("faster").features(picture().numpy(), "rpn.head.cls_logits")  # runs on each level
     assert [tuple(maps.maps.shape[2:]) for maps in head.values()] == [(24, 40), (12, 20), (6, 10), (3, 5), (2, 3)]
     assert len(lens.features(scene(), ["cells"])) == 1  # nothing is detected, and there is nothing to lay over it
@@ -338,7 +338,16 @@ def test_drise_finds_the_object_and_not_the_other_one() -> None:
         at = heat.argmax()
         assert top - 4 <= at // 96 < bottom + 4
         assert left - 4 <= at % 96 < right + 4
-    assert METHODS["drise"].needs == {"image", "probe", "generator", "budget"}
+    assert METHODS["drise"].needs == {"image", "probe", "generator", "budget", "caution"}
+
+
+def test_drise_gives_places_that_say_nothing_nothing() -> None:
+    """The mean score of all masks is no evidence for any place."""
+    heatmap = squares().explain(scene((0, 8, 8), (0, 40, 64)), target="box:0", method="drise", budget=2000)[0]
+    left, top, right, bottom = map(int, heatmap.box)
+    inside, area = heatmap.map[top:bottom, left:right].sum() / heatmap.map.sum(), 16 * 16 / (64 * 96)
+    assert inside > 6 * area
+    assert abs(heatmap.raw.mean()) < 0.1 * heatmap.raw.max()
 
 
 def test_gcame_is_defined_for_detected_objects_only(lens: hm.Lens, cat: Any) -> None:

@@ -121,6 +121,34 @@ def test_a_sigmoid_inside_the_model_is_not_applied_again(classes: int) -> None:
     assert [h.score for h in found] == pytest.approx(sure[:, 0].tolist(), rel=1e-5)
 
 
+def _without_gradients(scores: Tensor) -> Tensor:
+    with torch.no_grad():
+        return scores.sigmoid()[:, None].clone()[:, 0]
+
+
+SIGMOIDS = {
+    "under no_grad": _without_gradients,
+    "in place": lambda s: s.sigmoid_(),
+    "of two": lambda s: torch.special.expit(s.double()).float().unsqueeze(1).transpose(1, 2).squeeze(2),
+}
+OTHERS = {
+    "of something before": lambda s: s.sigmoid() * s.sigmoid(),
+    "changed in place": lambda s: s.sigmoid().mul_(0.5),
+    "no sigmoid": lambda s: s.tanh().abs(),
+}
+
+
+@pytest.mark.parametrize("way", [*SIGMOIDS, *OTHERS])
+def test_a_sigmoid_is_known_by_what_runs(way: str) -> None:
+    """Where it ran without gradients its probabilities were taken for logits."""
+    lens, x = hm.Lens(Giving(lambda f, v, s: (SIGMOIDS | OTHERS)[way](s))), noise(1, 3, 24, 24)
+    with warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter("always")
+        best = lens.predict(x)[0][0]
+    assert (best.probability == best.score) == (way in SIGMOIDS)
+    assert any("by a sigmoid" in str(warning.message) for warning in said) == (way in SIGMOIDS)
+
+
 def test_yes_or_no_of_a_probability_turns_at_one_half() -> None:
     net, x = Giving(lambda f, v, s: (s - 2).sigmoid(), 1), noise(1, 3, 24, 24)
     with torch.no_grad():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from functools import partial
 from typing import Any
 
@@ -10,7 +11,7 @@ import pytest
 import torch
 from pytorch_grad_cam import GradCAM as GradCamPeer
 from pytorch_grad_cam.utils.model_targets import ClassifierOutputTarget
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 import hookmap as hm
@@ -132,6 +133,14 @@ def test_eigen_smooth_of_a_method_with_settings_and_of_one_without_feature_maps(
 LAYERS = ["layer2", "layer3", "layer4"]
 
 
+@functools.cache
+def apart() -> tuple[nn.Module, Tensor, dict[str, list[Tensor]]]:
+    """A network, its input, and by method the maps at each of the layers."""
+    net, x = resnet18(), noise(2, 3, 64, 96)
+    methods = ("layercam", "gradcam")
+    return net, x, {method: [explained(net, x, method, [7, 9], name) for name in LAYERS] for method in methods}
+
+
 def on_the_finest_grid(maps: Tensor) -> Tensor:
     return F.interpolate(maps[:, None], (8, 12), mode="bilinear", align_corners=False)[:, 0]
 
@@ -139,10 +148,7 @@ def on_the_finest_grid(maps: Tensor) -> Tensor:
 @pytest.mark.parametrize("how", ["sum", "mean", "max", "product", "layercam"])
 def test_fusion_on_the_finest_grid(how: str) -> None:
     """The sum is of the signed maps; the others are of positive parts, each relative to its maximum."""
-    net, x = resnet18(), noise(2, 3, 64, 96)
-    single = {
-        method: [explained(net, x, method, [7, 9], name) for name in LAYERS] for method in ("layercam", "gradcam")
-    }
+    net, x, single = apart()
     signed = [on_the_finest_grid(maps) for maps in single["gradcam"]]
     shares = [on_the_finest_grid(maps / maps.amax((1, 2), keepdim=True)) for maps in single["layercam"]]
     expected = {

@@ -142,6 +142,18 @@ def test_what_tiles_cannot_be_asked(lens: hm.Lens, cat: Path) -> None:
         lens.explain_in_tiles(torch.rand(1, 3, 300, 300))
 
 
+def test_a_picture_that_cannot_be_explained_in_tiles_does_not_stop_the_others(lens: hm.Lens, cat: Path) -> None:
+    images = [cat.with_name("gone.jpg"), cat]
+    with pytest.raises(hm.ImageError, match="gone"):
+        lens.explain_in_tiles(images, 281)
+    found = lens.explain_in_tiles(images, 281, on_error="skip")
+    assert ([h.position.image for h in found], [*found.errors]) == ([1], ["gone"])
+    places = lens.explain_in_tiles(cat, hm.Point(3, 4), on_error="skip")
+    assert "is no target for tiles" in str(places.errors["cat"])
+    with pytest.raises(hm.HookmapError, match="on_error is 'no'"):
+        lens.explain_in_tiles(cat, on_error="no")
+
+
 def test_a_real_photo(lens: hm.Lens, coffee: Path) -> None:
     (heatmap,) = lens.explain_in_tiles(coffee, "espresso", tile=300)
     assert heatmap.map.shape == (400, 600)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 import subprocess
 import sys
@@ -31,6 +32,18 @@ def test_several_images_targets_and_layers(hookmap, cat: Path, coffee: Path, tmp
     assert result.code == 0
     assert "espresso 95%" in result.out
     assert sorted(p.name for p in (tmp_path / "maps").iterdir()) == ["cat_gradcam.png", "coffee_gradcam.png"]
+
+
+def test_a_model_whose_weights_are_no_numbers_predicts_nothing(hookmap, cat: Path, tmp_path: Path) -> None:
+    (tmp_path / "broken.py").write_text(
+        "import torch\n\n\ndef build():\n    net = torch.nn.Sequential(torch.nn.Conv2d(3, 4, 3), "
+        "torch.nn.AdaptiveAvgPool2d(1), torch.nn.Flatten())\n"
+        "    torch.nn.init.constant_(net[0].weight, float('nan'))\n    return net\n"
+    )
+    result = hookmap("predict", cat, "-m", "broken.py:build", "--size", "32")
+    assert result.code == 1
+    assert "nan" not in result.out
+    assert "cat: the model's scores aren't numbers: its weights, or the input, hold NaN" in " ".join(result.err.split())
 
 
 DETECTOR = """
@@ -196,6 +209,21 @@ def test_why_this_and_not_that(hookmap, cat: Path) -> None:
     assert "tiger cat rather than tabby" in result.out
 
 
+def test_long_work_says_how_far_it_is_where_nobody_sees_a_bar(
+    cat: Path, lens: hm.Lens, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("hookmap._progress.SILENCE", math.inf)
+    lens.explain_in_tiles(cat, tile=200, batch_size=2)
+    assert not capsys.readouterr().err  # short work says nothing
+    monkeypatch.setattr("hookmap._progress.SILENCE", 0.0)
+    lens.explain_in_tiles(cat, tile=200, batch_size=2)
+    lines = capsys.readouterr().err.splitlines()
+    assert lines[0].startswith("tiles: 2 of ")
+    assert len(lines) == math.ceil(int(lines[0].split()[-1]) / 2) - 1  # the end is no news
+    lens.explain_in_tiles(cat, tile=200, progress=False)
+    assert not capsys.readouterr().err
+
+
 def test_a_large_photo_in_tiles(hookmap, cat: Path, tmp_path: Path) -> None:
     assert hookmap("explain", cat, "--tile", "200", "-o", "tiles.png").code == 0
     with Image.open(tmp_path / "tiles.png") as image:
@@ -214,12 +242,12 @@ def test_one_bad_image_among_good_ones(hookmap, cat: Path, tmp_path: Path) -> No
     assert [p.name for p in (tmp_path / "maps").iterdir()] == ["cat_gradcam.png"]
 
 
-def test_features_of_vgg16_bn(hookmap, cat: Path, tmp_path: Path) -> None:
-    result = hookmap("features", cat, "-m", "vgg16_bn", "--no-pretrained", "--logdir", "runs", "-o", "maps")
+def test_features_of_vgg(hookmap, cat: Path, tmp_path: Path) -> None:
+    result = hookmap("features", cat, "-m", "vgg11_bn", "--no-pretrained", "--logdir", "runs", "-o", "maps")
     assert result.code == 0
-    assert "13 layers" in result.out
+    assert "8 layers" in result.out
     assert "random weights" in result.err
-    assert len(list((tmp_path / "maps").glob("0*_features.*.png"))) == 13
+    assert len(list((tmp_path / "maps").glob("0*_features.*.png"))) == 8
     assert (tmp_path / "maps" / "overview.png").exists()
     assert len(list((tmp_path / "runs").glob("events.out.tfevents.*"))) == 1
 
@@ -241,7 +269,7 @@ def test_as_a_program(cat: Path, tmp_path: Path) -> None:
     assert run.stderr == "hookmap: nowhere.jpg can't be read (No such file or directory); check the path\n"
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def bad(tmp_path_factory: pytest.TempPathFactory, cat: Path) -> Path:
     folder = tmp_path_factory.mktemp("bad")
     (folder / "cut.jpg").write_bytes(cat.read_bytes()[:9000])

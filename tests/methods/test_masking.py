@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -20,7 +21,7 @@ from torchcam.methods import ScoreCAM as TorchCam
 
 import hookmap as hm
 from hookmap.methods import METHODS, masking
-from networks import noise, resnet18, unit
+from networks import narrow_resnet, noise, unit
 from tiny import close, explained, images, output_of, tiny
 
 pytestmark = pytest.mark.filterwarnings("ignore:the heatmap of:hookmap.HookmapWarning")
@@ -129,7 +130,7 @@ def test_scorecamsoftmax_at_layer4_and_where_the_peers_leave_it(monkeypatch: pyt
             return TorchCam._normalize(super()._upsample(a), 2)
 
     monkeypatch.setattr(nn, "UpsamplingBilinear2d", partial(nn.Upsample, mode="bilinear", align_corners=False))
-    net, x = resnet18(), noise(1, 3, 40, 72)
+    net, x = narrow_resnet(), noise(1, 3, 40, 72)
     mine = unit(explained(net, x, "scorecamsoftmax", layer="layer4"))
     assert (unit(grad_cam(net, x, "layer4")) - mine).abs().max() <= 1e-4
     assert (unit(torch_cam(net, x, "layer4", Right)) - mine).abs().max() <= 1e-4
@@ -259,6 +260,37 @@ def test_rise_without_a_preference_is_flat() -> None:
     found = explained(net, x, "rise")
     assert found.mean() == pytest.approx(1, abs=0.02)
     assert (found - 1).abs().max() < 5 / math.sqrt(4000)  # each pixel is a mean of 4000 masks of 0..1 over 0.5
+
+
+def one_corner() -> nn.Module:
+    """Its first class is what is bright in the upper left corner."""
+
+    class Corner(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            seen = x[:, :, :9, :9].mean((1, 2, 3))
+            return torch.stack([8 * seen - 6, torch.zeros_like(seen)], 1)
+
+    return Corner()
+
+
+@pytest.mark.filterwarnings("ignore::hookmap.HookmapWarning")
+@pytest.mark.parametrize("method", ["rise", "drise"])
+def test_a_map_that_other_masks_would_not_give_says_so(method: str) -> None:
+    lens, x = hm.Lens(one_corner(), preprocessing=None), torch.ones(2, 3, 28, 28)
+    for budget, noisy in ((6, True), (2000, False)):
+        for heatmap in lens.explain(x, 0, method=method, budget=budget):
+            assert heatmap.caution.startswith("noisy: other masks would agree ") == noisy, (budget, heatmap.caution)
+    first, other = (lens.explain(x[:1], 0, method=method, budget=400, seed=seed)[0] for seed in (0, 1))
+    assert torch.corrcoef(torch.stack([first.raw.flatten(), other.raw.flatten()]))[0, 1] > masking.STEADY
+
+
+def test_few_windows_are_said(tmp_path: Path) -> None:
+    lens, x = hm.Lens(one_corner(), preprocessing=None), torch.ones(1, 3, 28, 28)
+    assert not lens.explain(x, 0, method="occlusion")[0].caveat
+    with pytest.warns(hm.HookmapWarning, match="by occlusion is coarse: windows of 50% of each side; take a larger"):
+        explanation = lens.explain(x, 0, method="occlusion", budget=10)
+    assert explanation[0].caveat == "coarse: windows of 50% of each side"
+    assert hm.load(explanation.save(tmp_path / "maps.npz"))[0].caveat == explanation[0].caveat
 
 
 @pytest.mark.parametrize("size", [(24, 32), (37, 29)])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import numpy as np
 import pytest
@@ -94,10 +95,28 @@ def test_gcame_is_narrower_than_grad_cam() -> None:
 def test_drise_is_rise_with_small_cells_and_the_papers_number_of_masks() -> None:
     net, x = tiny(torch.float32), images(dtype=torch.float32)
 
-    def of_rise(image: Tensor, probe: object, generator: torch.Generator) -> Tensor:
-        return masking.rise(image, probe, generator, budget=64, cells=16)
+    def mean(image: Tensor, probe: Any, generator: torch.Generator) -> Tensor:
+        """RISE's map where every mask has the mean score: what every place gets alike."""
+        scores = []
 
-    assert torch.equal(explained(net, x, "drise", budget=64), explained(net, x, of_rise))
+        class Noting:
+            parts = probe.parts
+
+            def probability(self, changed: Tensor) -> Tensor:
+                scores.append(probe.probability(changed))
+                return scores[-1]
+
+        class Mean:
+            parts = probe.parts
+
+            def probability(self, changed: Tensor) -> Tensor:
+                return torch.cat(scores, 1).mean(1, keepdim=True).expand(-1, len(changed))
+
+        state = generator.get_state()
+        whole = masking.rise(image, Noting(), generator, budget=64, cells=16)
+        return whole - masking.rise(image, Mean(), generator.set_state(state), budget=64, cells=16)
+
+    assert close(explained(net, x, "drise", budget=64), explained(net, x, mean), 1e-4)
     asked = []
 
     class Probe:

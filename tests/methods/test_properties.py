@@ -146,7 +146,7 @@ def test_twice_the_evidence_is_twice_the_map(name: str, word: str, seen: dict[st
 def maps(name: str, x: Tensor, target: Any = (0, 3), net: Any = None, **how: Any) -> Tensor:
     """``(B, T, *grid)``."""
     layer = "bend2" if name == "cam" else "bend1"
-    found = explained(net or tiny(), x, name, list(target), layer, **{"budget": 32, **how})
+    found = explained(net or tiny(), x, name, list(target), layer, **{"budget": 12, **how})
     return found.reshape(len(x), len(target), *found.shape[1:])
 
 

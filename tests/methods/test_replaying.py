@@ -8,7 +8,7 @@ from captum.attr import LayerFeatureAblation
 from torch import Tensor, nn
 
 import hookmap as hm
-from networks import resnet18, stirred
+from networks import narrow_resnet, stirred
 from tiny import close, explained, images, output_of, sure, tiny, with_changed
 
 pytestmark = pytest.mark.filterwarnings("ignore:the heatmap of:hookmap.HookmapWarning")
@@ -190,7 +190,7 @@ def test_of_a_layer_that_runs_twice_the_last_call_is_changed(method: str) -> Non
 
 @pytest.mark.parametrize("layer", ["layer3", "layer4"])
 def test_ablationcam_weights_are_captums_ablations(layer: str) -> None:
-    net, x = resnet18().double(), images(1, (40, 40))
+    net, x = narrow_resnet().double(), images(1, (40, 40))
     a = output_of(net, layer, x)
     with torch.no_grad():
         y = net(x)[:, 7]
@@ -202,7 +202,7 @@ def test_ablationcam_weights_are_captums_ablations(layer: str) -> None:
 
 
 def test_featureocclusion_is_captums_with_a_feature_per_place() -> None:
-    net, x = resnet18().double(), images(2, (64, 64))
+    net, x = narrow_resnet().double(), images(2, (64, 64))
     features = torch.arange(16).reshape(1, 1, 4, 4)
     peer = LayerFeatureAblation(net, net.layer3)
     expected = peer.attribute(x, 0, target=7, layer_mask=features, perturbations_per_eval=16)[:, 0]

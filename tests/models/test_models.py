@@ -147,7 +147,13 @@ def test_without_a_network_the_way_out_is_said(name: str, function: str, monkeyp
 
 
 def test_what_is_known_of_modules() -> None:
-    known = models.describe(timm.create_model("resnet10t"))
+    fresh = timm.create_model("resnet10t")
+    assert models.describe(fresh).labels is None  # nobody taught its head ImageNet's classes
+    assert "its untrained classes have no names" in models.describe(fresh).note
+    nn.init.normal_(fresh.get_classifier().bias)
+    nn.init.normal_(fresh.get_classifier().weight)
+    known = models.describe(fresh)
+    assert known.note is None
     assert known.preprocessing.size == (176, 176)
     assert known.labels[281].startswith("tabby")
     assumed = models.describe(torchvision.models.resnet18(weights=None))

@@ -132,11 +132,16 @@ def test_tables_are_readable_without_hookmap(plain: hm.Run) -> None:
     assert about["source"]["images"] == 42
 
 
-@pytest.mark.parametrize("layer", ["features.0", "features.1"])  # the second works in place on the first
-def test_channels_are_counted_over_the_whole_set(layer: str, plain: hm.Run) -> None:
+@pytest.fixture(scope="module")
+def one_by_one(plain: hm.Run) -> list[hm.FeatureMaps]:
+    """The feature maps of each picture of the run."""
     lens = small_lens()
-    paths = [*dict.fromkeys(plain.table["path"])]
-    maps = torch.cat([lens.features(path, layer)[layer].maps for path in paths])
+    return [lens.features(path, ["features.0", "features.1"]) for path in dict.fromkeys(plain.table["path"])]
+
+
+@pytest.mark.parametrize("layer", ["features.0", "features.1"])  # the second works in place on the first
+def test_channels_are_counted_over_the_whole_set(layer: str, plain: hm.Run, one_by_one: list[hm.FeatureMaps]) -> None:
+    maps = torch.cat([found[layer].maps for found in one_by_one])
     whole = ChannelStatistics.of(maps, [*dict.fromkeys(plain.table["id"])], 9)
     found = plain.channels[layer]
     torch.testing.assert_close(found.mean, whole.mean, rtol=1e-5, atol=1e-7)
@@ -250,9 +255,9 @@ def test_labels_become_classes(names: Any, folders: Any, count: int | None, labe
     assert TrueClasses(names, folders, count).index(label) == index
 
 
-def test_folders_of_imagenet_are_known() -> None:
-    classes = TrueClasses(hm.Lens().labels, ["n01443537", "n02123045"], 1000)
-    assert [hm.Lens().labels[classes.index(name)] for name in classes.folders] == [
+def test_folders_of_imagenet_are_known(lens: hm.Lens) -> None:
+    classes = TrueClasses(lens.labels, ["n01443537", "n02123045"], 1000)
+    assert [lens.labels[classes.index(name)] for name in classes.folders] == [
         "goldfish, Carassius auratus",
         "tabby, tabby cat",
     ]
@@ -267,6 +272,16 @@ def test_labels_that_are_no_classes_are_said(photos: Path, tmp_path: Path) -> No
     with pytest.warns(hm.HookmapWarning, match="isn't judged"):
         found = ran(photos, tmp_path / "b", lens)
     assert found.table["correct"].isna().all()
+
+
+def test_images_without_labels_cannot_be_asked_for_them(photos: Path, tmp_path: Path) -> None:
+    """It said "0 heatmaps by nothing at nothing" and left a folder."""
+    one = next(photos.rglob("*.*"))
+    (tmp_path / "names.csv").write_text(f"path\n{one}\n")
+    for data in (one, [one], tmp_path / "names.csv"):
+        with pytest.raises(hm.DataError, match="the target is each image's label, and no image has one; pass folders"):
+            hm.run(data, out=tmp_path / "run", target="label", workers=0)
+        assert not (tmp_path / "run").exists()
 
 
 def test_boxes_of_several_classes_are_said_where_the_target_is_the_label(photos: Path, tmp_path: Path) -> None:

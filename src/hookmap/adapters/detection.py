@@ -56,10 +56,10 @@ class TorchvisionDetector(Adapter):
             gave[module] = output
 
         with hooked([self.plain.transform, *modules], note):
-            found = self.plain([*x])
+            detections = self.plain([*x])
         high, wide = gave[self.plain.transform][0].image_sizes[0]
         scale = x.new_tensor([x.shape[-1] / wide, x.shape[-2] / high] * 2)
-        return found, [gave[module] for module in modules], scale
+        return detections, [gave[module] for module in modules], scale
 
 
 class TwoStageDetector(TorchvisionDetector):
@@ -78,9 +78,9 @@ class TwoStageDetector(TorchvisionDetector):
         """Candidates and detections of a batch ``(B, 3, H, W)``, 0..1; boxes are class by class."""
         heads = self.plain.roi_heads
         masked = [heads.mask_predictor] if heads.has_mask() else []
-        found, gave, scale = self._run(x, [self.plain.rpn, heads.box_predictor, *masked])
+        detections, gave, scale = self._run(x, [self.plain.rpn, heads.box_predictor, *masked])
         (proposals, _), (logits, regression), *drawn = gave
-        counts = [len(some) for some in proposals]
+        counts = [len(proposal) for proposal in proposals]
         boxes = heads.box_coder.decode(regression, proposals) * scale
         scores, every, sure = (
             nn.utils.rnn.pad_sequence(list(t.split(counts)), batch_first=True)
@@ -88,19 +88,19 @@ class TwoStageDetector(TorchvisionDetector):
         )
         masks = None
         if drawn:
-            labels = torch.cat([one["labels"] for one in found])
+            labels = torch.cat([detected["labels"] for detected in detections])
             own = drawn[0][torch.arange(len(labels), device=labels.device), labels]
-            masks = own.split([len(one["labels"]) for one in found])
+            masks = own.split([len(detected["labels"]) for detected in detections])
         return Detections(
             scores,
             every,
             sure,
-            _kept(found, every, sure, x.shape),
+            _kept(detections, every, sure, x.shape),
             fixed=False,
             least=heads.score_thresh,
             masks=masks,
             # The logit of each heatmap at its largest place; its gradient leads through them.
-            keypoints=[one["keypoints_scores"] for one in found] if heads.has_keypoint() else None,
+            keypoints=[detected["keypoints_scores"] for detected in detections] if heads.has_keypoint() else None,
             joints=self.joints,
         )
 
@@ -110,7 +110,7 @@ class OneStageDetector(TorchvisionDetector):
 
     def forward(self, x: Tensor) -> Detections:
         """Candidates and detections of a batch ``(B, 3, H, W)``, 0..1."""
-        found, (head, anchors), scale = self._run(x, [self.plain.head, self.plain.anchor_generator])
+        detections, (head, anchors), scale = self._run(x, [self.plain.head, self.plain.anchor_generator])
         logits, coder = head["cls_logits"], self.plain.box_coder
         decode = getattr(coder, "decode_single", coder.decode)
         regression = head["bbox_regression"]
@@ -123,7 +123,7 @@ class OneStageDetector(TorchvisionDetector):
         else:
             ssd = type(self.plain).__name__ == "SSD"
             sure = _without_background(logits.softmax(-1)) if ssd else logits.sigmoid()
-        return Detections(logits, boxes, sure, _kept(found, boxes, sure, x.shape), least=self.plain.score_thresh)
+        return Detections(logits, boxes, sure, _kept(detections, boxes, sure, x.shape), least=self.plain.score_thresh)
 
 
 def _without_background(sure: Tensor) -> Tensor:
@@ -131,13 +131,15 @@ def _without_background(sure: Tensor) -> Tensor:
     return torch.cat([torch.zeros_like(sure[..., :1]), sure[..., 1:]], -1)
 
 
-def _kept(found: Sequence[dict[str, Tensor]], boxes: Tensor, sure: Tensor, size: Sequence[int]) -> list[list[Kept]]:
+def _kept(
+    detections: Sequence[dict[str, Tensor]], boxes: Tensor, sure: Tensor, size: Sequence[int]
+) -> list[list[Kept]]:
     """Which candidate each detection is: the one whose probability and box, cut off at the picture's edges, it has."""
     edges = boxes.new_tensor([size[-1], size[-2]] * 2)
     result = []
-    for one, places, probabilities in zip(found, boxes.detach(), sure.detach(), strict=True):
+    for detected, places, probabilities in zip(detections, boxes.detach(), sure.detach(), strict=True):
         kept = []
-        given = (one["boxes"].detach(), one["scores"].detach(), one["labels"].tolist())
+        given = (detected["boxes"].detach(), detected["scores"].detach(), detected["labels"].tolist())
         for box, score, label in zip(*given, strict=True):
             mine = places[:, label] if places.ndim == 3 else places
             away = (torch.minimum(mine.clamp(min=0), edges) - box).abs().amax(-1) / edges.max()

@@ -54,13 +54,13 @@ class Embedder(Adapter):
 
 def _before_attention(model: nn.Module) -> list[str]:
     """The norms before the attention of each of a transformer's blocks."""
-    found = []
+    values = []
     for name, block in model.named_modules():
         parts = dict(block.named_children())
         norms = [part for part, module in parts.items() if "norm" in type(module).__name__.casefold()]
         if norms and any(re.search("attn|attention", part) for part in parts):
-            found.append(f"{name}.{norms[0]}")
-    return found
+            values.append(f"{name}.{norms[0]}")
+    return values
 
 
 def vector_of(output: Any, model: nn.Module) -> Tensor:
@@ -70,15 +70,15 @@ def vector_of(output: Any, model: nn.Module) -> Tensor:
         ModelError: if there's none.
     """
     for name in ("image_embeds", "text_embeds", "pooler_output"):
-        if isinstance(found := getattr(output, name, None), Tensor):
-            return found.flatten(1)  # convolutional networks pool to (B, D, 1, 1)
-    found = getattr(output, "last_hidden_state", output)
-    if isinstance(found, Tensor) and found.ndim == 2:
-        return found
-    if isinstance(found, Tensor) and found.ndim == 3:
+        if isinstance(values := getattr(output, name, None), Tensor):
+            return values.flatten(1)  # convolutional networks pool to (B, D, 1, 1)
+    values = getattr(output, "last_hidden_state", output)
+    if isinstance(values, Tensor) and values.ndim == 2:
+        return values
+    if isinstance(values, Tensor) and values.ndim == 3:
         has_token = any(name.rpartition(".")[2] in _CLASS_TOKENS for name, _ in model.named_parameters())
-        return found[:, 0] if has_token else found.mean(1)
-    got = f"shape {tuple(found.shape)}" if isinstance(found, Tensor) else f"a {type(output).__name__}"
+        return values[:, 0] if has_token else values.mean(1)
+    got = f"shape {tuple(values.shape)}" if isinstance(values, Tensor) else f"a {type(output).__name__}"
     raise ModelError(
         f"{type(model).__name__} gives {got}, and no vector per image; give hm.Embeddings in an adapter of yours"
     )

@@ -9,6 +9,7 @@ from typing import Any, Literal, NamedTuple, TypeAlias
 
 import torch
 from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from hookmap.errors import TargetError
 
@@ -245,18 +246,44 @@ def may_be_probabilities(reading: Reading, output: Any) -> bool:
     return _in_unit_interval(reading.raw(output))
 
 
-def told_by_graph(reading: Reading, output: Any) -> Reading:
-    """The reading of scores in 0..1, where the output's graph shows whether a sigmoid made them."""
-    step = reading.raw(output).grad_fn
-    while step is not None and re.match(_REARRANGES, step.name()):
-        step = next((before for before, _ in step.next_functions if before is not None), None)
-    if step is None or "Sigmoid" not in step.name():
-        return reading
-    said = "the model gives probabilities itself (by a sigmoid), so none is applied to them again"
-    return replace(reading, squashed="sigmoid", remark="; ".join(filter(None, (reading.remark, said))))
+class Sigmoids(TorchDispatchMode):  # type: ignore[no-untyped-call]
+    """Watches which tensors a sigmoid makes while a model runs, whether or not it records gradients."""
+
+    def __init__(self) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self._made: list[Tensor] = []  # kept, so that no other tensor takes their memory
+
+    def __torch_dispatch__(self, operator: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        """Call the operator; views need no notice, because they share their memory."""
+        result = operator(*args, **(kwargs or {}))
+        name = operator.name().removeprefix("aten::").partition(".")[0]
+        if name in ("sigmoid", "sigmoid_") or (re.match(_REARRANGES, name) and self.made(args[0])):
+            self._made.append(result)
+        elif name.endswith("_") and self.made(args[0]):  # changed in place, it is no sigmoid's any more
+            self._made = [made for made in self._made if _memory(made) != _memory(args[0])]
+        return result
+
+    def made(self, tensor: Any) -> bool:
+        """Whether this is a sigmoid's, perhaps as a view or at another size."""
+        return (
+            isinstance(tensor, Tensor)
+            and tensor.layout == torch.strided
+            and _memory(tensor) in map(_memory, self._made)
+        )
+
+    def told(self, reading: Reading, output: Any) -> Reading:
+        """The reading of scores in 0..1 of the run that was watched."""
+        if not self.made(reading.raw(output)):
+            return reading
+        said = "the model gives probabilities itself (by a sigmoid), so none is applied to them again"
+        return replace(reading, squashed="sigmoid", remark="; ".join(filter(None, (reading.remark, said))))
 
 
-_REARRANGES = "(Unsafe)?(View|Reshape|Squeeze|Unsqueeze|Select|Slice|Clone|Alias|ToCopy|Permute|Transpose|T|Upsample)"
+def _memory(tensor: Tensor) -> int:
+    return tensor.untyped_storage().data_ptr()
+
+
+_REARRANGES = "clone|_to_copy|copy|contiguous|upsample|index_select|_unsafe"
 
 # What outputs are called, by the words of their names, best first.
 _SAY_SCORES = (

@@ -140,16 +140,16 @@ class ChannelAtlas(Page):
         names = _first_rows(self.run)[by].dropna()
         return dict(zip(names.index, names, strict=True))
 
-    def _patch(self, told: Any, image: str, y: float, x: float) -> Image.Image:
+    def _patch(self, row: Any, image: str, y: float, x: float) -> Image.Image:
         """A place of the grid and what its cell sees, on the picture."""
-        wide, high = told["grid_right"] - told["grid_left"], told["grid_bottom"] - told["grid_top"]
+        wide, high = row["grid_right"] - row["grid_left"], row["grid_bottom"] - row["grid_top"]
         # Square in the model's eyes; at the picture's edges moved inside.
-        centre = told["grid_left"] + x * wide, told["grid_top"] + y * high
+        centre = row["grid_left"] + x * wide, row["grid_top"] + y * high
         half = self.field[1] * wide / 2, self.field[0] * high / 2
-        size = told["width"], told["height"]
+        size = row["width"], row["height"]
         low = [(c - h) / s for c, h, s in zip(centre, half, size, strict=True)]
         top = [(c + h) / s for c, h, s in zip(centre, half, size, strict=True)]
-        return cropped(self.run, image, told["path"], (*low, *top))
+        return cropped(self.run, image, row["path"], (*low, *top))
 
 
 def channel_atlas(run: Run, layer: str | None = None) -> ChannelAtlas:

@@ -145,14 +145,16 @@ class Clusters(Page):
     @property
     def flagged(self) -> list[Cluster]:
         """The clusters that are worth a look."""
-        return [one for one in self.clusters if one.flagged]
+        return [cluster for cluster in self.clusters if cluster.flagged]
 
     @property
     def table(self) -> pd.DataFrame:
         """A row per cluster: the attributes of :class:`Cluster` but its map."""
         import pandas as pd
 
-        return pd.DataFrame([[getattr(one, name) for name in _COLUMNS] for one in self.clusters], columns=_COLUMNS)
+        return pd.DataFrame(
+            [[getattr(cluster, name) for name in _COLUMNS] for cluster in self.clusters], columns=_COLUMNS
+        )
 
     def layout(self, name: str | None = None, how: Literal["tsne", "pca"] = "tsne", *, seed: int = 0) -> pd.DataFrame:
         """Places of the images of a class in a plane, alike ones near each other.
@@ -195,7 +197,7 @@ class Clusters(Page):
             most: so many clusters at most.
             members: of each.
         """
-        lines = [self._line(one, members) for one in self.clusters[:most]]
+        lines = [self._line(cluster, members) for cluster in self.clusters[:most]]
         shown = "" if len(self) <= most else f", the {most} most suspicious shown"
         few = f"; {counted(len(self.skipped), 'class', 'classes')} with too few heatmaps" if self.skipped else ""
         note = (
@@ -212,18 +214,21 @@ class Clusters(Page):
         dots = [(overlay_of(self.run, row, 56), x, y, cluster) for row, x, y, cluster in places.itertuples(index=False)]
         return dots_page(dots)
 
-    def _line(self, one: Cluster, members: int) -> Line:
-        told = [counted(one.size, "image") + ("" if one.name is None else f", {one.share:.0%} of the class")]
-        known = [f"{one.purity:.0%} are {short(str(one.label))}"] * (one.label is not None)
-        known += [f"{one.accuracy:.0%} recognised"] * (not np.isnan(one.accuracy))
-        told += [", ".join(known)] * bool(known)
-        told += [
-            f"suspicion {one.suspicion:.2f} = {one.separation:.2f} apart x {one.outside:.2f} outside",
-            f"border {one.border:.0%} ({one.border_uniform:.0%})",
-            f"{one.corner_name} {one.corner:.0%} ({one.corner_uniform:.0%}), tightness {one.tightness:.2f}",
+    def _line(self, cluster: Cluster, members: int) -> Line:
+        notes = [
+            counted(cluster.size, "image") + ("" if cluster.name is None else f", {cluster.share:.0%} of the class")
         ]
-        tiles = [heat_tile(one.map, 116), *(overlay_of(self.run, row, 116) for row in one.rows[:members])]
-        return Line(one.title, told, tiles, "suspicious" * one.flagged)
+        known = [f"{cluster.purity:.0%} are {short(str(cluster.label))}"] * (cluster.label is not None)
+        known += [f"{cluster.accuracy:.0%} recognised"] * (not np.isnan(cluster.accuracy))
+        notes += [", ".join(known)] * bool(known)
+        notes += [
+            f"suspicion {cluster.suspicion:.2f} = {cluster.separation:.2f} apart x {cluster.outside:.2f} outside",
+            f"border {cluster.border:.0%} ({cluster.border_uniform:.0%})",
+            f"{cluster.corner_name} {cluster.corner:.0%} ({cluster.corner_uniform:.0%}), "
+            f"tightness {cluster.tightness:.2f}",
+        ]
+        tiles = [heat_tile(cluster.map, 116), *(overlay_of(self.run, row, 116) for row in cluster.rows[:members])]
+        return Line(cluster.title, notes, tiles, "suspicious" * cluster.flagged)
 
 
 _COLUMNS = ["name", "number", "size", "share", "silent", "label", "purity", "accuracy", "tightness", "separation"]
@@ -270,10 +275,10 @@ def clusters(
             f"clusters of {of!r} by {algorithm!r} with {least} images or more were asked for; take of 'heatmaps' or "
             "'crops', algorithm 'hdbscan' or 'spectral', least 2 or more"
         )
-    found = frames(run, asked=asked)
-    all_vectors = rooted(found.maps) if of == "heatmaps" else described(attended_crops(run, found.table.index), lens)
-    all_reduced = reduced(all_vectors) if len(found) > 1 else all_vectors
-    groups: dict[Any, Array] = {None: np.arange(len(found))} if by is None else dict(found.groups(by))
+    heat = frames(run, asked=asked)
+    all_vectors = rooted(heat.maps) if of == "heatmaps" else described(attended_crops(run, heat.table.index), lens)
+    all_reduced = reduced(all_vectors) if len(heat) > 1 else all_vectors
+    groups: dict[Any, Array] = {None: np.arange(len(heat))} if by is None else dict(heat.groups(by))
     everything: list[Cluster] = []
     loose: dict[str | None, list[int]] = {}
     vectors: dict[str | None, tuple[list[int], Array]] = {}
@@ -283,7 +288,7 @@ def clusters(
         if len(positions) < 2 * smallest:
             skipped.append(name)
             continue
-        rows = found.table.index[positions]
+        rows = heat.table.index[positions]
         mine = reduced(all_vectors[positions])
         numbers = by_density(mine, smallest) if algorithm == "hdbscan" else by_spectrum(mine, smallest, seed)
         parts = []
@@ -291,9 +296,9 @@ def clusters(
             here = numbers == k
             apart = separation(mine, here, seed)
             if here.mean() >= _NEARLY_ALL:
-                apart = separation(all_reduced, np.isin(np.arange(len(found)), positions[here]), seed)
-            silent = len(found.silent) if by is None else found.silent_of(by, name)
-            parts.append(_cluster(found, name, positions, here, mine, apart, silent))
+                apart = separation(all_reduced, np.isin(np.arange(len(heat)), positions[here]), seed)
+            silent = len(heat.silent) if by is None else heat.silent_of(by, name)
+            parts.append(_cluster(heat, name, positions, here, mine, apart, silent))
         everything += _numbered(parts)
         loose[name] = [*map(int, rows[numbers < 0])]
         vectors[name] = [*map(int, rows)], mine
@@ -301,8 +306,8 @@ def clusters(
     return Clusters(run, of, by, everything, loose, skipped, vectors)
 
 
-def _order(one: Cluster) -> tuple[Any, ...]:
-    return -one.suspicion, -one.size, str(one.name), one.rows[0]
+def _order(cluster: Cluster) -> tuple[Any, ...]:
+    return -cluster.suspicion, -cluster.size, str(cluster.name), cluster.rows[0]
 
 
 def _numbered(some: list[Cluster]) -> list[Cluster]:
@@ -310,15 +315,15 @@ def _numbered(some: list[Cluster]) -> list[Cluster]:
 
 
 def _cluster(
-    found: Frames, name: str | None, positions: Array, here: Array, vectors: Array, apart: float, silent: int
+    heat: Frames, name: str | None, positions: Array, here: Array, vectors: Array, apart: float, silent: int
 ) -> Cluster:
     mine = positions[here]
-    table = found.table.iloc[mine]
-    mean = mean_of(found.maps, mine)
+    table = heat.table.iloc[mine]
+    mean = mean_of(heat.maps, mine)
     typical = np.linalg.norm(vectors[here] - vectors[here].mean(0), axis=1)
     labels = table["label"].dropna().value_counts()
     known = table["correct"].notna().to_numpy()
-    shares, uniform = found.shares[mine].mean(0), found.uniform_shares[mine].mean(0)
+    shares, uniform = heat.shares[mine].mean(0), heat.uniform_shares[mine].mean(0)
     corner = 1 + int(np.argmax(shares[1:] - uniform[1:]))
     return Cluster(
         name=name,
@@ -329,8 +334,8 @@ def _cluster(
         map=mean,
         label=None if labels.empty else str(labels.index[0]),
         purity=float("nan") if labels.empty else float(labels.iloc[0] / labels.sum()),
-        accuracy=float(right(found)[mine][known].mean()) if known.any() else float("nan"),
-        tightness=float(1 - distance(found.maps[mine], mean).mean()),
+        accuracy=float(right(heat)[mine][known].mean()) if known.any() else float("nan"),
+        tightness=float(1 - distance(heat.maps[mine], mean).mean()),
         separation=apart,
         border=float(shares[0]),
         border_uniform=float(uniform[0]),

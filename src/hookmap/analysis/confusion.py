@@ -105,10 +105,10 @@ def confusions(run: Run, *, least: int = 2, most: int = 50, asked: str | None = 
     """
     import pandas as pd
 
-    found = frames(run, asked=asked, side=side)
-    known = judged(run, found)
-    table = found.table
-    wrong = known & ~right(found)
+    heat = frames(run, asked=asked, side=side)
+    known = judged(run, heat)
+    table = heat.table
+    wrong = known & ~right(heat)
     pairs = table[wrong].groupby(["label_index", "prediction_index"], sort=False)
     confused = []
     for (label, prediction), rows in pairs:
@@ -121,23 +121,23 @@ def confusions(run: Run, *, least: int = 2, most: int = 50, asked: str | None = 
                 prediction=rows["prediction"].iloc[0],
                 rows=[*map(int, rows.index)],
                 share=len(rows) / int((table["label_index"] == label).sum()),
-                map=mean_of(found.maps, table.index.get_indexer(rows.index)),
-                label_map=_recognised(found, label),
-                prediction_map=_recognised(found, prediction),
+                map=mean_of(heat.maps, table.index.get_indexer(rows.index)),
+                label_map=_recognised(heat, label),
+                prediction_map=_recognised(heat, prediction),
             )
         )
     confused.sort(key=lambda pair: (-pair.count, -pair.share, pair.label, pair.prediction))
-    outcomes = pd.concat([table["correct"], found.silent["correct"]]).dropna()  # being right needs no heatmap
+    outcomes = pd.concat([table["correct"], heat.silent["correct"]]).dropna()  # being right needs no heatmap
     return Confusions(run, confused[:most], int((outcomes == False).sum()), len(outcomes))  # noqa: E712
 
 
-def judged(run: Run, found: Frames) -> Array:
+def judged(run: Run, heat: Frames) -> Array:
     """Of which rows it is known whether they were recognised, bool ``(N,)``.
 
     Raises:
         NotApplicableError: if of none.
     """
-    known: Array = found.table["correct"].notna().to_numpy()
+    known: Array = heat.table["correct"].notna().to_numpy()
     if not known.any():
         raise NotApplicableError(
             f"of no image of {run.folder} is it known whether it was recognised: its labels aren't classes of the "
@@ -146,12 +146,12 @@ def judged(run: Run, found: Frames) -> Array:
     return known
 
 
-def right(found: Frames) -> Array:
+def right(heat: Frames) -> Array:
     """Which rows were recognised, bool ``(N,)``; False where it isn't known."""
-    recognised: Array = found.table["correct"].eq(True).to_numpy(bool)
+    recognised: Array = heat.table["correct"].eq(True).to_numpy(bool)
     return recognised
 
 
-def _recognised(found: Frames, index: float) -> Array | None:
-    rows = np.flatnonzero(right(found) & (found.table["prediction_index"] == index).to_numpy())
-    return mean_of(found.maps, rows) if len(rows) else None
+def _recognised(heat: Frames, index: float) -> Array | None:
+    rows = np.flatnonzero(right(heat) & (heat.table["prediction_index"] == index).to_numpy())
+    return mean_of(heat.maps, rows) if len(rows) else None

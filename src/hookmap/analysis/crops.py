@@ -43,15 +43,15 @@ def attended_crops(run: Run, rows: Sequence[int], *, share: float = SHARE) -> li
     table = run.table
     crops = []
     for row, values in zip(rows, run.values(rows), strict=True):
-        told = table.loc[row]
-        height, width = int(told["height"]), int(told["width"])
+        about = table.loc[row]
+        height, width = int(about["height"]), int(about["width"])
         scale = 96 / max(height, width)
         size = max(1, round(height * scale)), max(1, round(width * scale))
         flat = torch.from_numpy(flattened(values).clip(0))
-        heat = geometry_of(told).displayed(size).lay_back(flat).double().numpy()
+        heat = geometry_of(about).displayed(size).lay_back(flat).double().numpy()
         top, left, side = _fullest(heat, max(1, round(share * min(size))))
         box = (left / size[1], top / size[0], (left + side) / size[1], (top + side) / size[0])
-        crops.append(cropped(run, told["id"], told["path"], box))
+        crops.append(cropped(run, about["id"], about["path"], box))
     return crops
 
 

@@ -59,8 +59,18 @@ class Frames:
 
     def groups(self, by: By) -> dict[str, Array]:
         """Positions of the rows of each class, the largest class first; rows without one are left out."""
-        found = {str(name): rows for name, rows in self.table.groupby(by, sort=False).indices.items()}
-        return dict(sorted(found.items(), key=lambda one: (-len(one[1]), one[0])))
+        positions = {str(name): rows for name, rows in self.table.groupby(by, sort=False).indices.items()}
+        return dict(sorted(positions.items(), key=lambda group: (-len(group[1]), group[0])))
+
+    def means(self, by: By) -> Array:
+        """The mean map of each class, in the order of :meth:`groups`: ``(classes, side, side)``, each sums to 1."""
+        maps = [mean_of(self.maps, rows) for rows in self.groups(by).values()]
+        return np.stack(maps) if maps else np.zeros((0, *self.maps.shape[1:]))
+
+    @property
+    def mean(self) -> Array:
+        """The mean of all, ``(side, side)``; it sums to 1."""
+        return mean_of(self.maps, np.arange(len(self)))
 
     @cached_property
     def uniform(self) -> tuple[Array, Array]:
@@ -146,8 +156,8 @@ def distance(one: Array, other: Array) -> Array:
         one: ``(..., side, side)``; each map sums to 1.
         other: likewise.
     """
-    found: Array = np.abs(one - other).sum((-2, -1)) / 2
-    return found
+    moved: Array = np.abs(one - other).sum((-2, -1)) / 2
+    return moved
 
 
 def short(name: str) -> str:

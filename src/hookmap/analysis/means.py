@@ -49,12 +49,12 @@ class ClassMeans(Page):
         order = self.table["distance"].sort_values(ascending=False, kind="stable").index[:_SHOWN]
         tiles = [(heat_tile(self.overall, 160), "mean of all", counted(count, "heatmap"))]
         for i in order:
-            one = self.table.loc[i]
-            told = f"{one['count']:,}, {one['distance']:.0%} moved, chance {one['chance']:.0%}"
-            tiles.append((heat_tile(self.maps[i], 160), short(one["name"]), told))
-        some = "" if len(self.table) <= _SHOWN else f" (the {_SHOWN} farthest of {len(self.table):,} classes)"
+            row = self.table.loc[i]
+            caption = f"{row['count']:,}, {row['distance']:.0%} moved, chance {row['chance']:.0%}"
+            tiles.append((heat_tile(self.maps[i], 160), short(row["name"]), caption))
+        which = "" if len(self.table) <= _SHOWN else f" (the {_SHOWN} farthest of {len(self.table):,} classes)"
         note = (
-            f"pictures squeezed into one square; the farthest from the mean of all first{some}\n"
+            f"pictures squeezed into one square; the farthest from the mean of all first{which}\n"
             "count, share of the heat that lies elsewhere than in the mean of all, and that of as many drawn at random"
         )
         return tiles_page(f"Mean heatmaps by {self.by}", note, [("", tiles)], tile=(160, 160))
@@ -66,26 +66,21 @@ def class_means(run: Run, by: By = "prediction", *, asked: str | None = None, si
     Args:
         run: what was run.
         by: what the classes are: ``"prediction"``, ``"label"`` or ``"target"``.
-        asked: see :func:`hookmap.analysis.frames.frames`.
+        asked: as in :func:`hookmap.analysis.frames.frames`, and what it raises.
         side: cells of the frame along each side.
-
-    Raises:
-        DataError: if there are no heatmaps of this question; a NotApplicableError if there are none at all.
     """
     import pandas as pd
 
-    found = frames(run, asked=asked, side=side)
-    overall = mean_of(found.maps, np.arange(len(found)))
-    groups = found.groups(by)
-    maps = np.stack([mean_of(found.maps, rows) for rows in groups.values()]) if groups else np.zeros((0, side, side))
+    heat = frames(run, asked=asked, side=side)
+    groups, maps, overall = heat.groups(by), heat.means(by), heat.mean
     counts = [len(rows) for rows in groups.values()]
     table = pd.DataFrame({"name": list(groups), "count": counts, "distance": distance(maps, overall)})
-    chance = {count: _by_chance(found.maps, overall, count) for count in set(counts)}
+    chance = {count: _by_chance(heat.maps, overall, count) for count in set(counts)}
     table["chance"] = [chance[count] for count in counts]
-    table["silent"] = [found.silent_of(by, name) for name in groups]
+    table["silent"] = [heat.silent_of(by, name) for name in groups]
     # Rounding alone is no distance.
     table["far"] = (table["distance"] > table["chance"] + 1e-6) & (is_spoken_for(table["count"], table["silent"]))
-    return ClassMeans(by, table, maps, overall, len(found.silent))
+    return ClassMeans(by, table, maps, overall, len(heat.silent))
 
 
 def _by_chance(maps: Array, overall: Array, count: int) -> float:

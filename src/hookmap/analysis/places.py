@@ -9,7 +9,7 @@ import numpy as np
 
 from hookmap._text import counted
 from hookmap.analysis.drawing import Line, Page, heat_tile, lines_page
-from hookmap.analysis.frames import REGIONS, SIDE, Array, By, Frames, frames, is_spoken_for, mean_of, short
+from hookmap.analysis.frames import REGIONS, SIDE, Array, By, Frames, frames, is_spoken_for, short
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -67,13 +67,13 @@ class Places(Page):
         return lines_page("Where in the frame", note, lines, heads=("mean", "seen"), text=330, tile=_TILE)
 
     def _line(self, i: int, name: str, tiles: list[Image.Image]) -> Line:
-        one = self.table.loc[i]
-        told = [
-            counted(int(one["count"]), "heatmap"),
-            f"border {one['border']:.0%} ({one['border_uniform']:.0%})",
-            f"{one['corner_name']} corner {one['corner']:.0%} ({one['corner_uniform']:.0%})",
+        row = self.table.loc[i]
+        notes = [
+            counted(int(row["count"]), "heatmap"),
+            f"border {row['border']:.0%} ({row['border_uniform']:.0%})",
+            f"{row['corner_name']} corner {row['corner']:.0%} ({row['corner_uniform']:.0%})",
         ]
-        return Line(name, told, tiles, one["flag"])
+        return Line(name, notes, tiles, row["flag"])
 
 
 def places(run: Run, by: By = "prediction", *, asked: str | None = None, side: int = SIDE) -> Places:
@@ -82,34 +82,23 @@ def places(run: Run, by: By = "prediction", *, asked: str | None = None, side: i
     Args:
         run: what was run.
         by: what the classes are: ``"prediction"``, ``"label"`` or ``"target"``.
-        asked: see :func:`hookmap.analysis.frames.frames`.
+        asked: as in :func:`hookmap.analysis.frames.frames`, and what it raises.
         side: cells of the frame along each side.
-
-    Raises:
-        DataError: if there are no heatmaps of this question; a NotApplicableError if there are none at all.
     """
     import pandas as pd
 
-    found = frames(run, asked=asked, side=side)
-    everything = np.arange(len(found))
-    groups = found.groups(by)
-    rows = [_row(found, by, None, everything), *(_row(found, by, name, rows) for name, rows in groups.items())]
-    maps = [mean_of(found.maps, rows) for rows in groups.values()]
-    down, across = found.uniform
-    return Places(
-        by,
-        pd.DataFrame(rows),
-        mean_of(found.maps, everything),
-        np.einsum("ni,nj->ij", down, across) / len(found),
-        np.stack(maps) if maps else np.zeros((0, side, side)),
-    )
+    heat = frames(run, asked=asked, side=side)
+    groups: list[tuple[str | None, Array]] = [(None, np.arange(len(heat))), *heat.groups(by).items()]
+    table = pd.DataFrame([_row(heat, by, name, rows) for name, rows in groups])
+    uniform = np.einsum("ni,nj->ij", *heat.uniform) / len(heat)
+    return Places(by, table, heat.mean, uniform, heat.means(by))
 
 
-def _row(found: Frames, by: By, name: str | None, rows: Array) -> dict[str, Any]:
-    shares, uniform = found.shares[rows], found.uniform_shares[rows].mean(0)
+def _row(heat: Frames, by: By, name: str | None, rows: Array) -> dict[str, Any]:
+    shares, uniform = heat.shares[rows], heat.uniform_shares[rows].mean(0)
     mean = shares.mean(0)
     flags = [""] * len(REGIONS)
-    silent = found.silent_of(by, name)
+    silent = heat.silent_of(by, name)
     if len(rows) >= LEAST and is_spoken_for(len(rows), silent):
         error = shares.std(0, ddof=1) / np.sqrt(len(rows))
         for k in np.flatnonzero(mean - ERRORS * error > TIMES * uniform):

@@ -11,7 +11,7 @@ from torch import Tensor
 from hookmap._devices import out_of_memory
 from hookmap._progress import Track
 from hookmap.adapters.adapter import Fusion
-from hookmap.attribution.engine import Batch
+from hookmap.attribution.engine import About, Batch
 from hookmap.attribution.forward import Forward
 from hookmap.attribution.modifiers import Variation, augmented, eigen_smoothed, fused
 from hookmap.errors import HookmapError, TargetError
@@ -127,9 +127,10 @@ def explain_batch(batch: Batch, plan: Plan) -> list[Heatmap]:
         settings = replace(settings, fuse=choice.fuse if len(names) > 1 else None)
     used = [eigen_smoothed(method) for method in methods] if settings.eigen_smooth else methods
     layouts = {name: traced.layout(name) for name in names}
-    with preserved(engine.model):
+    with preserved(engine.model) as parts:
+        plan, about = replace(plan, methods=methods, settings=settings), engine.about(parts)
         # A model may work in place on its input.
-        return _explained(batch, replace(plan, methods=methods, settings=settings), used, layouts, traced, choice)
+        return _explained(batch, plan, used, layouts, traced, choice, about)
 
 
 def _explained(
@@ -139,6 +140,7 @@ def _explained(
     layouts: Mapping[str, Layout],
     traced: Trace,
     choice: Choice | None,
+    about: About,
 ) -> list[Heatmap]:
     """Heatmaps of a batch by a plan that says all methods and settings; ``used`` are its methods as they are called."""
     engine, x, views, settings = batch.engine, batch.x, batch.views, plan.settings
@@ -181,7 +183,6 @@ def _explained(
     scores = run.scores.tolist()
     layers = list(dict.fromkeys(maps.layer for maps in made))
     order = list(originals)
-    about = engine.about()
 
     heatmaps = []
     for b, view in enumerate(views):
@@ -202,6 +203,7 @@ def _explained(
                     where=target.where,
                     box=target.box,
                     number=target.number,
+                    caution=(run.cautions.get((shown.method.name, b)) or [""] * len(targets))[t],
                     frames=view.frames,
                     look=shown.method.look_of(plan.part),
                     question=Question(
@@ -271,7 +273,8 @@ def _as(targets: ResolvedTargets) -> Callable[[Any], ResolvedTargets]:
 
 def _variations(x: Tensor, settings: Settings) -> list[Variation]:
     changed = augmented(x) if settings.aug_smooth else []
-    return changed + [Variation(copies) for copies in noisy(x, settings.noise_smooth, settings.generator())]
+    rough = noisy(x, settings.noise_smooth, settings.generator()) if settings.noise_smooth else ()
+    return changed + [Variation(copies) for copies in rough]
 
 
 def _fused(made: Sequence[Made], how: Fusion) -> list[Made]:

@@ -8,7 +8,7 @@ import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import groupby, islice
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 import torch
@@ -23,7 +23,7 @@ from hookmap.errors import HookmapError, HookmapWarning, ImageError, LayerError,
 from hookmap.hooks.fingerprint import fingerprint
 from hookmap.hooks.matching import LayerSpec, match_layers
 from hookmap.hooks.preserve import preserved
-from hookmap.hooks.structure import structure
+from hookmap.hooks.structure import Structure, structure
 from hookmap.images.loading import Picture, Unreadable, load_each
 from hookmap.images.preprocessing import Preprocessing
 from hookmap.images.views import Prepared, View, input_rank, is_input, is_view, looks_like_pixels, tensor_views
@@ -33,6 +33,8 @@ from hookmap.layers.trace import Trace, trace
 from hookmap.methods import default_method
 from hookmap.results.choice import Choice
 from hookmap.targets import PREDICTED, Class, Goal, PerImage, resolve, with_references
+
+About: TypeAlias = tuple[str, str, Precision, Preprocessing | None]
 
 
 @dataclass(frozen=True, eq=False)
@@ -114,7 +116,7 @@ class Engine:
 
     def _forget(self) -> None:
         """What was found by looking at the model is found again when it's needed."""
-        self._structure: tuple[list[nn.Module], list[str]] | None = None
+        self._structure: Structure | None = None
         self._traces: dict[tuple[int, ...], Trace] = {}
         self._choices: dict[tuple[int, ...], Choice] = {}
         self._alike: dict[tuple[str, tuple[int, ...]], float] = {}
@@ -160,9 +162,13 @@ class Engine:
         """The name of a class, or its number in words."""
         return self.labels[index] if self.labels and index < len(self.labels) else f"class {index}"
 
-    def about(self) -> tuple[str, str, Precision, Preprocessing | None]:
-        """What decides results: the model's name and fingerprint, what it runs in, and how images are preprocessed."""
-        return self.name, fingerprint(self.model), self.execution.precision, self.preprocessing
+    def about(self, parts: Structure | None = None) -> About:
+        """What decides results: the model's name and fingerprint, what it runs in, and how images are preprocessed.
+
+        Args:
+            parts: the model's structure, from who has just walked it.
+        """
+        return self.name, fingerprint(self.model, parts), self.execution.precision, self.preprocessing
 
     # ---------------------------------------------------------------- targets
 

@@ -5,13 +5,17 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
+from functools import partial
 from typing import Any, Literal, get_args
 
 from hookmap._devices import out_of_memory
 from hookmap.attribution.batch import Plan, explain_batch
 from hookmap.attribution.engine import Batch, Engine, Failure, warn
+from hookmap.attribution.tiles import explain_in_tiles
 from hookmap.errors import HookmapError, ImageError, ModelError, TargetError, first_line
+from hookmap.images.loading import Unreadable, load_each
 from hookmap.results.heatmap import Heatmap
+from hookmap.results.question import Question
 
 OnError = Literal["raise", "skip"]
 
@@ -41,8 +45,7 @@ def explain_each(
         HookmapError: for what is wrong with an image, unless it is skipped; for what is wrong with the model, the
             layers or the methods always.
     """
-    if on_error not in get_args(OnError):
-        raise HookmapError(f"on_error is {on_error!r}; expected one of {', '.join(get_args(OnError))}")
+    _check(on_error)
     count = 0
     for batch in engine.batches_and_failures(images, batch_size):
         if isinstance(batch, Failure):
@@ -59,24 +62,62 @@ def explain_each(
 def _answers(
     batch: Batch, plan: Plan, on_error: OnError, around: Callable[[Batch], AbstractContextManager[object]]
 ) -> Iterator[list[Heatmap] | Failure]:
-    try:
+    def explained() -> list[Heatmap]:
         with around(batch):
-            heatmaps = explain_batch(batch, plan)
+            return explain_batch(batch, plan)
+
+    answer = _attempted(explained, batch.numbers[0], batch.views[0].picture.name, on_error)
+    if not isinstance(answer, Failure):
+        for number in batch.numbers:
+            yield [heatmap for heatmap in answer if heatmap.position.image == number]
+    elif len(batch.views) > 1:  # whose fault it is shows one by one
+        for place in range(len(batch.views)):
+            yield from _answers(batch[place], plan, on_error, around)
+    else:
+        yield answer
+
+
+def explain_each_in_tiles(
+    engine: Engine,
+    images: Any,
+    plan: Plan,
+    tile: tuple[int, int] | None,
+    overlap: float,
+    *,
+    batch_size: int,
+    on_error: OnError = "raise",
+) -> Iterator[list[Heatmap] | Failure]:
+    """Likewise of pictures in tiles: see :func:`hookmap.attribution.tiles.explain_in_tiles`."""
+    _check(on_error)
+    for number, picture in enumerate(load_each(images)):
+        if not isinstance(picture, Unreadable):
+            explained = partial(explain_in_tiles, engine, picture, plan, tile, overlap, batch_size, number)
+            yield _attempted(explained, number, picture.name, on_error)
+        elif on_error == "raise":
+            raise picture.error
+        else:
+            yield Failure(number, picture.name, picture.error)
+
+
+def _check(on_error: OnError) -> None:
+    if on_error not in get_args(OnError):
+        raise HookmapError(f"on_error is {on_error!r}; expected one of {', '.join(get_args(OnError))}")
+
+
+def _attempted(
+    explained: Callable[[], list[Heatmap]], number: int, name: str, on_error: OnError
+) -> list[Heatmap] | Failure:
+    """Heatmaps, or why an image that may be skipped has none."""
+    try:
+        return explained()
     except Exception as error:
         if on_error == "raise" or not _may_be_of_an_image(error):
             raise
-        if len(batch.views) > 1:  # whose fault it is shows one by one
-            for place in range(len(batch.views)):
-                yield from _answers(batch[place], plan, on_error, around)
-            return
-        if not isinstance(error, HookmapError):
-            failure = ModelError(f"{type(error).__name__}: {first_line(error)}")
-            failure.__cause__ = error
-            error = failure
-        yield Failure(batch.numbers[0], batch.views[0].picture.name, error)
-        return
-    for number in batch.numbers:
-        yield [heatmap for heatmap in heatmaps if heatmap.position.image == number]
+        if isinstance(error, HookmapError):
+            return Failure(number, name, error)
+        failure = ModelError(f"{type(error).__name__}: {first_line(error)}")
+        failure.__cause__ = error
+        return Failure(number, name, failure)
 
 
 def _may_be_of_an_image(error: Exception) -> bool:
@@ -93,8 +134,7 @@ def explain_again(engine: Engine, heatmap: Heatmap) -> Heatmap:
         HookmapError: if the heatmap doesn't know its question.
     """
     engine, batch, plan = asked_again(engine, heatmap)
-    question = heatmap.question
-    assert question is not None
+    question = question_of(heatmap)
     (count, _), (target, image) = question.together, question.place
     made = explain_batch(batch, plan)[image * count + target]
     return replace(made, picture=heatmap.picture, frames=heatmap.frames, position=heatmap.position, look=heatmap.look)
@@ -106,9 +146,7 @@ def asked_again(engine: Engine, heatmap: Heatmap) -> tuple[Engine, Batch, Plan]:
     Raises:
         HookmapError: if the heatmap doesn't know its question.
     """
-    question = heatmap.question
-    if question is None:
-        raise HookmapError("this heatmap wasn't made by Lens.explain, so it can't be asked again; explain its picture")
+    question = question_of(heatmap)
     name, fingerprint, precision, preprocessing = engine.about()
     if fingerprint != question.fingerprint:
         engine.remark(
@@ -119,13 +157,34 @@ def asked_again(engine: Engine, heatmap: Heatmap) -> tuple[Engine, Batch, Plan]:
         engine.remark(f"this heatmap was made in {question.precision}, and this lens runs in {precision}")
     if question.preprocessing is not None and question.preprocessing != preprocessing:
         engine = engine.preprocessed_by(question.preprocessing)
-    layer = list(question.layers) or None
     # As many copies as were asked together: other numbers may round in another way.
     count, size = question.together
-    plan = Plan([question.target] * count, [question.method], layer, question.settings)
+    plan = plan_of(heatmap)
+    plan = replace(plan, targets=[question.target] * count)
     images = [heatmap.picture] * size if question.input is None else question.input.expand(size, *question.input.shape)
     batch = next(engine.batches(images, size))
     return engine, replace(batch, numbers=[0] * size), plan
+
+
+def question_of(heatmap: Heatmap) -> Question:
+    """What a heatmap answers.
+
+    Raises:
+        HookmapError: if it doesn't know.
+    """
+    if heatmap.question is None:
+        raise HookmapError("this heatmap wasn't made by Lens.explain, so it can't be asked again; explain its picture")
+    return heatmap.question
+
+
+def plan_of(heatmap: Heatmap) -> Plan:
+    """What was asked for a heatmap alone.
+
+    Raises:
+        HookmapError: if it doesn't know its question.
+    """
+    question = question_of(heatmap)
+    return Plan([question.target], [question.method], list(question.layers) or None, question.settings)
 
 
 def warn_of_maps_that_show_nothing(heatmaps: list[Heatmap]) -> None:
@@ -142,3 +201,5 @@ def warn_of_maps_that_show_nothing(heatmaps: list[Heatmap]) -> None:
                 f"{which} is zero everywhere: nothing in layer {heatmap.layer!r} speaks for it; look at .raw (what "
                 "speaks against), or pass another layer"
             )
+        elif heatmap.caution:
+            warn(f"{which} is {heatmap.caution}; take a larger budget=")

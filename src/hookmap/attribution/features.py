@@ -46,7 +46,7 @@ def layer_maps(seen: Capture, traced: Trace, spec: LayerSpec) -> list[LayerMaps]
     """
     # A layer asked for by its very name must be readable; what a pattern brought along may be left out.
     asked = [spec] if isinstance(spec, (str, nn.Module, type)) else list(spec)
-    found = []
+    features = []
     for name in seen.order:
         info = traced.info(name)
         vector = info.shape is not None and len(info.shape) == 2
@@ -61,10 +61,10 @@ def layer_maps(seen: Capture, traced: Trace, spec: LayerSpec) -> list[LayerMaps]
                 maps = own.to_grid(maps)
                 gradient = own.to_grid(gradient) if gradient is not None else None
             title = name if i == 0 else f"{name}#{i + 1}"
-            found.append(LayerMaps(title, info.kind, maps, str(layout or "vector"), gradient))
-    if not found:
+            features.append(LayerMaps(title, info.kind, maps, str(layout or "vector"), gradient))
+    if not features:
         raise LayerError(f"none of the layers {list(seen)[:5]} ran and gave feature maps; pass other layers")
-    return found
+    return features
 
 
 def joined(parts: Sequence[list[LayerMaps]]) -> list[LayerMaps]:

@@ -58,6 +58,7 @@ class Forward(Pass):
         self.budget = settings.budget
         self.track = track
         self.logits: Tensor | None = None
+        self.cautions: dict[tuple[str, int], Sequence[str]] = {}
         self.no_curvature: RuntimeError | None = None
         self._execution = execution
         self._settings = settings

@@ -106,16 +106,16 @@ def fused(maps: Sequence[Tensor], how: Fusion) -> Tensor:
     Raises:
         HookmapError: if the grids have different numbers of axes.
     """
-    grid = max((one.shape[1:] for one in maps), key=lambda shape: shape.numel())
+    grid = max((each.shape[1:] for each in maps), key=lambda shape: shape.numel())
     if how == "sum":
-        return torch.stack([_on_grid(one, grid) for one in maps]).sum(0)
+        return torch.stack([_on_grid(each, grid) for each in maps]).sum(0)
     if how == "last":
         result = _on_grid(maps[0], grid)
-        for one in maps[1:]:
-            told = one.flatten(1).any(1).reshape(-1, *[1] * len(grid))
-            result = torch.where(told, _on_grid(one, grid), result)
+        for each in maps[1:]:
+            speaks = each.flatten(1).any(1).reshape(-1, *[1] * len(grid))
+            result = torch.where(speaks, _on_grid(each, grid), result)
         return result
-    scaled = torch.stack([_on_grid(_to_one(one), grid) for one in maps])
+    scaled = torch.stack([_on_grid(_to_one(each), grid) for each in maps])
     if how == "product":
         return scaled.prod(0)
     if how == "mean":

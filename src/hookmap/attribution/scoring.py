@@ -32,20 +32,21 @@ class Scoring:
         engine: of the model.
         x: an input of the size that is meant, ``(B, C, *size)``.
         scale: what is read of the targets.
+        batch_size: how many run together; None: how many do fastest, which is worth the trial for thousands.
 
     Attributes:
-        batch_size: how many run together fastest, of 8, 16 and 32: tried once, because on a CPU large batches may be
-            slower by half; 1 where a model takes no other number.
+        batch_size: how many run together. On a CPU large batches may be slower by half, so 8, 16 and 32 are tried; 1
+            where a model takes no other number.
     """
 
-    def __init__(self, engine: Engine, x: Tensor, scale: Scale = "probability") -> None:
+    def __init__(self, engine: Engine, x: Tensor, scale: Scale = "probability", batch_size: int | None = None) -> None:
         if scale not in get_args(Scale):
             raise HookmapError(f"scale is {scale!r}; expected one of {', '.join(get_args(Scale))}")
         self._engine = engine
         self.scale: Scale = scale
         with preserved(engine.model):
             self._run = engine.execution.for_many_passes(x)
-            self.batch_size = self._fastest(x[:1])
+            self.batch_size = self._fastest(x[:1]) if batch_size is None else min(batch_size, self._most(x[:1]))
 
     def of(self, batch: Batch, goal: Goal) -> list[Callable[[Tensor], Tensor]]:
         """Of each image of a batch, from changed inputs ``(K, C, *size)`` to the scores of its target, ``(K,)``.
@@ -69,11 +70,13 @@ class Scoring:
 
         return scorer
 
-    def _fastest(self, x: Tensor) -> int:
+    def _most(self, x: Tensor) -> int:
+        """How many fit into memory."""
         engine = self._engine
-        if not engine.execution.takes_batches(x):
-            return 1
-        most = copies_at_once(x, engine.trace(x))
+        return copies_at_once(x, engine.trace(x)) if engine.execution.takes_batches(x) else 1
+
+    def _fastest(self, x: Tensor) -> int:
+        most = self._most(x)
         if x.is_cuda:
             return most
         sizes = [size for size in _SIZES if size <= most] or [most]

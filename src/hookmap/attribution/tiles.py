@@ -143,8 +143,8 @@ def explain_in_tiles(
     def inputs(tiling: Tiling) -> Iterator[tuple[list[tuple[int, int]], Tensor]]:
         starts = list(tiling)
         for i in range(0, len(starts), batch_size):
-            some = starts[i : i + batch_size]
-            yield some, torch.stack([whole(_cut(picture, tiling.box(start), whole))[0] for start in some])
+            batch = starts[i : i + batch_size]
+            yield batch, torch.stack([whole(_cut(picture, tiling.box(start), whole))[0] for start in batch])
 
     # One tile tells on which grids the maps are.
     corner = whole(_cut(picture, (0, 0, side[1], side[0]), whole))[0][None]
@@ -168,17 +168,17 @@ def explain_in_tiles(
         plan = replace(plan, targets=[_fixed(goal, predicted) for goal in targets])
     done = plan.track("tiles", len(tiling))
     blends: list[Blend] = []
-    one: list[Heatmap] = []
+    pattern: list[Heatmap] = []
     scores: list[float] = []
     sure: list[float] = []
     for starts, x in inputs(tiling):
-        found = _of_tiles(engine, x, plan)
+        heatmaps = _of_tiles(engine, x, plan)
         done(len(starts))
-        per = len(found) // len(starts)
+        per = len(heatmaps) // len(starts)
         for i, start in enumerate(starts):
-            mine = found[i * per : (i + 1) * per]
+            mine = heatmaps[i * per : (i + 1) * per]
             if not blends:
-                one, blends = mine, [Blend(tiling, heatmap.raw) for heatmap in mine]
+                pattern, blends = mine, [Blend(tiling, heatmap.raw) for heatmap in mine]
                 scores, sure = [0.0] * per, [0.0] * per
             for n, heatmap in enumerate(mine):
                 blends[n].add(start, heatmap.raw)
@@ -196,7 +196,7 @@ def explain_in_tiles(
             question=None,
             position=replace(heatmap.position, image=number),
         )
-        for n, heatmap in enumerate(one)
+        for n, heatmap in enumerate(pattern)
     ]
 
 

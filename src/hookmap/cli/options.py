@@ -191,6 +191,10 @@ class AskOptions:
     ] = False
     seed: Seed = 0
     budget: Budget = None
+    check: Annotated[
+        bool,
+        typer.Option("--check", rich_help_panel=_LOOKING, help="Say how far to believe each heatmap: 60 passes more."),
+    ] = False
 
     def targets(self, asked: list[Any] | None = None) -> list[Any]:
         """What is explained: of these, or of what ``--target`` says."""
@@ -209,6 +213,7 @@ class AskOptions:
             "eigen_smooth": self.eigen_smooth,
             "seed": self.seed,
             "budget": self.budget,
+            "check": self.check or None,
         }
         if self.budget is None and "all" in (self.method or ()):
             given["budget"] = 256

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json as _json
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -22,7 +23,6 @@ if TYPE_CHECKING:
     from hookmap.images.loading import Picture
     from hookmap.lens import Lens
     from hookmap.results.explanation import Explanation
-    from hookmap.results.heatmap import Heatmap
     from hookmap.results.predictions import Prediction
 
 METHOD = "{method}"
@@ -96,11 +96,14 @@ def explain(
             explanation.save(place, **look)
             for heatmap, file in zip(alone, own, strict=True):
                 heatmap.save(file, **look)
-        rows += [_row(path, heatmap, place) for heatmap in explanation]
+        rows += [heatmap.row | {"image": str(path), "file": str(place)} for heatmap in explanation]
         if not json:
             titles = ", ".join(dict.fromkeys(heatmap.title for heatmap in explanation))
             layers = ", ".join(dict.fromkeys(explanation.layers))
             say(f"[bold]{shown(path.stem)}[/]  {shown(titles)}  [dim]at {shown(layers)}[/] -> {shown(place)}")
+            for heatmap in explanation:
+                if heatmap.check is not None:
+                    say(f"  [dim]{shown(heatmap.target.split(',')[0])}, {heatmap.method.name}:[/] {heatmap.check}")
     if kept:
         Explanation(kept, failures.errors).save(wanted[0])
     if json:
@@ -273,37 +276,30 @@ def _answers(
     lens: Lens, paths: Sequence[Path], ask: AskOptions, speed: SpeedOptions, top: int | None, tile: int | None
 ) -> Iterator[Explanation]:
     """The explanation of each image, in order; one that can't be explained holds only why."""
-    options: Any = {**ask.options(), "batch_size": speed.batch_size}
+    options: Any = {**ask.options(), "batch_size": speed.batch_size, "on_error": "skip"}
     question: Any = {"layer": ask.layer, "method": ask.method}
     if top is None and tile is None:
-        yield from lens.stream(paths, ask.targets(), **question, on_error="skip", **options)
+        yield from lens.stream(paths, ask.targets(), **question, **options)
         return
 
-    def explained(path: Path) -> Explanation:
-        targets = ask.targets(None if top is None else _most_probable(lens, path, top))
-        if tile is not None:
-            return lens.explain_in_tiles(path, targets, **question, tile=tile, **options)
-        return lens.explain(path, targets, **question, **options)
-
-    yield from _one_by_one(paths, explained)
-
-
-def _one_by_one(paths: Sequence[Path], explained: Callable[[Path], Explanation]) -> Iterator[Explanation]:
     from hookmap.results.explanation import Explanation
 
     for number, path in enumerate(paths):
-        try:
-            heatmaps = list(explained(path))
-        except (ImageError, TargetError) as error:
-            yield Explanation([], {path.stem: error})
+        targets = ask.targets(None if top is None else _most_probable(lens, path, top))
+        if tile is not None:
+            explanation = lens.explain_in_tiles(path, targets, **question, tile=tile, **options)
         else:
-            yield Explanation(replace(h, position=replace(h.position, image=number)) for h in heatmaps)
+            explanation = lens.explain(path, targets, **question, **options)
+        heatmaps = (replace(h, position=replace(h.position, image=number)) for h in explanation)
+        yield Explanation(heatmaps, explanation.errors)
 
 
-def _most_probable(lens: Lens, path: Path, top: int) -> list[Any]:
-    """The strongest predictions for an image as targets: classes, or detections."""
-    predictions = lens.predict(path, top=top)[0]
-    return [p.index if p.box is None else f"box:{number}" for number, p in enumerate(predictions)]
+def _most_probable(lens: Lens, path: Path, top: int) -> list[Any] | None:
+    """The strongest predictions for an image as targets: classes, or detections; None: explaining it says why none."""
+    with suppress(ImageError, TargetError):
+        predictions = lens.predict(path, top=top)[0]
+        return [p.index if p.box is None else f"box:{number}" for number, p in enumerate(predictions)] or None
+    return None
 
 
 def _pictures(paths: Sequence[Path], failures: Failures) -> Iterator[tuple[Path, Picture]]:
@@ -328,22 +324,6 @@ def _with_progress(items: Any, count: int) -> Iterator[Any]:
 
 
 # ---------------------------------------------------------------- what is said
-
-
-def _row(path: Path, heatmap: Heatmap, place: Path) -> dict[str, Any]:
-    return {
-        "image": str(path),
-        "target": heatmap.target,
-        "index": heatmap.index,
-        "score": heatmap.score,
-        "probability": heatmap.probability,
-        "where": heatmap.where,
-        "box": heatmap.box,
-        "layer": heatmap.layer,
-        "method": heatmap.method.name,
-        "evidence": heatmap.evidence,
-        "file": str(place),
-    }
 
 
 def _said(prediction: Prediction) -> dict[str, Any]:

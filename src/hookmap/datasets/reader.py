@@ -67,12 +67,14 @@ class Batch:
         for i, (_, x) in enumerate(read):
             if x is not None:
                 sizes.setdefault(tuple(x.shape), []).append(i)
-        inputs = [(torch.stack([x for i in some if (x := read[i][1]) is not None]), some) for some in sizes.values()]
+        inputs = [
+            (torch.stack([x for i in members if (x := read[i][1]) is not None]), members) for members in sizes.values()
+        ]
         return cls([sample for sample, _ in read], inputs)
 
     def pin_memory(self) -> Batch:
         """This batch where a GPU fetches from; DataLoader calls it."""
-        return Batch(self.samples, [(x.pin_memory(), some) for x, some in self.inputs])
+        return Batch(self.samples, [(x.pin_memory(), members) for x, members in self.inputs])
 
 
 @dataclass(frozen=True)

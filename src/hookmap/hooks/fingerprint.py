@@ -9,19 +9,23 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from hookmap.hooks.structure import structure
+from hookmap.hooks.structure import Structure, structure
 
 _SAVES = nn.Module._save_to_state_dict
 _KNOWN: weakref.WeakKeyDictionary[nn.Module, tuple[Any, str]] = weakref.WeakKeyDictionary()
 
 
-def fingerprint(model: nn.Module) -> str:
+def fingerprint(model: nn.Module, parts: Structure | None = None) -> str:
     """A fingerprint of the names, types, shapes and values of a model's parameters and buffers, 32 letters.
 
     It is taken again only if a tensor was changed or replaced since. Values are read as whole numbers, summed along
     rows and columns of each tensor, and hashed (BLAKE2b): at the price of reading the weights twice.
+
+    Args:
+        model: any.
+        parts: its structure, from who has just walked it.
     """
-    state = _state(model)
+    state = _state(parts or structure(model))
     known = _KNOWN.get(model)
     if state is not None and known is not None and known[0] == state:
         return known[1]
@@ -40,9 +44,9 @@ def fingerprint(model: nn.Module) -> str:
     return digest.hexdigest()
 
 
-def _state(model: nn.Module) -> Any:
+def _state(parts: Structure) -> Any:
     """What changes whenever a tensor is written to or replaced; None where that can't be told from outside."""
-    modules, names = structure(model)
+    modules, names = parts
     if any(type(module)._save_to_state_dict is not _SAVES for module in modules):
         return None  # it keeps weights elsewhere, as quantised layers do
     tensors = [
@@ -78,5 +82,6 @@ def _sums(dense: Tensor) -> list[Tensor]:
     if not dense.numel():
         return []
     kind = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}[dense.element_size()]
-    rows = dense.reshape(len(dense) if dense.ndim else 1, -1).view(kind)
-    return [rows.sum(1, dtype=torch.int64), rows.sum(0, dtype=torch.int64)]
+    # Converted once: a sum of another type makes a copy of its own.
+    rows = dense.reshape(len(dense) if dense.ndim else 1, -1).view(kind).long()
+    return [rows.sum(1), rows.sum(0)]

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor, nn
 
-from hookmap.hooks.structure import modules_of
+from hookmap.hooks.structure import Structure, structure
 
 _LOCK = threading.Lock()
 # module -> [how many blocks hold it in evaluation mode, its own mode]: with several threads on one model,
@@ -18,14 +18,18 @@ _HELD: dict[nn.Module, list[int]] = {}
 
 
 @contextmanager
-def preserved(model: nn.Module) -> Iterator[None]:
+def preserved(model: nn.Module) -> Iterator[Structure]:
     """Run a block with the model in evaluation mode and give everything back afterwards.
 
     Each module's training flag, each buffer's value and the state of the random generators are restored, also
     after an exception or an interrupt. Flags are set directly: a model's own ``train()`` may do more than
     set them. Batch-norm statistics aren't copied because evaluation mode never writes to them.
+
+    Yields:
+        The model's structure, so that nobody in the block need walk it again.
     """
-    modules = modules_of(model)
+    parts = structure(model)
+    modules = parts[0]
     buffers = [
         (module, name, buffer)
         for module in modules
@@ -39,7 +43,7 @@ def preserved(model: nn.Module) -> Iterator[None]:
     generators = _generator_states(devices)
     _hold(modules)
     try:
-        yield
+        yield parts
     finally:
         _release(modules)
         with torch.no_grad():

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+from typing import TypeAlias
+
 from torch import nn
+
+Structure: TypeAlias = tuple[list[nn.Module], list[str]]
 
 
 def modules_of(model: nn.Module) -> list[nn.Module]:
@@ -10,7 +14,7 @@ def modules_of(model: nn.Module) -> list[nn.Module]:
     return structure(model)[0]
 
 
-def structure(model: nn.Module) -> tuple[list[nn.Module], list[str]]:
+def structure(model: nn.Module) -> Structure:
     """The modules of a model and the names under which they hold one another: equal until somebody operates on it."""
     modules: dict[nn.Module, None] = {}
     names: list[str] = []

@@ -10,7 +10,7 @@ import stat
 import threading
 import warnings
 from collections import OrderedDict
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -32,7 +32,8 @@ SMALLEST_SIDE = 4
 class Picture:
     """One image, upright and in RGB; one that comes from a file or from encoded bytes is decoded again when needed.
 
-    So a thousand results of a thousand files hold no pixels.
+    So a thousand results of a thousand files hold no pixels. One that shows a model's input is drawn when its pixels
+    are first needed: most are never looked at.
 
     Args:
         pixels: ``(H, W, 3)``, uint8, RGB, upright.
@@ -45,7 +46,16 @@ class Picture:
         self.path = path
         self._pixels: Pixels | None = pixels
         self._source: _Source | None = None
+        self._draw: Callable[[], Pixels] | None = None
         self._size = (int(pixels.shape[0]), int(pixels.shape[1]))
+
+    @classmethod
+    def drawn(cls, draw: Callable[[], Pixels], size: tuple[int, int], name: str) -> Picture:
+        """A picture of ``size`` (height, width) that ``draw`` gives when its pixels are first needed."""
+        picture = cls.__new__(cls)
+        picture.name, picture.path = name, None
+        picture._pixels, picture._source, picture._draw, picture._size = None, None, draw, size
+        return picture
 
     @classmethod
     def decoded(cls, source: _Source, name: str = "image", path: Path | None = None) -> Picture:
@@ -66,6 +76,9 @@ class Picture:
         Raises:
             ImageError: if the file that it came from is gone, or another one now.
         """
+        if (draw := self._draw) is not None:
+            self._pixels = draw()
+            self._draw = None
         if self._pixels is not None:
             return self._pixels
         assert self._source is not None
@@ -93,8 +106,10 @@ class Picture:
         return other
 
     def __getstate__(self) -> dict[str, Any]:
-        """Whoever reads it elsewhere needs no file."""
-        if self._source is None or self._source.data is not None:
+        """Whoever reads it elsewhere needs no file, and no tensor that it is drawn from."""
+        if self._source is None:
+            return {**self.__dict__, "_pixels": self.pixels, "_draw": None}
+        if self._source.data is not None:
             return self.__dict__
         return {**self.__dict__, "_source": _Source(self._source.what, data=self._source.read())}
 

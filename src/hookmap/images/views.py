@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -103,7 +105,8 @@ def tensor_views(images: Any, preprocessing: Preprocessing | None, rank: int | N
         raise ImageError("preprocessed tensors and other images came in one list; explain them in two calls")
     given = [plain_tensor(tensor) for tensor in given]
     inputs = [sample for tensor in given for sample in (tensor if _is_batch(tensor, rank) else tensor[None])]
-    for i, tensor in enumerate(inputs):
+    for i, own in enumerate(inputs):
+        tensor = own.clone()  # results are drawn and asked again later, whatever becomes of the caller's by then
         if tensor.ndim not in (3, 4) and not (tensor.ndim == 2 and rank == 1):
             shapes = " and ".join(str(tuple(tensor.shape)) for tensor in given)
             several = "; several inputs of one model come by name, as in {'image': x, 'age': y}" if given[1:] else ""
@@ -111,7 +114,7 @@ def tensor_views(images: Any, preprocessing: Preprocessing | None, rank: int | N
                 f"a preprocessed tensor of shape {shapes} came; expected (C, H, W), (B, C, H, W) or (B, C, T, H, W)"
                 + (several or (", or (B, C, L) for series" if rank == 1 else ""))
             )
-        if not torch.isfinite(tensor).all():
+        if tensor.numel() and not all(map(math.isfinite, tensor.aminmax())):  # far faster than torch.isfinite
             raise ImageError("the input tensor holds NaN or infinite values; check the preprocessing")
         name = "input" if len(inputs) == 1 else f"input {i}"
         if tensor.ndim == 2:
@@ -120,10 +123,13 @@ def tensor_views(images: Any, preprocessing: Preprocessing | None, rank: int | N
             scale = (1 / picture.height, 1.0)
             yield View(tensor, picture, Geometry((picture.height, length), (1, length), scale), preprocessed=True)
             continue
-        frames = _displayed(tensor if tensor.ndim == 4 else tensor[:, None], preprocessing)
-        picture = Picture(frames[len(frames) // 2], name, None)
-        geometry = Geometry.identity((tensor.shape[-2], tensor.shape[-1]))
-        yield View(tensor, picture, geometry, frames if tensor.ndim == 4 else None, preprocessed=True)
+        height, width = tensor.shape[-2:]
+        frames = _displayed(tensor, preprocessing) if tensor.ndim == 4 else None
+        if frames is not None:
+            picture = Picture(frames[len(frames) // 2], name)
+        else:
+            picture = Picture.drawn(partial(_still, tensor, preprocessing), (height, width), name)
+        yield View(tensor, picture, Geometry.identity((height, width)), frames, preprocessed=True)
 
 
 def _is_batch(tensor: Tensor, rank: int | None) -> bool:
@@ -141,6 +147,12 @@ def _curves(series: Tensor) -> np.ndarray[Any, Any]:
     rows = torch.arange(band)[:, None]
     drawn = ((rows >= top) & (rows <= bottom)).flatten(0, 1)
     array: np.ndarray[Any, Any] = torch.where(drawn, 30, 235).byte()[..., None].expand(-1, -1, 3).contiguous().numpy()
+    return array
+
+
+def _still(tensor: Tensor, preprocessing: Preprocessing | None) -> np.ndarray[Any, Any]:
+    """An input (C, H, W) as pixels (H, W, 3)."""
+    array: np.ndarray[Any, Any] = _displayed(tensor[:, None], preprocessing)[0]
     return array
 
 

@@ -179,14 +179,14 @@ def _strongest(values: Ids, sums: Ids, names: Ids, places: Ids, k: int) -> dict[
     # The last key counts first.
     keys = (*np.moveaxis(places, -1, 0)[::-1], ranks, -sums, -values)
     best = np.lexsort(keys, axis=-1)[:, :k]
-    channels, some = best.shape
+    channels, count = best.shape
     strongest = torch.full((channels, k), -torch.inf, dtype=torch.float64)
     surroundings = torch.full((channels, k), -torch.inf, dtype=torch.float64)
     images = np.full((channels, k), None, object)
     where = torch.full((channels, k, places.shape[-1]), torch.nan, dtype=torch.float64)
-    strongest[:, :some] = torch.from_numpy(np.take_along_axis(values, best, 1))
-    surroundings[:, :some] = torch.from_numpy(np.take_along_axis(sums, best, 1))
-    images[:, :some] = np.take_along_axis(names, best, 1)
-    where[:, :some] = torch.from_numpy(np.take_along_axis(places, best[..., None], 1))
+    strongest[:, :count] = torch.from_numpy(np.take_along_axis(values, best, 1))
+    surroundings[:, :count] = torch.from_numpy(np.take_along_axis(sums, best, 1))
+    images[:, :count] = np.take_along_axis(names, best, 1)
+    where[:, :count] = torch.from_numpy(np.take_along_axis(places, best[..., None], 1))
     ranked = {"strongest": strongest, "strongest_sums": surroundings}
     return {**ranked, "strongest_images": images, "strongest_places": where}

@@ -11,8 +11,8 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from hookmap._nested import map_tensors, tensors_in
-from hookmap.adapters.outputs import Form, Reading, may_be_probabilities, read, told_by_graph
+from hookmap._nested import tensors_in
+from hookmap.adapters.outputs import Form, Reading, Sigmoids, may_be_probabilities, read
 from hookmap.errors import LayerError
 from hookmap.hooks.registration import hooked
 from hookmap.layers.layouts import Layout, read_layout
@@ -189,12 +189,8 @@ def trace(
         output = model(*args, **kwargs)
     result.reading = read(output, labels, image.shape[2:])
     if may_be_probabilities(result.reading, output):
-        with torch.enable_grad():
-            # Copies, because a model may work in place on its input, which no leaf of a graph allows.
-            args, kwargs = map_tensors(
-                lambda _, t: t.detach().requires_grad_().clone() if t.is_floating_point() else t, (args, kwargs)
-            )
-            result.reading = told_by_graph(result.reading, model(*args, **kwargs))
+        with torch.no_grad(), Sigmoids() as sigmoids:
+            result.reading = sigmoids.told(result.reading, model(*args, **kwargs))
     return result
 
 

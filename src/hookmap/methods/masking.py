@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -20,6 +21,10 @@ from hookmap.errors import ImageError
 from hookmap.methods.replaying import Distribution, Probe
 from hookmap.methods.weighting import WeightedSum, full_precision, per_place
 
+Caution = Callable[[Sequence[str]], None]
+"""Told in a few words, target by target, why a map shouldn't be trusted; no words where it may be."""
+STEADY = 0.7
+"""Of the correlation that maps by other masks would have with RISE's; below, it shows the masks more than the model."""
 _LINEAR = {1: "linear", 2: "bilinear", 3: "trilinear"}
 
 
@@ -177,7 +182,13 @@ def sidu(activation: Tensor, image: Tensor, distribution: Distribution, budget: 
 
 
 def rise(
-    image: Tensor, probe: Probe, generator: torch.Generator, budget: int = 4000, cells: int = 7, kept: float = 0.5
+    image: Tensor,
+    probe: Probe,
+    generator: torch.Generator,
+    budget: int = 4000,
+    cells: int = 7,
+    kept: float = 0.5,
+    caution: Caution | None = None,
 ) -> Tensor:
     r"""RISE: random masks, averaged with the probability that each leaves the class.
 
@@ -185,38 +196,110 @@ def rise(
 
     Petsiuk et al., *RISE: Randomized Input Sampling for Explanation of Black-box Models*, BMVC 2018, arXiv:1806.07421,
     eq. 6: grids of ``cells`` with each cell kept with probability ``kept``, up-sampled bilinearly and shifted at
-    random. On the input's pixels; needs no layer. The same seed gives the same masks to every image.
+    random. On the input's pixels; needs no layer. The same seed gives the same masks to every image. How far other
+    masks would give the same map is told from the correlation r of the maps of one half and the other: 2r / (1 + r),
+    by Spearman and Brown.
     """
+    sums = _random_masks(image, probe, generator, budget, cells, kept)
+    _say_if_noisy(sums.weighted, sums.weighted_half, caution)
+    return (sums.weighted / (budget * kept)).reshape(-1, *image.shape[2:])
+
+
+def drise(
+    image: Tensor, probe: Probe, generator: torch.Generator, budget: int = 5000, caution: Caution | None = None
+) -> Tensor:
+    r"""D-RISE: RISE with small cells, weighted by how far each mask leaves the detected object.
+
+    .. math:: L \propto \sum_{i=1}^{N} \big(s(d, f(X \odot M_i)) - \bar s\big) \, M_i, \qquad
+              s = \max_j \, \mathrm{IoU}(d, d_j) \, p_c(d_j)
+
+    Petsiuk et al., *Black-box Explanation of Object Detectors via Saliency Maps*, CVPR 2021, arXiv:2006.03204: 16x16
+    cells, half of them kept. The paper's similarity has the cosine of the class probabilities, times objectness where a
+    detector has one, in place of the class's own probability, which holds both. Without the mean :math:`\bar s`, which
+    the paper leaves in and scales away in drawing, every place would get it alike, and those that happen to be kept
+    more often the more: what is left is how the score goes with what is kept, negative where keeping a place lowers it.
+    """
+    kept = 0.5
+    sums = _random_masks(image, probe, generator, budget, 16, kept, relative=True)
+    mean = sums.scores[:, None] / budget
+    maps, half = sums.weighted - mean * sums.masks, sums.weighted_half - mean * sums.masks_half
+    _say_if_noisy(maps, half, caution)
+    return (maps / (budget * kept)).reshape(-1, *image.shape[2:])
+
+
+class _MaskSums(NamedTuple):
+    """Sums over random masks, of all and of every other one.
+
+    Attributes:
+        scores: ``(T,)``.
+        masks: ``(P,)`` for P pixels.
+        masks_half: likewise.
+        weighted: of the masks, each times its score, ``(T, P)``.
+        weighted_half: likewise.
+    """
+
+    scores: Tensor
+    masks: Tensor
+    masks_half: Tensor
+    weighted: Tensor
+    weighted_half: Tensor
+
+
+def _random_masks(
+    image: Tensor,
+    probe: Probe,
+    generator: torch.Generator,
+    budget: int,
+    cells: int,
+    kept: float,
+    *,
+    relative: bool = False,
+) -> _MaskSums:
+    """RISE's masks and the scores behind them, added up; ``relative``: to the first mask's, so that little cancels."""
     size = image.shape[2:]
-    total: Tensor | None = None
+    total: list[Tensor] = []
+    first: Tensor | None = None
     # All are drawn before any is used: how many fit into memory at once doesn't change them.
     grids = (torch.rand((budget, 1, *[cells + 1] * len(size)), generator=generator) < kept).float()
     step = [math.ceil(side / cells) for side in size]
     shifts = torch.stack([torch.randint(0, s, (budget,), generator=generator) for s in step], 1)
     for part in probe.parts(budget):
         masks = _shifted(grids[part], shifts[part], step, size).to(image.device)
-        found = probe.probability(image * masks[:, None].to(image.dtype))
-        summed = found.to(masks.dtype) @ masks.flatten(1)
-        total = summed if total is None else total + summed
-    assert total is not None
-    return (total / (budget * kept)).reshape(-1, *size)
+        scores, masks = probe.probability(image * masks[:, None].to(image.dtype)).to(masks.dtype), masks.flatten(1)
+        if relative:
+            first = scores[:, :1] if first is None else first
+            scores = scores - first
+        other = slice(part.start % 2, None, 2)
+        sums = scores.sum(1), masks.sum(0), masks[other].sum(0), scores @ masks, scores[:, other] @ masks[other]
+        total = [have + more for have, more in zip(total, sums, strict=True)] if total else list(sums)
+    return _MaskSums(*total)
 
 
-def drise(image: Tensor, probe: Probe, generator: torch.Generator, budget: int = 5000) -> Tensor:
-    r"""D-RISE: RISE with small cells, weighted by how far each mask leaves the detected object.
+def _say_if_noisy(maps: Tensor, half: Tensor, caution: Caution | None) -> None:
+    """Caution where other masks would give other maps than these ``(T, P)``, told from those of half of the masks."""
+    if caution is None:
+        return
+    halves = torch.stack([half, maps - half])
+    halves = halves - halves.mean(2, keepdim=True)
+    scale = halves.square().sum(2).prod(0).sqrt()
+    alike = ((halves[0] * halves[1]).sum(1) / torch.where(scale > 0, scale, 1)).clamp(min=0)
+    steady = (2 * alike / (1 + alike)).tolist()
+    caution(
+        [
+            f"noisy: other masks would agree {r:.0%}" if s > 0 and r < STEADY else ""
+            for r, s in zip(steady, scale.tolist(), strict=True)
+        ]
+    )
 
-    .. math:: L \propto \sum_{i=1}^{N} s(d, f(X \odot M_i)) \, M_i, \qquad
-              s = \max_j \, \mathrm{IoU}(d, d_j) \, p_c(d_j)
 
-    Petsiuk et al., *Black-box Explanation of Object Detectors via Saliency Maps*, CVPR 2021, arXiv:2006.03204: 16x16
-    cells, half of them kept. The paper's similarity has the cosine of the class probabilities, times objectness where a
-    detector has one, in place of the class's own probability, which holds both. For a class of a whole image the
-    weights are :func:`rise`'s.
-    """
-    return rise(image, probe, generator, budget, cells=16)
-
-
-def occlusion(image: Tensor, score: Tensor, probe: Probe, budget: int | None = None, windows: int = 7) -> Tensor:
+def occlusion(
+    image: Tensor,
+    score: Tensor,
+    probe: Probe,
+    budget: int | None = None,
+    windows: int = 7,
+    caution: Caution | None = None,
+) -> Tensor:
     r"""Occlusion: how much the score falls when a window of the photo is covered.
 
     .. math:: L_i = \frac{1}{|W_i|} \sum_{w \in W_i} (y - y_{X_w = 0})
@@ -225,11 +308,13 @@ def occlusion(image: Tensor, score: Tensor, probe: Probe, budget: int | None = N
     Zeiler and Fergus, *Visualizing and Understanding Convolutional Networks*, ECCV 2014. In the units of the score, on
     the input's pixels. A budget makes windows and steps larger.
     """
-    size = image.shape[2:]
+    size, wanted = image.shape[2:], windows
     window, starts = _windows(size, windows)
     while budget is not None and windows > 1 and math.prod(map(len, starts)) > budget:
         windows -= 1
         window, starts = _windows(size, windows)
+    if caution is not None and windows < wanted / 2:
+        caution([f"coarse: windows of {1 / windows:.0%} of each side"] * len(score))
     corners = torch.cartesian_prod(*[torch.tensor(s) for s in starts]).reshape(-1, len(size)).tolist()
     fall = score.new_zeros(len(score), *size)
     cover = score.new_zeros(size)
@@ -308,17 +393,17 @@ def _channel_scores(
 ) -> Tensor:
     """Scores ``(T, C)`` of the image behind each channel's mask; 0 for channels that aren't looked at."""
     chosen = _varied(activation, budget)
-    found: Tensor | None = None
+    all_scores: Tensor | None = None
     for part in probe.parts(len(chosen)):
         masks = _upsampled(activation[:, chosen[part]], image.shape[2:])
         masks = _unit(masks if noise is None else masks + noise)
         scores = score(image * masks[0][:, None].to(image.dtype)).to(activation.dtype)
-        if found is None:
-            found = activation.new_zeros(len(scores), activation.shape[1])
-        found[:, chosen[part]] = scores
-    if found is None:  # every channel is constant: nothing to mask with
+        if all_scores is None:
+            all_scores = activation.new_zeros(len(scores), activation.shape[1])
+        all_scores[:, chosen[part]] = scores
+    if all_scores is None:  # every channel is constant: nothing to mask with
         return torch.zeros_like(score(image)).to(activation.dtype).expand(-1, activation.shape[1])
-    return found
+    return all_scores
 
 
 def _varied(activation: Tensor, budget: int | None) -> Tensor:
@@ -344,7 +429,8 @@ def _shifted(grids: Tensor, shifts: Tensor, step: Sequence[int], size: torch.Siz
     """Grids of cells ``(K, 1, *cells)`` of so many pixels, moved by less than a cell: masks ``(K, *size)``."""
     large = _upsampled(grids, tuple(cells * pixels for cells, pixels in zip(grids.shape[2:], step, strict=True)))[:, 0]
     windows = [
-        tuple(slice(shift, shift + side) for shift, side in zip(some, size, strict=True)) for some in shifts.tolist()
+        tuple(slice(shift, shift + side) for shift, side in zip(corner, size, strict=True))
+        for corner in shifts.tolist()
     ]
     return torch.stack([mask[window] for mask, window in zip(large, windows, strict=True)])
 

@@ -71,13 +71,13 @@ def reciprocam(activation: Tensor, replay: Probe) -> Tensor:
     """
     grid = activation.shape[2:]
     places = activation.flatten(2)
-    found = []
+    scores = []
     for part in replay.parts(places.shape[2]):
         columns = torch.arange(part.start, part.stop, device=activation.device)
         changed = activation.new_zeros(len(columns), *places.shape[1:])
         changed[columns - part.start, :, columns] = places[0, :, columns].T
-        found.append(replay.probability(changed.reshape(-1, places.shape[1], *grid)))
-    return torch.cat(found, 1).reshape(-1, *grid)
+        scores.append(replay.probability(changed.reshape(-1, places.shape[1], *grid)))
+    return torch.cat(scores, 1).reshape(-1, *grid)
 
 
 def featureocclusion(activation: Tensor, score: Tensor, replay: Probe) -> Tensor:

@@ -7,42 +7,40 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from hookmap.attribution.batch import explain_batch
-from hookmap.attribution.engine import Batch, Engine
-from hookmap.attribution.explain import asked_again
+from hookmap.attribution.batch import Plan, explain_batch
+from hookmap.attribution.engine import Batch
+from hookmap.attribution.explain import plan_of
 from hookmap.attribution.scoring import Scoring
 from hookmap.metrics.cells import CELLS, grid_of, in_cells, ordered
+from hookmap.metrics.correlation import pearson
 from hookmap.metrics.removal import scores_without, srg
 from hookmap.results.check import HOT, RANDOM, Check
 from hookmap.results.heatmap import Heatmap
 
 STEPS = 5
 NOISE, COPIES = 0.01, 2
+TOGETHER = 8
 
 
-def checked(engine: Engine, heatmap: Heatmap, scoring: Scoring | None = None) -> Check:
+def checked(batch: Batch, heatmap: Heatmap, scoring: Scoring | None = None) -> Check:
     """What random maps, the hot region alone and a little noise say of a heatmap.
 
     Args:
-        engine: of the model that made it.
+        batch: of its image alone.
         heatmap: with its question.
         scoring: made ready before for inputs of this size, where many are checked.
 
     Raises:
         HookmapError: if the heatmap doesn't know its question.
     """
-    engine, batch, plan = asked_again(engine, heatmap)
-    batch = batch[0]
-    scoring = scoring or Scoring(engine, batch.x)
-    goal = plan.targets[0]
-    scorer = scoring.of(batch, goal)[0]
-    image = batch.x[0]
+    plan = plan_of(heatmap)
+    scoring = scoring or scoring_of(batch)
+    scorer = scoring.of(batch, plan.targets[0])[0]
+    image, seed = batch.x[0], plan.settings.seed
     grid = grid_of(image, CELLS)
     own = in_cells(heatmap.raw.to(image.device)[None], grid)
-    seed = plan.settings.seed
     maps = torch.cat([own, *moved(own, RANDOM, seed)])
-    options = {"steps": STEPS, "seed": seed, "batch_size": scoring.batch_size}
-    gains = srg(scorer, image, maps, fill="blur", **options)
+    gains = srg(scorer, image, maps, fill="blur", steps=STEPS, seed=seed, batch_size=scoring.batch_size)
     rank = ordered(own, seed).rank
     cold = torch.cat([torch.zeros_like(rank), (rank >= max(1, round(HOT * rank.shape[1]))).long()]).float()
     scores, _ = scores_without(scorer, image, iter([cold]), grid, "blur", scoring.batch_size)
@@ -51,8 +49,13 @@ def checked(engine: Engine, heatmap: Heatmap, scoring: Scoring | None = None) ->
         spread=float(gains[1:].square().mean().sqrt()),
         score=float(scores[0]),
         kept=float(scores[1]),
-        stability=None if heatmap.method.one_by_one else _stability(batch, plan, seed, heatmap),
+        stability=None if heatmap.method.one_by_one else _stability(batch, plan, heatmap),
     )
+
+
+def scoring_of(batch: Batch) -> Scoring:
+    """A model made ready to check heatmaps of inputs of a batch's size."""
+    return Scoring(batch.engine, batch.x, batch_size=TOGETHER)
 
 
 def moved(own: Tensor, count: int, seed: int) -> list[Tensor]:
@@ -70,14 +73,10 @@ def moved(own: Tensor, count: int, seed: int) -> list[Tensor]:
     return maps
 
 
-def _stability(batch: Batch, plan: object, seed: int, heatmap: Heatmap) -> float:
-    generator = torch.Generator().manual_seed(seed)
+def _stability(batch: Batch, plan: Plan, heatmap: Heatmap) -> float:
     x = batch.x
-    size = NOISE * float(x.max() - x.min())
-    noise = torch.randn((COPIES, *x.shape[1:]), generator=generator).to(x)
-    noisy = replace(batch, views=batch.views * COPIES, x=x + size * noise, numbers=[0] * COPIES)
-    maps = torch.stack([other.raw for other in explain_batch(noisy, plan)])  # type: ignore[arg-type]
-    rows = torch.cat([heatmap.raw.to(maps)[None], maps]).flatten(1).double()
-    rows = rows - rows.mean(1, keepdim=True)
-    rows = rows / rows.norm(dim=1, keepdim=True).clamp(min=1e-30)
-    return float((rows[1:] @ rows[0]).mean())
+    noise = torch.randn((COPIES, *x.shape[1:]), generator=plan.settings.generator()).to(x)
+    noisy = x + NOISE * (x.max() - x.min()) * noise
+    maps = explain_batch(replace(batch, views=batch.views * COPIES, x=noisy, numbers=[0] * COPIES), plan)
+    rows = torch.stack([heatmap.raw, *(other.raw.to(heatmap.raw) for other in maps)]).flatten(1).double()
+    return float(pearson(rows[1:], rows[:1]).mean())

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from hookmap.errors import HookmapError
 from hookmap.metrics.cells import grid_of, in_cells
+from hookmap.metrics.correlation import pearson, spearman
 from hookmap.metrics.fills import FillSpec
 from hookmap.metrics.removal import BATCH, Scorer, scores_without
 
@@ -49,7 +50,7 @@ class Evidence:
             ``(M,)``, -1..1; 0 for maps that are the same everywhere.
         """
         said = in_cells(maps, self.grid).flatten(1).double().cpu() @ self.removed.double().T
-        return _correlation(_ranks(said), _ranks(self.falls[None]))
+        return spearman(said, self.falls[None])
 
     @property
     def reliability(self) -> float | None:
@@ -62,7 +63,7 @@ class Evidence:
         halves = [effects(self.removed[part::2], self.falls[part::2]) for part in (0, 1)]
         if not all(bool(half.isfinite().all()) for half in halves):
             return None
-        r = float(_correlation(halves[0][None], halves[1][None])[0])
+        r = float(pearson(halves[0][None], halves[1][None])[0])
         return 2 * r / (1 + r) if r > -1 else -1.0
 
 
@@ -139,18 +140,3 @@ def _taken(
     plain = torch.zeros(1, removed.shape[1])
     scores, _ = scores_without(scorer, image, iter((plain, removed)), grid, fill, batch_size)
     return Evidence(removed, scores[0] - scores[1:], grid)
-
-
-def _ranks(values: Tensor) -> Tensor:
-    """Of each row ``(M, K)``; equals share the mean of their ranks."""
-    ordered, _ = values.sort(dim=1)
-    below = torch.searchsorted(ordered, values.contiguous())
-    through = torch.searchsorted(ordered, values.contiguous(), right=True)
-    return (below + through - 1).double() / 2
-
-
-def _correlation(rows: Tensor, other: Tensor) -> Tensor:
-    """Pearson's, of each row ``(M, K)`` with the other ``(1, K)``; 0 where one of them is constant."""
-    a, b = rows - rows.mean(1, keepdim=True), other - other.mean(1, keepdim=True)
-    size = a.norm(dim=1) * b.norm(dim=1)
-    return torch.where(size > 0, (a * b).sum(1) / size.clamp(min=1e-300), torch.zeros_like(size))

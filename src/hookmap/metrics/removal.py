@@ -16,7 +16,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Literal, TypeAlias, TypedDict, Unpack
+from typing import Literal, TypeAlias, TypedDict, Unpack, get_args
 
 import torch
 from torch import Tensor
@@ -91,11 +91,12 @@ def removal(
         HookmapError: for maps, images or settings that can't be.
     """
     grid = grid_of(image, cells)
-    if not steps >= 1:
-        raise HookmapError(f"steps is {steps}; expected 1 or more")
+    one_or_more(steps=steps)
     order = ordered(in_cells(maps, grid), seed)
     count = order.rank.shape[1]
     directions = [first] if isinstance(first, str) else list(first)
+    if not directions or not {*directions} <= {*get_args(First)}:
+        raise HookmapError(f"first is {first!r}; expected one or several of {', '.join(get_args(First))}")
     ranks = torch.cat([order.rank if way == "most" else count - 1 - order.rank for way in directions])
     ends = [round(count * step / steps) for step in range(steps + 1)]
     inner = [(row, end) for row in range(len(ranks)) for end in ends[1:-1]]
@@ -107,7 +108,7 @@ def removal(
             yield (ranks[row : row + 1] < end).float()
 
     scores, shares = scores_without(scorer, image, masks(), grid, fill, batch_size)
-    rows = scores[2:].reshape(len(ranks), -1), shares[2:].reshape(len(ranks), -1)
+    rows = (values[2:].reshape(len(ranks), steps - 1) for values in (scores, shares))
     whole = [
         torch.cat([v[:1].expand(len(r), 1), r, v[1:2].expand(len(r), 1)], 1)
         for v, r in zip((scores, shares), rows, strict=True)
@@ -139,22 +140,39 @@ def scores_without(
     Raises:
         HookmapError: if the scorer gives anything but K scores, or scores that aren't finite.
     """
-    if batch_size < 1:
-        raise HookmapError(f"batch_size is {batch_size}; expected 1 or more")
+    one_or_more(batch_size=batch_size)
     filled = fill_of(fill)
     scores, shares = [], []
     for part in _in_batches(removed, batch_size):
         gone = on_pixels(part.to(image.device), grid, image.shape[1:]) > 0.5
         changed = torch.where(gone[:, None], filled(image, gone).to(image.dtype), image)
-        given = scorer(changed)
-        if not isinstance(given, Tensor) or given.shape != (len(part),):
-            got = f"shape {tuple(given.shape)}" if isinstance(given, Tensor) else f"a {type(given).__name__}"
-            raise HookmapError(f"the scorer gave {got} for {len(part)} images; expected one score each, ({len(part)},)")
-        if not bool(given.isfinite().all()):
-            raise HookmapError("the scorer gave NaN or infinity, which can't be compared; look at the model's weights")
-        scores.append(given.detach().double().cpu())
+        scores.append(scored(scorer, changed))
         shares.append(gone.flatten(1).double().mean(1).cpu())
     return torch.cat(scores), torch.cat(shares)
+
+
+def scored(scorer: Scorer, changed: Tensor) -> Tensor:
+    """The scores of changed inputs ``(K, C, *size)``, ``(K,)`` in float64 on the CPU.
+
+    Raises:
+        HookmapError: if the scorer gives anything but K scores, or scores that aren't finite.
+    """
+    given = scorer(changed)
+    if not isinstance(given, Tensor) or given.shape != (len(changed),):
+        got = f"shape {tuple(given.shape)}" if isinstance(given, Tensor) else f"a {type(given).__name__}"
+        raise HookmapError(
+            f"the scorer gave {got} for {len(changed)} images; expected one score each, ({len(changed)},)"
+        )
+    if not bool(given.isfinite().all()):
+        raise HookmapError("the scorer gave NaN or infinity, which can't be compared; look at the model's weights")
+    return given.detach().double().cpu()
+
+
+def one_or_more(**numbers: int) -> None:
+    """Nothing, or a sentence about the setting that is below 1."""
+    for name, number in numbers.items():
+        if number < 1:
+            raise HookmapError(f"{name} is {number}; expected 1 or more")
 
 
 def _in_batches(parts: Iterator[Tensor], size: int) -> Iterator[Tensor]:
@@ -208,8 +226,13 @@ def road(
     Returns:
         ``(M,)``, in the scorer's units; larger is better.
 
+    Raises:
+        HookmapError: for a single step, which has nothing between its ends.
+
     Costs ``2 M (steps - 1) + 2`` forward passes, and a linear system for each.
     """
+    if options.get("steps", STEPS) < 2:
+        raise HookmapError(f"steps is {options['steps']}; ROAD takes what is between the ends, so expected 2 or more")
     curves = removal(scorer, image, maps, first=("least", "most"), fill=fill, **options)
     least, most = curves.scores[:, 1:-1].mean(1).chunk(2)
     return (least - most) / 2

@@ -53,3 +53,16 @@ def no_weights(name: str, error: BaseException) -> ModelError:
         f"the pretrained weights of {name} couldn't be loaded ({reason}); give a checkpoint with --weights FILE "
         "(weights=), or take random weights with --no-pretrained (pretrained=False)"
     )
+
+
+def is_untrained(head: nn.Linear | nn.Conv2d) -> bool:
+    """Whether a head is as PyTorch and its libraries start it: biases of zero, or weights that are uniform numbers.
+
+    The default draws from -b to b with b = 1 / sqrt(inputs): none lies outside, and their deviation is b / sqrt(3).
+    """
+    weight, bias = head.weight.detach().float(), head.bias
+    if bias is not None and not bool(bias.detach().any()):
+        return True
+    bound = weight[0].numel() ** -0.5
+    uniform = bool(abs(float(weight.std()) * 3**0.5 / bound - 1) < 0.02)
+    return uniform and bool(weight.abs().max() <= bound * 1.001)

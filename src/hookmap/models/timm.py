@@ -15,7 +15,7 @@ from torch import nn
 
 from hookmap.adapters.embedding import Embedder
 from hookmap.images.preprocessing import Preprocessing
-from hookmap.models.loaded import Entry, Loaded, no_weights
+from hookmap.models.loaded import Entry, Loaded, is_untrained, no_weights
 
 
 def has(name: str) -> bool:
@@ -45,11 +45,11 @@ def build(name: str, *, pretrained: bool = True, num_classes: int | None = None)
 
     classes = {} if num_classes is None else {"num_classes": num_classes}
     if not pretrained:
-        return describe(timm.create_model(name, pretrained=False, **classes), name)
+        return _described(timm.create_model(name, pretrained=False, **classes), name)
     try:
         with failing_fast():
             model = timm.create_model(name, pretrained=True, **classes)
-        return describe(model, name)
+        return _described(model, name)
     except Exception as error:  # hub clients raise whatever their transport does
         raise no_weights(name, error) from None
 
@@ -75,8 +75,17 @@ def failing_fast() -> Iterator[bool]:
         constants.HF_HUB_OFFLINE = before
 
 
-def describe(model: nn.Module, name: str | None = None) -> Loaded:
-    """Preprocessing and labels of a timm model, from its ``pretrained_cfg``."""
+def describe(model: nn.Module) -> Loaded:
+    """Preprocessing and labels of a timm model, from its ``pretrained_cfg``; an untrained or new head has no labels."""
+    loaded = _described(model, None)
+    head = getattr(model, "get_classifier", lambda: None)()
+    if loaded.labels and isinstance(head, (nn.Linear, nn.Conv2d)) and is_untrained(head):
+        loaded.labels = None
+        loaded.note = f"{loaded.name}: its untrained classes have no names; pass labels= if they have"
+    return loaded
+
+
+def _described(model: nn.Module, name: str | None) -> Loaded:
     from timm.data import resolve_model_data_config
 
     config: dict[str, Any] = model.pretrained_cfg  # type: ignore[assignment]
@@ -97,15 +106,23 @@ def _embeds(model: nn.Module, config: dict[str, Any]) -> bool:
 
 
 def _labels(model: nn.Module) -> Sequence[str] | None:
-    from timm.data import ImageNetInfo, infer_imagenet_subset
+    from timm.data import infer_imagenet_subset
 
     classes = getattr(model, "num_classes", 0)
     subset = infer_imagenet_subset(model)
     # A model that was fine-tuned on 1000 classes of its own can't be told from an ImageNet one.
     if not subset and classes != 1000:
         return None
-    info = ImageNetInfo(subset or "imagenet-1k")
-    return [info.index_to_description(i, detailed=False) for i in range(classes)]
+    return _names(subset or "imagenet-1k")[:classes]
+
+
+@functools.cache
+def _names(subset: str) -> list[str]:
+    """Of the classes of a set that timm knows, whose files take longer to read than a small model to run."""
+    from timm.data import ImageNetInfo
+
+    info = ImageNetInfo(subset)
+    return [info.index_to_description(i, detailed=False) for i in range(info.num_classes())]
 
 
 def entries() -> list[Entry]:

@@ -13,7 +13,7 @@ from torch import nn
 from hookmap.adapters.detection import PIXELS, OneStageDetector, TwoStageDetector
 from hookmap.adapters.segmentation import Segmenter
 from hookmap.images.preprocessing import IMAGENET, Preprocessing
-from hookmap.models.loaded import Entry, Loaded, no_weights
+from hookmap.models.loaded import Entry, Loaded, is_untrained, no_weights
 
 
 @functools.cache
@@ -93,7 +93,7 @@ def describe(model: nn.Module) -> Loaded:
         return _adapted(Loaded(model, name, usual, note=note), "segmentation")
     last = [m for m in model.modules() if isinstance(m, (nn.Linear, nn.Conv2d))][-1]
     classes = last.out_features if isinstance(last, nn.Linear) else last.out_channels
-    known = classes == 1000 and not _is_untrained(last)
+    known = classes == 1000 and not is_untrained(last)
     labels = models.ResNet18_Weights.DEFAULT.meta["categories"] if known else None
     assumed = f"ImageNet's usual way {'and names are' if known else 'is'} assumed (resize 256, crop 224)"
     if classes == 1000 and not known:
@@ -103,19 +103,6 @@ def describe(model: nn.Module) -> Loaded:
         "preprocessing=weights.transforms() and labels= to be sure"
     )
     return Loaded(model, name, IMAGENET, labels, note)
-
-
-def _is_untrained(head: nn.Linear | nn.Conv2d) -> bool:
-    """Whether a head is as PyTorch and torchvision start it: without biases, or with weights that are uniform numbers.
-
-    The default draws from -b to b with b = 1 / sqrt(inputs): none lies outside, and their deviation is b / sqrt(3).
-    """
-    weight, bias = head.weight.detach().float(), head.bias
-    if bias is not None and not bool(bias.detach().any()):
-        return True
-    bound = weight[0].numel() ** -0.5
-    uniform = bool(abs(float(weight.std()) * 3**0.5 / bound - 1) < 0.02)
-    return uniform and bool(weight.abs().max() <= bound * 1.001)
 
 
 def _coco(model: nn.Module) -> Sequence[str] | None:

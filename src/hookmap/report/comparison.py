@@ -24,13 +24,13 @@ def compared(run: Run, versus: Run, most: int = 60) -> tuple[Section, list[int]]
     Raises:
         DataError: if they have no heatmap in common.
     """
-    found = compare(versus, run)
-    table, shown = found.table, found.table[found.table["moved"].notna()].head(most)
+    comparison = compare(versus, run)
+    table, shown = comparison.table, comparison.table[comparison.table["moved"].notna()].head(most)
     names = _told_apart(versus, run)
     counts = {
         "in both": len(table),
-        f"only in {names[0]}": found.only_before,
-        f"only in {names[1]}": found.only_after,
+        f"only in {names[0]}": comparison.only_before,
+        f"only in {names[1]}": comparison.only_after,
         "predictions that changed": int(table["changed"].sum()),
         f"recognised by {names[0]} alone": _alone(table, "before", "after"),
         f"recognised by {names[1]} alone": _alone(table, "after", "before"),
@@ -65,7 +65,7 @@ def compared(run: Run, versus: Run, most: int = 60) -> tuple[Section, list[int]]
     if groups:
         blocks.append(groups_block(groups, title="What moved most", strip=2, search="Find an image or a class"))
     note = f"{names[0]}, then {names[1]}. Open a pair and press the arrow keys to see one after the other."
-    return Section("comparison", "Two runs", note, blocks, {"comparison": found}), [*map(int, shown["row_before"])]
+    return Section("comparison", "Two runs", note, blocks, {"comparison": comparison}), [*map(int, shown["row_before"])]
 
 
 def _alone(table: pd.DataFrame, one: str, other: str) -> int:

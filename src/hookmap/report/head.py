@@ -23,10 +23,10 @@ def header(run: Run) -> tuple[str, str]:
     first = ""
     if len(kinds) > 1:
         asked, method, layer = (str(one) for one in kinds.iloc[0])
-        told = (
+        which = (
             f"All parts but the gallery are about one of {len(kinds)} kinds of heatmaps: {title_of(method)} at {layer}"
         )
-        first = f'<p class="what">{escape(told)}, target {escape(asked)}.</p>'
+        first = f'<p class="what">{escape(which)}, target {escape(asked)}.</p>'
     remarks = "".join(
         f'<p class="flag">{escape(sentence[:1].upper() + sentence[1:])}.</p>'
         for sentence in (without_folders(run.complaint), without_evidence(run.explained))

@@ -46,13 +46,13 @@ def errors_by_id(table: pd.DataFrame) -> pd.Series[Any]:
     """The column ``error`` with ids in the place of paths."""
     import pandas as pd
 
-    told = [
+    errors = [
         without_folders(error.replace(path, name) if isinstance(path, str) else error)
         if isinstance(error, str)
         else None
         for name, path, error in zip(table["id"], table["path"], table["error"], strict=True)
     ]
-    return pd.Series(told, table.index, dtype=object)
+    return pd.Series(errors, table.index, dtype=object)
 
 
 def without_folders(text: str) -> str:

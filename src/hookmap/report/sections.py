@@ -38,11 +38,11 @@ def sections(run: Run) -> list[Section]:
     Raises:
         DataError: if a part of the run is damaged.
     """
-    found = []
+    made = []
     for make in (_places, _classes, _outcomes, _clusters, _channels, _focus):
         with suppress(NotApplicableError):
-            found.append(make(run))
-    return found
+            made.append(make(run))
+    return made
 
 
 def errors(run: Run) -> Section | None:
@@ -55,13 +55,13 @@ def errors(run: Run) -> Section | None:
 
 
 def _places(run: Run) -> Section:
-    found = places(run, _usual(run))
-    everything = found.table.iloc[0]
+    page = places(run, _usual(run))
+    everything = page.table.iloc[0]
     shown = f"{everything['count']:,} heatmaps" + (" that show evidence" if everything["silent"] else "")
     maps = [
-        framed(found.mean, "Mean of all heatmaps", shown),
+        framed(page.mean, "Mean of all heatmaps", shown),
         framed(
-            found.uniform, "If it looked nowhere in particular", "the same wherever it sees", 4 * found.uniform.mean()
+            page.uniform, "If it looked nowhere in particular", "the same wherever it sees", 4 * page.uniform.mean()
         ),
     ]
     rows = [
@@ -73,7 +73,7 @@ def _places(run: Run) -> Section:
         rows,
     )
     blocks = [frames_block(maps), shares]
-    flagged = found.flagged[found.flagged["name"].notna()]
+    flagged = page.flagged[page.flagged["name"].notna()]
     if len(flagged):
         rows = [
             [name, int(count), flag] for name, count, flag in flagged[["name", "count", "flag"]].itertuples(index=False)
@@ -82,13 +82,13 @@ def _places(run: Run) -> Section:
             table_block(
                 [("class", "Looks at an edge"), ("number", "heatmaps"), ("flag", "why it is flagged")],
                 rows,
-                column=found.by,
+                column=page.by,
             )
         )
     note = (
         "All pictures squeezed into one square. A model that looks at borders or corners may have learned a watermark."
     )
-    return Section("places", "Where it looks", note, blocks, {"places": found})
+    return Section("places", "Where it looks", note, blocks, {"places": page})
 
 
 def _classes(run: Run) -> Section:
@@ -97,8 +97,8 @@ def _classes(run: Run) -> Section:
         "Mean heatmap of each class. Half the heat in: the smallest share of what the model saw that holds half of the "
         "heat. Elsewhere: the share of the heat that lies elsewhere than in the mean of all."
     )
-    blocks = [_class_table(run, found) for found in means.values()]
-    return Section("classes", "Classes", note, blocks, {f"classes-by-{by}": found for by, found in means.items()})
+    blocks = [_class_table(run, page) for page in means.values()]
+    return Section("classes", "Classes", note, blocks, {f"classes-by-{by}": page for by, page in means.items()})
 
 
 def _class_table(run: Run, means: ClassMeans) -> Block:
@@ -112,13 +112,13 @@ def _class_table(run: Run, means: ClassMeans) -> Block:
     edges = places(run, means.by).table.iloc[1:].set_index("name")
     measured = _measured(run, means.by)
     rows = []
-    for heat, (_, one) in zip(means.maps[several], means.table[several].iterrows(), strict=True):
-        edge, its = edges.loc[one["name"]], measured.loc[one["name"]]
+    for heat, (_, row) in zip(means.maps[several], means.table[several].iterrows(), strict=True):
+        edge, its = edges.loc[row["name"]], measured.loc[row["name"]]
         rows.append(
             [
-                *(coded(heat), one["name"], int(one["count"])),
+                *(coded(heat), row["name"], int(row["count"])),
                 *(its["correct"], its["probability"], its["half_area"], edge["border"], edge["corner"]),
-                *(one["distance"], "more than by chance" if one["far"] else ""),
+                *(row["distance"], "more than by chance" if row["far"] else ""),
             ]
         )
     columns = [
@@ -139,7 +139,7 @@ def _class_table(run: Run, means: ClassMeans) -> Block:
 
 
 def _outcomes(run: Run) -> Section:
-    means, found = outcomes(run), confusions(run)
+    means, page = outcomes(run), confusions(run)
     maps = [
         framed(one, title, "mean heatmap")
         for one, title in ((means.right, "Recognised"), (means.wrong, "Not recognised"))
@@ -152,25 +152,25 @@ def _outcomes(run: Run) -> Section:
     blocks: list[Block] = [frames_block(maps)]
     if means.right is not None and means.wrong is not None:
         blocks.append(table_block(columns, rows))
-    if found.pairs:
+    if page.pairs:
         title = "Pairs of classes that are confused"
-        blocks.append(groups_block([*map(_pair, found.pairs)], title=title, strip=4, search="Find a class"))
-    elif found.wrong:
+        blocks.append(groups_block([*map(_pair, page.pairs)], title=title, strip=4, search="Find a class"))
+    elif page.wrong:
         blocks.append(text_block("No two classes are confused more than once."))
-    if found.wrong:
+    if page.wrong:
         blocks += _mistakes(run)
     note = (
-        f"{found.wrong:,} of {found.labelled:,} images aren't recognised. Effect: how often a recognised image has the "
+        f"{page.wrong:,} of {page.labelled:,} images aren't recognised. Effect: how often a recognised image has the "
         "larger value, minus how often the smaller (Cliff's delta); 0 says that being right has nothing to do with it."
     )
-    return Section("outcomes", "Right and wrong", note, blocks, {"right-and-wrong": means, "confusions": found})
+    return Section("outcomes", "Right and wrong", note, blocks, {"right-and-wrong": means, "confusions": page})
 
 
 def _mistakes(run: Run, most: int = 2000) -> list[Block]:
     """Every image that isn't recognised, the surest mistakes first."""
     images = run.table[run.table["correct"].eq(False)].drop_duplicates("id")
     surest = images.sort_values("probability", ascending=False, kind="stable").head(most)
-    rows = [[one.id, short(one.label), short(one.prediction), one.probability] for one in surest.itertuples()]
+    rows = [[image.id, short(image.label), short(image.prediction), image.probability] for image in surest.itertuples()]
     columns = [("text", "Mistakes, the surest first"), ("text", "labelled"), ("text", "predicted")]
     group = {
         "title": "All mistakes",
@@ -206,23 +206,24 @@ def _clusters(run: Run, most: int = 60) -> Section:
         require("sklearn", extra="dataset")
     except MissingLibraryError as error:
         return Section("clusters", "Clusters", f"Heatmaps that are alike can't be found here: {error}.")
-    found = clusters(run, by=_usual(run))
-    if not len(found):  # no class is large enough
-        found = clusters(run, by=None)
+    page = clusters(run, by=_usual(run))
+    if not len(page):  # no class is large enough
+        page = clusters(run, by=None)
     groups = []
-    for one in found.clusters[:most]:
-        told = [f"{one.size:,} heatmaps" + ("" if one.name is None else f", {one.share:.0%} of the class")]
-        if one.label is not None:
-            told.append(f"{one.purity:.0%} labelled {short(one.label)}")
-        if not np.isnan(one.accuracy):
-            told.append(f"{one.accuracy:.0%} recognised")
-        told += [
-            f"suspicion {one.suspicion:.2f}",
-            f"{one.separation:.2f} apart, {one.outside:.2f} outside",
-            f"border {one.border:.0%}, {one.corner_name} corner {one.corner:.0%}",
+    for cluster in page.clusters[:most]:
+        notes = [f"{cluster.size:,} heatmaps" + ("" if cluster.name is None else f", {cluster.share:.0%} of the class")]
+        if cluster.label is not None:
+            notes.append(f"{cluster.purity:.0%} labelled {short(cluster.label)}")
+        if not np.isnan(cluster.accuracy):
+            notes.append(f"{cluster.accuracy:.0%} recognised")
+        notes += [
+            f"suspicion {cluster.suspicion:.2f}",
+            f"{cluster.separation:.2f} apart, {cluster.outside:.2f} outside",
+            f"border {cluster.border:.0%}, {cluster.corner_name} corner {cluster.corner:.0%}",
         ]
-        group = {"title": one.title, "notes": told, "flag": "worth a look" if one.flagged else "", "name": one.title}
-        groups.append(group | {"frames": [framed(one.map, "mean")], "rows": one.rows})
+        group = {"title": cluster.title, "notes": notes, "name": cluster.title, "rows": cluster.rows}
+        group |= {"flag": "worth a look" if cluster.flagged else "", "frames": [framed(cluster.map, "mean")]}
+        groups.append(group)
     note = (
         "Heatmaps of a class that are alike, the most suspicious first: a group of its own that looks past the inside "
         "of the picture may follow a watermark, a frame or a caption (a Clever Hans). Suspicion is how far apart from "
@@ -230,11 +231,11 @@ def _clusters(run: Run, most: int = 60) -> Section:
     )
     if groups:
         blocks = [groups_block(groups, strip=7, search="Find a class")]
-    elif found.vectors:
+    elif page.vectors:
         blocks = [text_block("No heatmaps of a class are so alike, and so unlike the others, that they form a group.")]
     else:
         blocks = [text_block(f"There are too few heatmaps: groups are sought among {2 * LEAST} of a class or more.")]
-    return Section("clusters", "Clusters", note, blocks, {"clusters": found})
+    return Section("clusters", "Clusters", note, blocks, {"clusters": page})
 
 
 def _channels(run: Run, most: int = 4000) -> Section:
@@ -243,31 +244,33 @@ def _channels(run: Run, most: int = 4000) -> Section:
         raise NotApplicableError(f"{run.folder} holds nothing of channels")
     rows = {name: row for row, name in reversed([*run.explained["id"].items()])}
     blocks, pages = [], {}
-    for number, layer in enumerate(run.channels, 1):
-        found = channel_atlas(run, layer)
-        alive = found.table[~found.table["dead"]]
+    for place, layer in enumerate(run.channels, 1):
+        page = channel_atlas(run, layer)
+        alive = page.table[~page.table["dead"]]
         by = "label" if alive["label"].notna().any() else "prediction"
         purest = alive.sort_values([f"{by}_share", "strongest"], ascending=False, kind="stable")
-        places = found.statistics.strongest_places
+        places = page.statistics.strongest_places
         if places.shape[2] != 2:
             continue
-        pages[f"channels-{number}"] = found
+        pages[f"channels-{place}"] = page
         items = []
-        for one in purest.head(most // len(run.channels)).itertuples():
-            told = [f"strongest {one.strongest:.3g}{tied(one.ties)}, {one.sparsity:.0%} of values 0 or below"]
+        for channel in purest.head(most // len(run.channels)).itertuples():
+            strongest = f"strongest {channel.strongest:.3g}{tied(channel.ties)}"
+            notes = [f"{strongest}, {channel.sparsity:.0%} of values 0 or below"]
             for kind, name, share in (
-                ("labelled", one.label, one.label_share),
-                ("predicted", one.prediction, one.prediction_share),
+                ("labelled", channel.label, channel.label_share),
+                ("predicted", channel.prediction, channel.prediction_share),
             ):
                 if isinstance(name, str):
-                    told.append(f"{share:.0%} {kind} {short(name)}")
-            where = zip(found.statistics.strongest_images[one.channel], places[one.channel].tolist(), strict=True)
+                    notes.append(f"{share:.0%} {kind} {short(name)}")
+            number = channel.channel
+            where = zip(page.statistics.strongest_images[number], places[number].tolist(), strict=True)
             patches = [[rows[name], round(y, 3), round(x, 3)] for name, (y, x) in where if name in rows]
-            title = f"channel {one.channel}"
-            items.append({"title": title, "notes": told, "patches": patches, "field": [*found.field]})
-        dead = f", {len(found.dead):,} dead" if found.dead else ""
+            title = f"channel {number}"
+            items.append({"title": title, "notes": notes, "patches": patches, "field": [*page.field]})
+        dead = f", {len(page.dead):,} dead" if page.dead else ""
         shown = "" if len(items) == len(alive) else f", the {len(items):,} purest shown"
-        title = f"{layer}: {len(found.table):,} channels{dead}{shown}"
+        title = f"{layer}: {len(page.table):,} channels{dead}{shown}"
         blocks.append(groups_block(items, title=title, search="Find a class or channel"))
     note = (
         "The parts of pictures that excite a channel most, the strongest first; channels whose strongest pictures are "
@@ -277,16 +280,16 @@ def _channels(run: Run, most: int = 4000) -> Section:
 
 
 def _focus(run: Run) -> Section:
-    found = focus(run)
+    page = focus(run)
     groups = [
         {"title": title, "notes": [note], "frames": [], "rows": [*map(int, part.index)], "name": title.lower()}
         for title, note, part in (
-            ("Most focused", "half of the heat in the smallest area", found.most),
-            ("Least focused", "half of the heat in the largest area", found.least),
+            ("Most focused", "half of the heat in the smallest area", page.most),
+            ("Least focused", "half of the heat in the largest area", page.least),
         )
     ]
     note = "Sort the gallery by focus to see all between them."
-    return Section("focus", "Focus", note, [groups_block(groups, strip=12)], {"focus": found})
+    return Section("focus", "Focus", note, [groups_block(groups, strip=12)], {"focus": page})
 
 
 _MEASURES = {
@@ -302,8 +305,8 @@ _MEASURES = {
 def _kinds(run: Run) -> list[By]:
     """What the classes of a run may be: labels, predictions, or, where there are neither, targets."""
     shown = run.explained
-    found: list[By] = [by for by in ("label", "prediction") if shown[by].nunique() > 1]
-    return found or ["target"]
+    kinds: list[By] = [by for by in ("label", "prediction") if shown[by].nunique() > 1]
+    return kinds or ["target"]
 
 
 def _usual(run: Run) -> By:

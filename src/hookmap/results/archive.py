@@ -23,13 +23,14 @@ from hookmap.images.preprocessing import Preprocessing
 from hookmap.methods import METHODS, Method
 from hookmap.methods.registry import LostFunction
 from hookmap.render.look import Look
+from hookmap.results.check import Check
 from hookmap.results.choice import Choice
 from hookmap.results.heatmap import Heatmap
 from hookmap.results.question import Position, Question, Settings
 
 _FORMAT = "hookmap explanation"
 _VERSION = 1
-_PLAIN = ("layer", "target", "index", "score", "probability", "where", "box", "number")
+_PLAIN = ("layer", "target", "index", "score", "probability", "where", "box", "number", "caution")
 
 Arrays = dict[str, np.ndarray[Any, Any]]
 
@@ -76,8 +77,8 @@ def read_archive(path: Path) -> tuple[list[Heatmap], dict[str, HookmapError]]:
                 raise KeyError("format")
             if about["version"] > _VERSION:
                 raise HookmapError(f"{path} was written by a newer hookmap; update yours to read it")
-            pictures = [_picture(one, file[f"picture {n}"]) for n, one in enumerate(about["pictures"])]
-            heatmaps = [_unpacked(one, pictures, file) for one in about["heatmaps"]]
+            pictures = [_picture(entry, file[f"picture {n}"]) for n, entry in enumerate(about["pictures"])]
+            heatmaps = [_unpacked(entry, pictures, file) for entry in about["heatmaps"]]
     except (KeyError, ValueError, TypeError, EOFError, zipfile.BadZipFile, ImageError) as error:
         raise HookmapError(
             f"{path} is no explanation that hookmap saved, or is damaged ({first_line(error)}); pass an .npz that "
@@ -85,7 +86,7 @@ def read_archive(path: Path) -> tuple[list[Heatmap], dict[str, HookmapError]]:
         ) from None
     except OSError as error:
         raise HookmapError(f"{path} can't be read ({error.strerror or error}); check the path") from None
-    return heatmaps, {name: _error(*told) for name, told in about["errors"].items()}
+    return heatmaps, {name: _error(*error) for name, error in about["errors"].items()}
 
 
 def _error(kind: str, sentence: str) -> HookmapError:
@@ -106,6 +107,8 @@ def _packed(heatmap: Heatmap, picture: int, arrays: Arrays) -> dict[str, Any]:
     packed |= {"picture": picture, "raw": _tensor(heatmap.raw, arrays), "geometry": asdict(heatmap.geometry)}
     packed |= {"method": _method(heatmap.method, arrays), "position": asdict(heatmap.position)}
     packed |= {"look": heatmap.look.as_json()}
+    if heatmap.check is not None:
+        packed["check"] = asdict(heatmap.check)
     if heatmap.frames is not None:
         packed["frames"] = _array(heatmap.frames, arrays)
     question = heatmap.question
@@ -141,7 +144,7 @@ def _unpacked(about: dict[str, Any], pictures: Sequence[Picture], file: Mapping[
         given["input"] = None if asked["input"] is None else _read_tensor(asked["input"], file)
         given["choice"] = None if asked.get("choice") is None else Choice.read(asked["choice"])
         question = Question(**given)
-    plain = {name: about[name] for name in _PLAIN}
+    plain = {name: about[name] for name in _PLAIN if name in about}
     plain["box"] = None if about["box"] is None else tuple(about["box"])
     return Heatmap(
         raw=_read_tensor(about["raw"], file),
@@ -152,6 +155,7 @@ def _unpacked(about: dict[str, Any], pictures: Sequence[Picture], file: Mapping[
         position=Position(**about["position"]),
         look=Look.from_json(about["look"]),
         question=question,
+        check=Check(**about["check"]) if "check" in about else None,
         **plain,
     )
 

@@ -208,12 +208,12 @@ class Concepts(Sequence[Concept]):
     def _peaks(self, image: int, size: tuple[int, int]) -> list[tuple[int, float, float]]:
         """The concepts that are plain to see in an image, each with the place (x, y) where it is strongest."""
         _, cells = self._still(image)
-        geometry, found = self._geometries[image].displayed(size), []
+        geometry, peaks = self._geometries[image].displayed(size), []
         for number, one in enumerate(cells):
             row, column = divmod(int(one.argmax()), one.shape[1])
             if one[row, column] >= PLAIN and int(cells[:, row, column].argmax()) == number:
-                found.append((number, *_centre(geometry, one.shape, row, column)))
-        return found
+                peaks.append((number, *_centre(geometry, one.shape, row, column)))
+        return peaks
 
     def _entry(self, number: int) -> Entry:
         from hookmap.render.concepts import COMPONENTS, NOT_DRAWN, Entry, color

@@ -22,7 +22,6 @@ from hookmap.results.heatmap import Axis, Heatmap
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
-    from typing import Any
 
     import pandas as pd
     from matplotlib.figure import Figure
@@ -166,7 +165,7 @@ class Explanation(Sequence[Heatmap]):
 
     @property
     def table(self) -> pd.DataFrame:
-        """A row for each heatmap: image, target, index, score, probability, where, box, layer and method.
+        """A row for each heatmap: image, target, index, score, probability, where, box, layer, method and evidence.
 
         Raises:
             HookmapError: without pandas.
@@ -174,23 +173,8 @@ class Explanation(Sequence[Heatmap]):
         require("pandas", extra="dataset")
         import pandas as pd
 
-        rows: list[dict[str, Any]] = [
-            {
-                "image": h.picture.name,
-                "target": h.target,
-                "index": h.index,
-                "score": h.score,
-                "probability": h.probability,
-                "where": h.where,
-                "box": h.box,
-                "layer": h.layer,
-                "method": h.method.name,
-                "evidence": h.evidence,
-            }
-            for h in self
-        ]
-        frame = pd.DataFrame(rows)
-        return frame.astype({"index": "Int64"}) if rows else frame
+        frame = pd.DataFrame([heatmap.row for heatmap in self])
+        return frame.astype({"index": "Int64"}) if len(frame) else frame
 
     @property
     def raw(self) -> Tensor:

@@ -19,6 +19,7 @@ from hookmap.render.colors import Heat
 from hookmap.render.figure import FIGURES, save_figure
 from hookmap.render.look import Look, LookOptions
 from hookmap.render.notebook import html_of
+from hookmap.results.check import Check
 from hookmap.results.planes import Plane, part_of, planes_of
 from hookmap.results.question import Position, Question
 
@@ -53,9 +54,11 @@ class Heatmap:
         box: of a detection, (left, top, right, bottom) in pixels of the picture, else None.
         frames: ``(T, H, W, 3)`` for video, else None.
         look: how it is drawn, and which part of the signed map that is; chosen once, by its method and ``part=``.
+        caution: what its method says against trusting it, in a few words; empty where nothing.
         number: of a detection, as it is asked for: 2 for "box 2"; else None.
         question: everything that decided this map beside the image, so that it can be asked again; None if it was made
             otherwise.
+        check: how far it can be believed, if that was asked; see :meth:`hookmap.Lens.check`.
         position: where it stands among those of its call.
     """
 
@@ -73,8 +76,10 @@ class Heatmap:
     frames: np.ndarray[Any, Any] | None = None
     look: Look = field(default_factory=Look)
     number: int | None = None
+    caution: str = ""
     question: Question | None = None
     position: Position = field(default_factory=Position)
+    check: Check | None = None
 
     @property
     def values(self) -> Tensor:
@@ -136,14 +141,16 @@ class Heatmap:
 
     @property
     def caveat(self) -> str:
-        """In a few words, why there is little or nothing to see; empty where there is evidence."""
+        """In a few words, why there is little or nothing to see or trust; empty where there is evidence."""
         if self.evidence != "some":
             words = {"none": "no evidence", "faint": "next to no evidence", "even": "the same everywhere"}
             return words[self.evidence]
         if self.look.scale == "max" and self.look.part != "signed" and self.strength < WEAK:
             other = "for" if self.look.part == "negative" else "against"
             return f"weak: {self.strength:.0%} of the evidence {other}"
-        return ""
+        if self.check is not None and self.check.word != "strong":
+            return f"{self.check.word}, when checked" if self.check.word == "weak" else self.check.word
+        return self.caution
 
     def overlay(self, *, size: int | None = None, **look: Unpack[LookOptions]) -> Image.Image:
         """The heatmap over the photo; of a video, over the frame where it is strongest.
@@ -219,6 +226,7 @@ class Heatmap:
         pixels = planes[0].picture.pixels
         photo = resized(pixels, size_for_people(pixels.shape[:2])) if len(planes) == 1 else drawn
         how = f"{self.method.title} at {self.layer}, score {self.score:.4g}"
+        how += f"\n{self.check}" if self.check is not None else ""
         return heatmap_figure(photo, drawn, self.heat(**look), title=self.title, subtitle=how)
 
     def save(self, path: str | Path, *, size: int | None = None, **look: Unpack[LookOptions]) -> Path:
@@ -230,6 +238,14 @@ class Heatmap:
         if Path(path).suffix.lower() in FIGURES:
             return save_figure(self.figure(**look), path)
         return save_image(self.overlay(size=size, **look), path)
+
+    @property
+    def row(self) -> dict[str, Any]:
+        """What a table says of it."""
+        names = ("target", "index", "score", "probability", "where", "box", "layer")
+        about = {name: getattr(self, name) for name in names}
+        shown = {"method": self.method.name, "evidence": self.evidence, "caveat": self.caveat}
+        return {"image": self.picture.name, **about, **shown}
 
     def numpy(self) -> np.ndarray[Any, Any]:
         """:attr:`map` as float32."""

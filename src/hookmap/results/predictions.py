@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 from hookmap.adapters.outputs import Detections, Reading, Scores, Values
+from hookmap.errors import TargetError
 from hookmap.images.geometry import Geometry
 from hookmap.targets.objects import on_picture
 
@@ -45,8 +47,20 @@ def predictions(
         label: names a class.
 
     Raises:
-        TargetError: if the output is none of the three.
+        TargetError: if the output is none of the three, or its probabilities are no numbers.
     """
+    rows = _predictions(output, reading, geometries, top, label)
+    if any(math.isnan(prediction.probability) for row in rows for prediction in row):
+        raise TargetError(
+            "the model's scores aren't numbers: its weights, or the input, hold NaN or infinity; look for them, or "
+            "take precision='fp32'"
+        )
+    return rows
+
+
+def _predictions(
+    output: Any, reading: Reading, geometries: Sequence[Geometry], top: int | None, label: Callable[[int], str]
+) -> list[list[Prediction]]:
     if isinstance(output, Detections):
         return [_detections(output, b, geometry, label)[:top] for b, geometry in enumerate(geometries)]
     dense = reading.dense(output)
@@ -63,11 +77,11 @@ def predictions(
     ]
 
 
-def _detections(found: Detections, image: int, geometry: Geometry, label: Callable[[int], str]) -> list[Prediction]:
+def _detections(output: Detections, image: int, geometry: Geometry, label: Callable[[int], str]) -> list[Prediction]:
     result = []
-    for row, index in found.kept[image]:
-        left, top, right, bottom = on_picture(found.boxes_of(index)[image, row], geometry).tolist()
-        score, sure = (float(t[image, row, index]) for t in (found.scores, found.probabilities))
+    for row, index in output.kept[image]:
+        left, top, right, bottom = on_picture(output.boxes_of(index)[image, row], geometry).tolist()
+        score, sure = (float(t[image, row, index]) for t in (output.scores, output.probabilities))
         result.append(Prediction(index, label(index), score, sure, (left, top, right, bottom)))
     return result
 

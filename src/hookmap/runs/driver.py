@@ -54,6 +54,7 @@ def run(
     thumbnail: int = 160,
     resume: bool = False,
     strict: bool = False,
+    check: bool = False,
     progress: bool = True,
     **options: Any,
 ) -> Run:
@@ -82,6 +83,8 @@ def run(
         resume: go on with a run that was interrupted: images that are in the folder are left out.
         strict: end the run at the first image that can't be read or explained; by default such an image is a row with
             its error.
+        check: also measure how far each heatmap can be believed, in some 60 forward passes more for each: see
+            :meth:`hookmap.Lens.check`.
         progress: show a bar on a terminal.
         **options: everything else that :meth:`hookmap.Lens.explain` takes.
 
@@ -105,7 +108,7 @@ def run(
     lens = model if isinstance(model, Lens) else Lens(model)
     given = source(data, image=image, label=label, root=None if root is None else str(root))
     classes = TrueClasses(lens.labels, given.classes, _count(lens))
-    job = Job(lens, _targets(target, lens), classes, layer, method, options, channels, strict)
+    job = Job(lens, _targets(target, lens), classes, layer, method, options, channels, strict, check)
     methods_of(method)
     if channels is not None and lens.engine.execution.compile:
         raise DataError("channels can't be watched through torch.compile; leave out one of them")
@@ -114,6 +117,11 @@ def run(
         raise DataError(
             f"the data set's labels ({listed(unknown)}) aren't classes of the model; pass labels= to Lens (--labels), "
             "or take the target predicted"
+        )
+    if given.unlabelled and job.targets == [LABEL]:
+        raise DataError(
+            "the target is each image's label, and no image has one; pass folders named by class, or a table with a "
+            "column of labels, or take the target predicted"
         )
     asked = record.asked(job, given, part_size=part_size, batch_size=batch_size)
     reader = Reader(given, lens.preprocessing, input_rank(lens.model), thumbnail)

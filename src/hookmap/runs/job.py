@@ -22,6 +22,7 @@ from hookmap.errors import DataError, ModelError, NothingDetectedError
 from hookmap.hooks.matching import LayerSpec
 from hookmap.images.loading import Picture
 from hookmap.images.views import Prepared, View
+from hookmap.metrics.check import checked, scoring_of
 from hookmap.results.choice import Choice
 from hookmap.results.heatmap import Heatmap
 from hookmap.runs.channels import ChannelRecorder
@@ -83,6 +84,7 @@ class Job:
         options: everything else that it takes.
         channels: layers whose channels are recorded; True: those that are explained; None: none.
         strict: whether an image that can't be read or explained ends the run.
+        check: whether it is measured how far each heatmap can be believed.
         proven: whether an image has been explained: then what fails is the fault of images.
         chosen: at the beginning; None until an image was seen.
     """
@@ -95,6 +97,7 @@ class Job:
     options: Mapping[str, Any] = field(default_factory=dict)
     channels: LayerSpec | Literal[True] | None = None
     strict: bool = False
+    check: bool = False
     proven: bool = False
     chosen: Chosen | None = None
 
@@ -193,6 +196,19 @@ class Job:
             if not all(heatmap.raw.isfinite().all() for _, heatmap in result.heatmaps):
                 result.heatmaps.clear()
                 result.error = "a heatmap holds NaN or infinite values; check the model's weights and the input"
+        if self.check:
+            for batch in engine.batches(Prepared(views, x), len(x)):
+                self._check_heatmaps(batch, results)
+
+    def _check_heatmaps(self, batch: ModelBatch, results: Sequence[ImageResult]) -> None:
+        """Measure how far the heatmaps of a batch can be believed."""
+        scoring = scoring_of(batch)
+        for place, number in enumerate(batch.numbers):
+            result = results[number]
+            result.heatmaps = [
+                (asked, replace(heatmap, check=checked(batch[place], heatmap, scoring)))
+                for asked, heatmap in result.heatmaps
+            ]
 
     @cached_property
     def _targets(self) -> list[Target]:

@@ -41,7 +41,7 @@ def asked(job: Job, given: Source, **sizes: int) -> dict[str, Any]:
         "target": [_named(target) for target in job.targets],
         "layer": _named(job.layer) or "default",
         "method": [_named(method) or "default" for method in methods],
-        "how": {name: _named(value) for name, value in sorted(job.options.items())},
+        "how": {name: _named(value) for name, value in sorted({**job.options, "check": job.check}.items())},
         "channels": _fields(job),
         "source": {**given.description, "from": _absolute(given.description.get("from"))},
         **sizes,

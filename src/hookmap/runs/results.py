@@ -179,6 +179,7 @@ class Run:
             probability=given["target_probability"],
             where=given["where"] or "",
             box=box,
+            caution=given.get("caution") or "",
             look=self.look(row),
         )
 

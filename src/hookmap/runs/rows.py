@@ -39,6 +39,7 @@ class Column(NamedTuple):
 _TEXT, _WHOLE, _REAL = "string", "int32", "float32"
 _SIDES = ("left", "top", "right", "bottom")
 _IMAGE, _PREDICTION, _TARGET, _PLACE, _MAP = "Image", "Prediction", "Target", "Where the heat lies", "Map"
+_CHECK = "How far to believe it"
 _SHARES = {"half_area", "border", "corner", "in_box", "box_share", "in_mask", "mask_share"}
 COLUMNS = {
     "id": Column(_TEXT, _IMAGE),
@@ -67,6 +68,11 @@ COLUMNS = {
     "map_most": Column(_REAL, _MAP),
     "map_mean": Column(_REAL, _MAP),
     "evidence": Column(_TEXT, _MAP),
+    "caution": Column(_TEXT, _MAP),
+    "check": Column(_TEXT, _CHECK),
+    "check_percentile": Column(_REAL, _CHECK),
+    "check_kept": Column(_REAL, _CHECK),
+    "check_stability": Column(_REAL, _CHECK),
     **{
         name: Column(_REAL, _PLACE, "share" if name in _SHARES else "pixels" if name[-2:] in ("_x", "_y") else "")
         for name in Measures.__dataclass_fields__
@@ -78,7 +84,8 @@ COLUMNS = {
 }
 """Of the index. ``grid_*`` is the rectangle that the map spans, in pixels of the picture; the signed map is
 ``map * map_scale``, ``part`` says which of its values are shown: positive, negative or signed, and ``evidence`` whether
-they show any: none, faint, even (the same everywhere) or some."""
+they show any: none, faint, even (the same everywhere) or some; ``caution`` is what the method says against trusting
+it, and ``check*`` how far it can be believed, where that was measured: see :class:`hookmap.results.check.Check`."""
 
 
 def tables(results: Sequence[ImageResult]) -> dict[str, pa.Table]:
@@ -160,8 +167,12 @@ def _described(result: ImageResult, heatmap: Heatmap) -> dict[str, Any]:
         "map_most": float(values.amax()),
         "map_mean": float(values.mean()),
         "evidence": heatmap.evidence,
+        "caution": heatmap.caution or None,
         "part": heatmap.look.part,
     }
+    if (check := heatmap.check) is not None:
+        row |= {"check": check.word, "check_percentile": check.percentile, "check_kept": check.kept}
+        row["check_stability"] = check.stability
     known = [box[:4] for box in sample.boxes if box.label in (None, result.label, result.sample.label)] or [
         box[:4] for box in sample.boxes
     ]

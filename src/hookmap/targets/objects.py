@@ -139,7 +139,7 @@ class KeptScore(CandidateScore):
 
     def _numbers(self, output: Detections) -> list[int | None]:
         """The detection in this one's place in each copy; None if none is."""
-        boxes, found = output.boxes_of(self.boxed), list[int | None]()
+        boxes, numbers = output.boxes_of(self.boxed), list[int | None]()
         for copy, kept in enumerate(output.kept):
             mine = {
                 n: float(overlap(self.on_input.to(boxes), boxes[copy, k.row].detach()))
@@ -147,8 +147,8 @@ class KeptScore(CandidateScore):
                 if k.label == self.index
             }
             best = max(mine, key=mine.__getitem__, default=None)
-            found.append(best if best is not None and mine[best] > 0.5 else None)
-        return found
+            numbers.append(best if best is not None and mine[best] > 0.5 else None)
+        return numbers
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -258,29 +258,29 @@ class DetectionOutput(PlainOutput):
         )
 
     def _detections(self, target: Any) -> Sequence[Resolved]:
-        found: Detections = self.output
-        kept = list(found.kept[0])
-        on_input = [found.boxes_of(k.label)[0, k.row].detach() for k in kept]
+        output: Detections = self.output
+        kept = list(output.kept[0])
+        on_input = [output.boxes_of(k.label)[0, k.row].detach() for k in kept]
         boxes = [on_picture(box, self._geometry) for box in on_input]
         numbers = _meant(target, kept, boxes)
         if not numbers:
-            raise NothingDetectedError(_not_detected(target, found, self.label))
+            raise NothingDetectedError(_not_detected(target, output, self.label))
         attribute = target.attribute if isinstance(target, Detection) else "class"
-        return [_part(attribute, n, found, boxes[n], on_input[n], self._geometry, self.label) for n in numbers]
+        return [_part(attribute, n, output, boxes[n], on_input[n], self._geometry, self.label) for n in numbers]
 
 
 def _part(
     attribute: str,
     n: int,
-    found: Detections,
+    output: Detections,
     box: Tensor,
     on_input: Tensor,
     geometry: Geometry,
     label_of: Callable[[int], str],
 ) -> CandidateScore:
     """What is asked of detection n of the only image; its box is on the picture."""
-    row, label = found.kept[0][n]
-    part, joint, names = attribute, 0, _keypoints(found)
+    row, label = output.kept[0][n]
+    part, joint, names = attribute, 0, _keypoints(output)
     if attribute not in PARTS:
         joint = _keypoint(attribute, names)
         part = names[joint]
@@ -289,7 +289,7 @@ def _part(
         "name": label_of(label),
         "number": n,
         "index": label,
-        "probability": float(found.probabilities[0, row, label].detach()),
+        "probability": float(output.probabilities[0, row, label].detach()),
         "where": f"box {n}" if part == "class" else f"box {n}, its {part}",
         "box": tuple(box.tolist()),
         "row": row,
@@ -299,21 +299,21 @@ def _part(
     if attribute == "class":
         return CandidateScore(**of)
     if attribute == "mask":
-        if found.masks is None:
+        if output.masks is None:
             raise TargetError(f"box {n}, its mask can't be explained: this detector gives no masks")
-        area = found.masks[0][n].detach() > 0
+        area = output.masks[0][n].detach() > 0
         weights = averaging(area if area.any() else torch.ones_like(area))
         return MaskScore(**of, part=part, weights=weights)
     if attribute in PARTS:
         return BoxScore(**of, side=part, scale=torch.tensor(geometry.scale[::-1]))
-    across = _across(joint, found.joints)
+    across = _across(joint, output.joints)
     return KeypointScore(**of, part=part, weights=torch.tensor(1.0), joint=joint, other=across)
 
 
-def _keypoints(found: Detections) -> Sequence[str]:
+def _keypoints(output: Detections) -> Sequence[str]:
     """What the keypoints are called, or numbered; empty where there are none."""
-    count = found.keypoints[0].shape[1] if found.keypoints is not None else 0
-    return found.joints if len(found.joints) == count else [f"keypoint {joint}" for joint in range(count)]
+    count = output.keypoints[0].shape[1] if output.keypoints is not None else 0
+    return output.joints if len(output.joints) == count else [f"keypoint {joint}" for joint in range(count)]
 
 
 def _keypoint(word: str, names: Sequence[str]) -> int:
@@ -337,14 +337,14 @@ def _across(joint: int, joints: Sequence[str]) -> int | None:
     return names.index(there[joint]) if names != there and set(names) == set(there) else None
 
 
-def _check_class(index: int, found: Detections) -> None:
-    if not 0 <= index < found.scores.shape[-1]:
-        raise TargetError(f"class {index} doesn't exist; the detector has {found.scores.shape[-1]} classes")
+def _check_class(index: int, output: Detections) -> None:
+    if not 0 <= index < output.scores.shape[-1]:
+        raise TargetError(f"class {index} doesn't exist; the detector has {output.scores.shape[-1]} classes")
 
 
-def _not_detected(goal: Goal, found: Detections, labels: Any) -> str:
+def _not_detected(goal: Goal, output: Detections, labels: Any) -> str:
     """Why a target means no detection, in one sentence."""
-    kept, sure = found.kept[0], found.probabilities[0].detach()
+    kept, sure = output.kept[0], output.probabilities[0].detach()
     if kept:
         names = ", ".join(dict.fromkeys(str(labels(k.label)).split(",")[0] for k in kept))
         own = isinstance(goal, Class) and isinstance(goal.index, int) and len(sure)
@@ -357,7 +357,7 @@ def _not_detected(goal: Goal, found: Detections, labels: Any) -> str:
         f"{str(labels(i)).split(',')[0]} {p:.0%}"
         for p, i in zip(tops.values.tolist(), tops.indices.tolist(), strict=True)
     )
-    least = f", and only those above {found.least:.0%} are kept" if found.least is not None else ""
+    least = f", and only those above {output.least:.0%} are kept" if output.least is not None else ""
     return (
         f"nothing was detected in the picture: the best candidates are {nearly}{least}; lower the detector's threshold"
     )

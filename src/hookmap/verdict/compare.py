@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Unpack
 
 import numpy as np
 import torch
@@ -22,6 +22,7 @@ from hookmap._progress import Track, tracking
 from hookmap._text import counted
 from hookmap.attribution.engine import Batch, Engine
 from hookmap.attribution.scoring import Scale, Scoring, resolved_on
+from hookmap.attribution.stored import store_choice
 from hookmap.datasets.reader import Reader
 from hookmap.datasets.sources import source
 from hookmap.errors import DataError, HookmapError, TargetError, first_line
@@ -29,8 +30,9 @@ from hookmap.hooks.matching import LayerSpec
 from hookmap.images.views import input_rank
 from hookmap.lens import Lens, MethodSpec, methods_of
 from hookmap.metrics.evidence import random_removals, single_deletions
-from hookmap.metrics.removal import Scorer, road, srg
+from hookmap.metrics.removal import STEPS, RemovalOptions, Scorer, road, srg
 from hookmap.models import DEFAULT
+from hookmap.results.choice import Choice
 from hookmap.results.explanation import Explanation
 from hookmap.results.heatmap import Heatmap
 from hookmap.results.question import Settings
@@ -61,6 +63,8 @@ KEPT = 12
 FINALISTS = 3
 NOISES = 2
 """Random maps per image: their spread is the unit of all votes."""
+SCREEN, HALVE, CONFIRM = 32, 64, 100
+"""So many images each stage looks at."""
 FEWEST = 8
 UNSURE = 0.1
 _COSTED, _MOSAICS, _ASKED_TWICE, _SHOWN = 2, 8, 16, 5
@@ -76,15 +80,18 @@ class Split:
 
     @classmethod
     def of(cls, numbers: Sequence[int], candidates: int) -> Split:
-        """32 to screen, 64 to halve and all others to confirm, if those are 100 or more; else in like shares.
+        """32 to screen, 64 to halve and 100 to confirm; of fewer images like shares. More than these aren't looked at.
 
-        With few candidates nothing need be screened, and all images confirm.
+        With few candidates nothing need be screened, and up to 196 images confirm.
         """
+        count = min(len(numbers), SCREEN + HALVE + CONFIRM)
         if candidates <= FINALISTS + 1:
-            return cls([], [], list(numbers))
-        count = len(numbers)
-        screen, halve = (32, 64) if count >= 196 else (max(2, count // 6), max(2, count // 3))
-        return cls(list(numbers[:screen]), list(numbers[screen : screen + halve]), list(numbers[screen + halve :]))
+            return cls([], [], list(numbers[:count]))
+        screen = max(2, count * SCREEN // (SCREEN + HALVE + CONFIRM))
+        halve = max(2, count * HALVE // (SCREEN + HALVE + CONFIRM))
+        return cls(
+            list(numbers[:screen]), list(numbers[screen : screen + halve]), list(numbers[screen + halve : count])
+        )
 
 
 @dataclass
@@ -201,7 +208,13 @@ class Comparison:
         return dict(self.folder.kept("equal", make))
 
     def voted(
-        self, numbers: Sequence[int], stage: str, candidates: Sequence[Candidate], *, noises: int = 0
+        self,
+        numbers: Sequence[int],
+        stage: str,
+        candidates: Sequence[Candidate],
+        *,
+        steps: int = STEPS // 2,
+        noises: int = 0,
     ) -> tuple[dict[str, Any], list[int]]:
         """The votes of each candidate on each image, ``(n, 3)`` by name, and of random maps ``(n, noises, 3)``."""
 
@@ -214,7 +227,8 @@ class Comparison:
                 layer = default_candidate(batch.engine, batch.x).layers[-1]
                 grid = batch.engine.trace(batch.x).layout(layer).grid
                 values = torch.cat([values, random_maps(image, grid, noises, self.settings.seed + number)])
-            votes = _votes(scorer, image, values, self.settings.seed + number, scoring.batch_size)
+            given = {"seed": self.settings.seed + number, "steps": steps, "batch_size": scoring.batch_size}
+            votes = _votes(scorer, image, values, **given)
             names = [c.name for c in maps] + [f"{RANDOM} {i}" for i in range(noises)]
             return dict(zip(names, votes.tolist(), strict=True))
 
@@ -237,9 +251,8 @@ class Comparison:
         return scoring.of(batch, self.goal)[0], scoring
 
 
-def _votes(scorer: Scorer, image: Tensor, maps: Tensor, seed: int, batch_size: int) -> Tensor:
+def _votes(scorer: Scorer, image: Tensor, maps: Tensor, **given: Unpack[RemovalOptions]) -> Tensor:
     """``(M, 3)``, as :data:`VOTES` names them."""
-    given: Any = {"seed": seed, "batch_size": batch_size}
     return torch.stack(
         [
             srg(scorer, image, maps, fill="mean", **given),
@@ -380,7 +393,7 @@ def _decided(
     contestants = list(dict.fromkeys([*field_of, default]))
     layer = default.layers[-1:]
     controls = [Candidate(name, layer if name != "edges" else ()) for name in CONTROLS]
-    table, used = task.voted(split.confirm, "confirm", [*contestants, *controls], noises=NOISES)
+    table, used = task.voted(split.confirm, "confirm", [*contestants, *controls], steps=STEPS, noises=NOISES)
     if len(used) < 2:
         raise DataError(_nothing_measured(task))
     price = task.folder.kept("costs", lambda: _priced(task, used[:_COSTED], contestants))
@@ -412,6 +425,10 @@ def _decided(
         tuple(ids[number] for number in used),
         sum(probability is not None and probability < UNSURE for _, probability in answers),
     )
+    if verdict.best is not None:
+        best = verdict.best
+        choice = Choice(best.layers, best.method, best.fuse or "sum")
+        store_choice(asked["fingerprint"], choice, " ".join(verdict.summary()))
     if task.folder.place is not None:
         table_bytes = partial(verdict.table.to_parquet, index=False)
         write_bytes(task.folder.place / TABLE, table_bytes)

@@ -12,6 +12,7 @@ from hookmap.adapters.adapter import Adapter
 from hookmap.attribution.engine import Batch, Engine
 from hookmap.errors import HookmapError, LayerError
 from hookmap.layers.layouts import Layout
+from hookmap.metrics.correlation import pearson
 from hookmap.results.question import Settings
 from hookmap.targets import Class, Goal
 from hookmap.verdict.candidates import Candidate, maps_of, stacked
@@ -148,10 +149,8 @@ def class_similarity(
     both = [candidate for candidate in mine if candidate in theirs]
     if not both:
         return {}
-    rows = [stacked({c: maps[c] for c in both}, batch.x[0]).flatten(1).double() for maps in (mine, theirs)]
-    rows = [row - row.mean(1, keepdim=True) for row in rows]
-    sizes = rows[0].norm(dim=1) * rows[1].norm(dim=1)
-    return {c: float(r) for c, r in zip(both, (rows[0] * rows[1]).sum(1) / sizes.clamp(min=1e-30), strict=True)}
+    rows = [stacked({c: maps[c] for c in both}, batch.x[0]).flatten(1) for maps in (mine, theirs)]
+    return dict(zip(both, pearson(*rows).tolist(), strict=True))
 
 
 def passed(gates: Mapping[str, float | None]) -> list[str]:

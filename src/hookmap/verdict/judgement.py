@@ -115,13 +115,17 @@ def judged(
     test = sign_flips(differences, seed=seed, flips=flips)
     signs = dict(zip(every, test.significant(LEVEL).reshape(len(every), -1), strict=True))
 
+    def row(a: str, b: str | None) -> Array:
+        """By each vote, whether the first is better (1), worse (-1) or neither (0)."""
+        if (a, b) in signs:
+            return signs[a, b]
+        return np.zeros(len(votes)) if a == b or b is None else -signs[b, a]
+
     def better(a: str, b: str | None) -> bool:
-        row = signs[a, b] if (a, b) in signs else -signs[b, a]  # type: ignore[index]
-        return bool((row > 0).any() and not (row < 0).any())
+        return bool((row(a, b) > 0).any() and not (row(a, b) < 0).any())
 
     def contradict(a: str, b: str) -> bool:
-        row = signs[a, b] if (a, b) in signs else -signs[b, a]
-        return bool((row > 0).any() and (row < 0).any())
+        return bool((row(a, b) > 0).any() and (row(a, b) < 0).any())
 
     standings = []
     for name in contestants:
@@ -138,8 +142,8 @@ def judged(
     for a, b in pairs:
         for this, that in ((a, b), (b, a)):
             if better(this, that):
-                row = signs[a, b] if this == a else -signs[a, b]
-                against[f"{this} > {that}"] = tuple(vote for vote, sign in zip(votes, row, strict=True) if sign > 0)
+                decided = zip(votes, row(this, that), strict=True)
+                against[f"{this} > {that}"] = tuple(vote for vote, sign in decided if sign > 0)
     orders = {
         vote: tuple(sorted(contestants, key=lambda name: -standard[name][:, v].mean())) for v, vote in enumerate(votes)
     }

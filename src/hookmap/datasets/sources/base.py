@@ -53,12 +53,14 @@ class Source(ABC):
         description: kind, where it came from, how many images: what a JSON file can hold.
         classes: class names by index, where the data set knows them.
         notes: what the user should know, a sentence each.
+        unlabelled: whether no item has a label, where that is known without reading them.
         ids: of all items in order, made without opening a picture; None for a :class:`Stream`.
     """
 
     description: dict[str, Any]
     classes: Sequence[str] | None = None
     notes: Sequence[str] = ()
+    unlabelled: bool = False
     ids: Sequence[str] | None = None
 
     @abstractmethod

@@ -49,6 +49,7 @@ class Files(Source):
         self.labels = None if labels is None else [labels[number] for number in kept]
         self.ids: Sequence[str] = below(self.paths, folder)
         self.classes = classes
+        self.unlabelled = labels is None and not classes
         self.description = {"kind": kind, "from": printable(place), "images": len(self.paths)}
         self.notes = [*notes, *repeats(len(paths) - len(kept))]
 

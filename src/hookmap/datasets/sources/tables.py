@@ -73,9 +73,8 @@ class Table(Files):
         if not rows:
             raise DataError(f"{printable(place)} names no image in its column {named}; pass a table with at least one")
         labels = as_labels(columns[labelled]) if labelled else [None] * len(columns[named])
-        super().__init__(
-            list(rows), folder, "table", place, [common(labels[row] for row in some) for some in rows.values()]
-        )
+        each = [common(labels[row] for row in some) for some in rows.values()] if labelled else None
+        super().__init__(list(rows), folder, "table", place, each)
         self.description |= {"columns": [name for name in (named, labelled, masked, *(sides or ())) if name]}
         edges = list(zip(*(map(_number, columns[side]) for side in sides), strict=True)) if sides else []
         self._boxes = [

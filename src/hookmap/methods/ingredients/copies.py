@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any
 
 import torch
@@ -10,6 +11,7 @@ from torch import Tensor
 
 from hookmap.methods.gradient import gradcam
 from hookmap.methods.ingredients.ingredient import ImageIngredient, Pass, Records, Request, ingredient
+from hookmap.methods.masking import Caution
 from hookmap.methods.replaying import Distribution
 from hookmap.methods.weighting import full_precision
 
@@ -82,6 +84,18 @@ class OtherCams(ImageIngredient):
             return torch.cat(maps, 1), torch.cat(probabilities, 1)
 
         return cam_of
+
+
+@ingredient
+class Cautions(ImageIngredient):
+    """What a method says against its own maps."""
+
+    name = "caution"
+    description = "to be told, target by target, why a map shouldn't be trusted: a Caution"
+
+    def of_image(self, run: Pass, request: Request, sample: int) -> Caution:
+        """The words are kept with the pass."""
+        return partial(run.cautions.__setitem__, (request.method, sample))
 
 
 class _Copies:

@@ -57,6 +57,7 @@ class Pass(Protocol):
         traced: all layers as they ran.
         budget: the most changed copies of one image that may be looked at, or None.
         track: called with a description and a total, gives a function that is told of progress.
+        cautions: what methods say against the maps of an image, by method and image: words for each target.
     """
 
     model: nn.Module
@@ -70,6 +71,7 @@ class Pass(Protocol):
     traced: Trace
     budget: int | None
     track: Track
+    cautions: dict[tuple[str, int], Sequence[str]]
 
     def generator(self) -> torch.Generator:
         """Random numbers from the start of the seed."""
