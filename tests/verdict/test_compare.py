@@ -1,47 +1,17 @@
-"""A network whose decision is known: which of two colours covers more. Both are in every picture."""
-
 from __future__ import annotations
 
 from pathlib import Path
 
 import pytest
 import torch
-from torch import Tensor, nn
 
 import hookmap as hm
+from coloured import SIDE, colours, pictures
 from hookmap.attribution.scoring import Scoring
 from hookmap.results.question import Settings
 from hookmap.verdict.candidates import Candidate, maps_of
 from hookmap.verdict.compare import Split
-from hookmap.verdict.gates import class_similarity, leakage, mosaic_of
-
-SIDE = 24
-
-
-def colours() -> hm.Lens:
-    head = nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(3, 2)
-    net = nn.Sequential(nn.Conv2d(3, 3, 3, padding=1), nn.ReLU(), *head)
-    with torch.no_grad():
-        net[0].weight.zero_()
-        for channel in range(3):
-            net[0].weight[channel, channel] = 1 / 9
-        net[0].bias.fill_(-0.2)
-        net[4].weight.copy_(torch.tensor([[40.0, -40.0, 0.0], [-40.0, 40.0, 0.0]]))
-        net[4].bias.zero_()
-    return hm.Lens(net, labels=["red", "green"])
-
-
-def pictures(count: int) -> Tensor:
-    """Noise with a red square at the left or right, and a green one of another size at the other side."""
-    generator = torch.Generator().manual_seed(0)
-    x = 0.1 * torch.randn(count, 3, SIDE, SIDE, generator=generator)
-    for picture in x:
-        channels = torch.randperm(2, generator=generator).tolist()
-        for (left, side), channel in zip(((0, 8), (12, 6)), channels, strict=True):
-            top, shift = torch.randint(0, 12, (), generator=generator), torch.randint(0, 4, (), generator=generator)
-            picture[channel, top : top + side, left + shift : left + shift + side] += 1
-    return x
-
+from hookmap.verdict.gates import class_similarity, leakage, mosaic_of, paste
 
 METHODS = ["hirescam", "eigencam", "random"]
 
@@ -162,3 +132,17 @@ def test_auto_takes_what_was_decided_for_these_weights(verdict: tuple[hm.Verdict
     with torch.no_grad():
         lens.model[0].weight.mul_(2)  # other weights: nothing was decided for them
     assert lens.explain(x, method="auto")[0].layer == lens.explain(x)[0].layer
+
+
+def test_what_is_pasted_in_is_found_by_the_method_that_knows() -> None:
+    lens = colours()
+    x = torch.zeros(2, 3, SIDE, SIDE)
+    x[0, 0, 2:10, 2:10] = 1  # red, at the top left
+    x[1, 1, 2:22, 2:22] = 1  # green all over
+    scene, object = (next(lens.engine.batches(x[i : i + 1], 1)) for i in range(2))
+    candidates = [Candidate("hirescam", ("1",)), Candidate("gaussian", ("1",))]
+    found = paste(lens.engine, scene, object, candidates, Settings(), 3)
+    assert found[candidates[0]] > 0.99
+    assert found[candidates[1]] == pytest.approx(0.25, abs=0.01)
+    # A small red copy doesn't outweigh the green, so nothing can be said.
+    assert paste(lens.engine, object, scene, candidates, Settings(), 0) == {}

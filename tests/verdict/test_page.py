@@ -71,7 +71,7 @@ def many() -> Verdict:
     }
     long, rise, layercam = candidates
     standings = (
-        standing(rise, 2.0, 4000.0, leakage=0.01, similarity=0.2),
+        standing(rise, 2.0, 4000.0, leakage=0.01, similarity=0.2, pasted=0.83),
         standing(long, 1.9, 3.1, leakage=0.02, similarity=0.3),
         standing(layercam, 1.88, 3.2, faults=("it isn't better than Edges",)),
         standing("Gaussian at x", 0.9),
@@ -141,6 +141,7 @@ def test_the_page_says_how_the_verdict_was_found(tmp_path: Path) -> None:
         "broken.jpg: broken.jpg isn't a picture",
         "Grad-CAM at gone -0.10 Screening",
         "tied with the best",
+        "+2.00 from +1.70 to +2.40 4000.0 1% 0.20 83%",
     ):
         assert said in text
     assert "/home/ada" not in text

@@ -24,7 +24,7 @@ from hookmap.results.heatmap import Heatmap
 from hookmap.verdict import Verdict
 from hookmap.verdict.candidates import Candidate
 from hookmap.verdict.folder import EXAMPLES
-from hookmap.verdict.gates import BLIND, LEAKAGE
+from hookmap.verdict.gates import BLIND, CHANCE, LEAKAGE
 from hookmap.verdict.judgement import Standing
 
 if TYPE_CHECKING:
@@ -58,11 +58,16 @@ MEANINGS = {
         "The correlation of the maps of what was asked and of another class on the same image; from "
         f"{BLIND:.2f} on a method doesn't answer for a class."
     ),
+    "Pasted": (
+        "The paste test: a small copy of another image is put into a corner and becomes the model's answer; the share "
+        f"of energy on it. It covers {CHANCE:.0%}; no more than that is a fault."
+    ),
     "Passes": (
         "What one heatmap costs alone, in forward passes of the model on one image, on the machine that compared."
     ),
 }
 """What is measured, and where it is weak."""
+_NUMBERS = ("Passes", "Leakage", "Class similarity", "Pasted")
 _STAGES = {"screen": "Screening", "halve": "First halving", "halve-again": "Second halving"}
 _CONFIRMED = "Confirmation"
 
@@ -145,7 +150,7 @@ def _header(verdict: Verdict) -> str:
 def _votes(verdict: Verdict, examples: Explanation) -> str:
     """The table of contestants and controls."""
     votes = [*verdict.votes, "Mean"]
-    heads = ["", *votes, "Passes", "Leakage", "Class similarity"]
+    heads = ["", *votes, *_NUMBERS]
     ends = [end for s in verdict.judgement.standings for pair in (*s.intervals, s.mean_interval) for end in pair]
     low, high = min(0.0, *ends), max(0.0, *ends)
 
@@ -158,11 +163,7 @@ def _votes(verdict: Verdict, examples: Explanation) -> str:
         for title, value, interval in zip(votes, (*s.votes, s.mean), (*s.intervals, s.mean_interval), strict=True):
             bar = _bar(value, interval, low, high)
             cells.append(f'<td class="number" data-head="{escape(title)}">{value:+.2f}{bar}</td>')
-        for title, number, form in (
-            ("Passes", s.cost, ".1f"),
-            ("Leakage", s.leakage, ".0%"),
-            ("Class similarity", s.similarity, ".2f"),
-        ):
+        for title, (number, form) in zip(_NUMBERS, _numbers(s), strict=True):
             if number is not None:
                 cells.append(f'<td class="number" data-head="{title}">{number:{form}}</td>')
             else:
@@ -172,6 +173,16 @@ def _votes(verdict: Verdict, examples: Explanation) -> str:
     head = "".join(f'<th scope="col"{" class=number" * bool(title)}>{escape(title)}</th>' for title in heads)
     bodies = "".join(f"<tbody>{''.join(map(row, rows))}</tbody>" for rows in (verdict.contestants, verdict.controls))
     return f'<div class="standings"><table><thead><tr>{head}</tr></thead>{bodies}</table></div>'
+
+
+def _numbers(standing: Standing) -> list[tuple[float | None, str]]:
+    """What stands under :data:`_NUMBERS`, and how it is written."""
+    return [
+        (standing.cost, ".1f"),
+        (standing.leakage, ".0%"),
+        (standing.similarity, ".2f"),
+        (standing.pasted, ".0%"),
+    ]
 
 
 def _bar(value: float, interval: tuple[float, float], low: float, high: float) -> str:

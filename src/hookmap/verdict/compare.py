@@ -53,7 +53,7 @@ from hookmap.verdict.candidates import (
 )
 from hookmap.verdict.folder import EXAMPLES, NAME, TABLE, Folder
 from hookmap.verdict.gates import CELLS as IN_A_MOSAIC
-from hookmap.verdict.gates import class_similarity, leakage
+from hookmap.verdict.gates import class_similarity, leakage, paste
 from hookmap.verdict.judgement import judged
 from hookmap.verdict.verdict import Verdict, named
 
@@ -67,7 +67,7 @@ SCREEN, HALVE, CONFIRM = 32, 64, 100
 """So many images each stage looks at."""
 FEWEST = 8
 UNSURE = 0.1
-_COSTED, _MOSAICS, _ASKED_TWICE, _SHOWN = 2, 8, 16, 5
+_COSTED, _MOSAICS, _ASKED_TWICE, _PASTED, _SHOWN = 2, 8, 16, 8, 5
 
 
 @dataclass(frozen=True)
@@ -408,6 +408,7 @@ def _decided(
         gates={
             "leakage": task.folder.kept("leakage", lambda: _leakage(task, used, answers, contestants)),
             "similarity": task.folder.kept("similarity", lambda: _similarity(task, used, answers, contestants)),
+            "pasted": task.folder.kept("pasted", lambda: _pasted(task, used, answers, contestants)),
         },
     )
     ids = task.reader.source.ids
@@ -502,7 +503,7 @@ def _leakage(
     task: Comparison, numbers: Sequence[int], answers: Sequence[Sequence[Any]], candidates: Sequence[Candidate]
 ) -> dict[str, float]:
     """The mean over some mosaics of four images of different classes, the surest first; empty if it can't be asked."""
-    sure = sorted(zip(numbers, answers, strict=True), key=lambda pair: -(pair[1][1] or 0.0))
+    sure = sorted(zip(numbers, answers, strict=True), key=_sureness)
     of_class = {index: number for number, (index, _) in reversed(sure) if index is not None}
     chosen = sorted(of_class.values(), key=[number for number, _ in sure].index)
     count = min(_MOSAICS, len(chosen) // IN_A_MOSAIC)
@@ -523,3 +524,26 @@ def _leakage(
         for candidate, value in leaks.items():
             found.setdefault(candidate.name, []).append(value)
     return {name: float(np.mean(values)) for name, values in found.items()}
+
+
+def _pasted(
+    task: Comparison, numbers: Sequence[int], answers: Sequence[Sequence[Any]], candidates: Sequence[Candidate]
+) -> dict[str, float]:
+    """The mean of the paste test over some pairs: the surest images are pasted into the least sure."""
+    sure = [n for n, (index, _) in sorted(zip(numbers, answers, strict=True), key=_sureness) if index is not None]
+    found: dict[str, list[float]] = {}
+    passed = 0
+    for i, (object, scene) in enumerate(zip(sure[: len(sure) // 2], sure[::-1], strict=False)):
+        batches = task.batch(scene), task.batch(object)
+        if batches[0] is None or batches[1] is None or passed == _PASTED:
+            break
+        energies = paste(task.engine, *batches, candidates, task.settings, i % IN_A_MOSAIC)
+        passed += bool(energies)
+        for candidate, value in energies.items():
+            found.setdefault(candidate.name, []).append(value)
+    return {name: float(np.mean(values)) for name, values in found.items()}
+
+
+def _sureness(answered: tuple[int, Sequence[Any]]) -> float:
+    """The surest first."""
+    return -(answered[1][1] or 0.0)

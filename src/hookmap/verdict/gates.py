@@ -7,20 +7,25 @@ from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from hookmap.adapters.adapter import Adapter
 from hookmap.attribution.engine import Batch, Engine
+from hookmap.attribution.scoring import resolved_on
 from hookmap.errors import HookmapError, LayerError
 from hookmap.layers.layouts import Layout
+from hookmap.metrics.cells import in_cells
 from hookmap.metrics.correlation import pearson
 from hookmap.results.question import Settings
-from hookmap.targets import Class, Goal
+from hookmap.targets import PREDICTED, Class, Goal
 from hookmap.verdict.candidates import Candidate, maps_of, stacked
 
 LEAKAGE = 0.05
 """The most energy that may lie where the model can't have looked."""
 BLIND = 0.95
 """Maps of two classes that correlate more, on average, don't answer for a class."""
+CHANCE = 0.25
+"""Of the paste test: what is pasted covers so much."""
 CELLS = 4
 
 
@@ -153,6 +158,44 @@ def class_similarity(
     return dict(zip(both, pearson(*rows).tolist(), strict=True))
 
 
+def paste(
+    engine: Engine, scene: Batch, object: Batch, candidates: Sequence[Candidate], settings: Settings, corner: int
+) -> dict[Candidate, float]:
+    """The paste test: the share of a map's positive energy on a small copy of another image put into a corner of one.
+
+    The class of that image is asked. Only where it is the model's answer with the copy there and not without does the
+    evidence have to lie on the copy, which covers a quarter: .25 is chance.
+
+    Args:
+        engine: of a classifier.
+        scene: a batch of one image.
+        object: another of the same size.
+        candidates: those that aren't defined here are left out.
+        settings: of the methods.
+        corner: 0 to 3, where it is put.
+
+    Returns:
+        Empty where the copy doesn't make its class the answer.
+    """
+    if scene.x.shape != object.x.shape or scene.x.ndim != 4:
+        return {}
+    small = F.interpolate(object.x, scale_factor=0.5, mode="bilinear", antialias=True)
+    high, wide = small.shape[2:]
+    top, left = (corner // 2) * (scene.x.shape[2] - high), (corner % 2) * (scene.x.shape[3] - wide)
+    x = scene.x.clone()
+    x[:, :, top : top + high, left : left + wide] = small
+    both = next(engine.batches(x, 1))
+    index, without, with_it = (resolved_on(batch, Class(PREDICTED))[0][0].index for batch in (object, scene, both))
+    if index is None or without == index or with_it != index:
+        return {}
+    result = {}
+    for candidate, raw in maps_of(both, Class(index), candidates, settings).items():
+        energy = in_cells(raw.double().clamp(min=0)[None], x.shape[2:])[0]
+        if float(energy.sum()) > 0:
+            result[candidate] = float(energy[top : top + high, left : left + wide].sum() / energy.sum())
+    return result
+
+
 def passed(gates: Mapping[str, float | None]) -> list[str]:
     """What is wrong, in words; empty where nothing is."""
     wrong = []
@@ -161,4 +204,8 @@ def passed(gates: Mapping[str, float | None]) -> list[str]:
         wrong.append(f"{leak:.0%} of its energy lies where the model can't have looked")
     if alike is not None and alike >= BLIND:
         wrong.append("it gives the same map whatever class is asked")
+    if (found := gates.get("pasted")) is not None and found <= CHANCE:
+        wrong.append(
+            f"it doesn't find what was pasted in ({found:.0%} of its energy there, and chance is {CHANCE:.0%})"
+        )
     return wrong

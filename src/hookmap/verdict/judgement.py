@@ -28,6 +28,7 @@ class Standing:
         cost: in forward passes; None for controls.
         leakage: the share of energy where the model can't have looked (DiFull); None where that can't be asked.
         similarity: of the maps of two classes; None likewise.
+        pasted: the share of energy on what was pasted into an image, by chance .25; None likewise.
         beats: the controls that it is better than.
         faults: why it isn't recommended, in words; empty where nothing is wrong.
     """
@@ -39,6 +40,7 @@ class Standing:
     cost: float | None = None
     leakage: float | None = None
     similarity: float | None = None
+    pasted: float | None = None
     beats: tuple[str, ...] = ()
     faults: tuple[str, ...] = ()
 
@@ -98,7 +100,7 @@ def judged(
         controls: names.
         votes: names of the V votes.
         costs: of contestants.
-        gates: by name of the gate, of contestants: ``"leakage"``, ``"similarity"``.
+        gates: by name of the gate, of contestants: ``"leakage"``, ``"similarity"``, ``"pasted"``.
         seed: of the signs.
         flips: how many sets of signs.
     """
@@ -133,8 +135,8 @@ def judged(
         own = {gate: values.get(name) for gate, values in gates.items()}
         lost = [c for c in (*controls, RANDOM) if c not in beaten]
         faults = ([f"it isn't better than {', '.join(lost)}"] if lost else []) + passed(own)
-        about = {"cost": costs.get(name), "leakage": own.get("leakage"), "similarity": own.get("similarity")}
-        standings.append(_standing(name, standard[name], seed, beats=beaten, faults=tuple(faults), **about))
+        about = {"cost": costs.get(name), "beats": beaten, "faults": tuple(faults), **own}
+        standings.append(_standing(name, standard[name], seed, **about))
     standings.sort(key=lambda standing: -standing.mean)
     shown = [_standing(name, standard[name], seed) for name in controls]
     fit = [s.name for s in standings if not s.faults]

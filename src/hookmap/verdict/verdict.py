@@ -150,6 +150,7 @@ class Verdict:
             for vote, value, (low, high) in zip(self.votes, s.votes, s.intervals, strict=True):
                 row |= {vote: value, f"{vote} low": low, f"{vote} high": high}
             row |= {"mean": s.mean, "cost": s.cost, "leakage": s.leakage, "similarity": s.similarity}
+            row["pasted"] = s.pasted
             row |= {"in the answer": s.name in self.judgement.answer, "faults": "; ".join(s.faults)}
             rows.append(row)
         return pd.DataFrame(rows)
@@ -174,7 +175,7 @@ class Verdict:
 
     def _repr_html_(self) -> str:
         text = "".join(f"<p>{escape(sentence)}</p>" for sentence in self.summary())
-        heads = ["", *self.votes, "mean", "passes", "leakage", "class similarity"]
+        heads = ["", *self.votes, "mean", "passes", "leakage", "class similarity", "pasted"]
         rows = [
             [
                 s.name + (f" ({remark})" if (remark := self.remark(s.name)) else ""),
@@ -183,7 +184,7 @@ class Verdict:
                     for vote, (low, high) in zip(s.votes, s.intervals, strict=True)
                 ),
                 f"{s.mean:+.2f}",
-                *("" if number is None else f"{number:.2f}" for number in (s.cost, s.leakage, s.similarity)),
+                *("" if number is None else f"{number:.2f}" for number in (s.cost, s.leakage, s.similarity, s.pasted)),
             ]
             for s in self.judgement.standings
         ]
