@@ -139,10 +139,10 @@ def test_what_is_pasted_in_is_found_by_the_method_that_knows() -> None:
     x = torch.zeros(2, 3, SIDE, SIDE)
     x[0, 0, 2:10, 2:10] = 1  # red, at the top left
     x[1, 1, 2:22, 2:22] = 1  # green all over
-    scene, object = (next(lens.engine.batches(x[i : i + 1], 1)) for i in range(2))
+    scene, inset = (next(lens.engine.batches(x[i : i + 1], 1)) for i in range(2))
     candidates = [Candidate("hirescam", ("1",)), Candidate("gaussian", ("1",))]
-    found = paste(lens.engine, scene, object, candidates, Settings(), 3)
+    found = paste(lens.engine, scene, inset, candidates, Settings(), 3)
     assert found[candidates[0]] > 0.99
     assert found[candidates[1]] == pytest.approx(0.25, abs=0.01)
     # A small red copy doesn't outweigh the green, so nothing can be said.
-    assert paste(lens.engine, object, scene, candidates, Settings(), 0) == {}
+    assert paste(lens.engine, inset, scene, candidates, Settings(), 0) == {}

@@ -146,7 +146,8 @@ def heatmap_figure(photo: Image.Image, drawn: Image.Image, heat: Heat, *, title:
     pictures = [drawn] if photo is drawn else [photo, drawn]
     across = 4.2 * len(pictures) + 0.9
     tallest = max(picture.height / picture.width for picture in pictures)
-    figure = TextFigure(figsize=(across, 0.75 + 4.2 * tallest), dpi=150, layout="constrained")
+    high = 0.85 + 0.18 * subtitle.count("\n") + 4.2 * tallest
+    figure = TextFigure(figsize=(across, high), dpi=150, layout="constrained")
     figure.suptitle(title, x=0.01, ha="left", fontsize=13)
     panels = list(figure.subplots(1, len(pictures), squeeze=False)[0])
     for axes, picture in zip(panels, pictures, strict=True):

@@ -533,11 +533,11 @@ def _pasted(
     sure = [n for n, (index, _) in sorted(zip(numbers, answers, strict=True), key=_sureness) if index is not None]
     found: dict[str, list[float]] = {}
     passed = 0
-    for i, (object, scene) in enumerate(zip(sure[: len(sure) // 2], sure[::-1], strict=False)):
-        batches = task.batch(scene), task.batch(object)
-        if batches[0] is None or batches[1] is None or passed == _PASTED:
+    for i, (inset, scene) in enumerate(zip(sure[: len(sure) // 2], sure[::-1], strict=False)):
+        below, above = task.batch(scene), task.batch(inset)
+        if below is None or above is None or passed == _PASTED:
             break
-        energies = paste(task.engine, *batches, candidates, task.settings, i % IN_A_MOSAIC)
+        energies = paste(task.engine, below, above, candidates, task.settings, i % IN_A_MOSAIC)
         passed += bool(energies)
         for candidate, value in energies.items():
             found.setdefault(candidate.name, []).append(value)

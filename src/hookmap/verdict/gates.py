@@ -159,7 +159,7 @@ def class_similarity(
 
 
 def paste(
-    engine: Engine, scene: Batch, object: Batch, candidates: Sequence[Candidate], settings: Settings, corner: int
+    engine: Engine, scene: Batch, inset: Batch, candidates: Sequence[Candidate], settings: Settings, corner: int
 ) -> dict[Candidate, float]:
     """The paste test: the share of a map's positive energy on a small copy of another image put into a corner of one.
 
@@ -169,7 +169,7 @@ def paste(
     Args:
         engine: of a classifier.
         scene: a batch of one image.
-        object: another of the same size.
+        inset: another of the same size.
         candidates: those that aren't defined here are left out.
         settings: of the methods.
         corner: 0 to 3, where it is put.
@@ -177,15 +177,15 @@ def paste(
     Returns:
         Empty where the copy doesn't make its class the answer.
     """
-    if scene.x.shape != object.x.shape or scene.x.ndim != 4:
+    if scene.x.shape != inset.x.shape or scene.x.ndim != 4:
         return {}
-    small = F.interpolate(object.x, scale_factor=0.5, mode="bilinear", antialias=True)
+    small = F.interpolate(inset.x, scale_factor=0.5, mode="bilinear", antialias=True)
     high, wide = small.shape[2:]
     top, left = (corner // 2) * (scene.x.shape[2] - high), (corner % 2) * (scene.x.shape[3] - wide)
     x = scene.x.clone()
     x[:, :, top : top + high, left : left + wide] = small
     both = next(engine.batches(x, 1))
-    index, without, with_it = (resolved_on(batch, Class(PREDICTED))[0][0].index for batch in (object, scene, both))
+    index, without, with_it = (resolved_on(batch, Class(PREDICTED))[0][0].index for batch in (inset, scene, both))
     if index is None or without == index or with_it != index:
         return {}
     result = {}
@@ -205,7 +205,6 @@ def passed(gates: Mapping[str, float | None]) -> list[str]:
     if alike is not None and alike >= BLIND:
         wrong.append("it gives the same map whatever class is asked")
     if (found := gates.get("pasted")) is not None and found <= CHANCE:
-        wrong.append(
-            f"it doesn't find what was pasted in ({found:.0%} of its energy there, and chance is {CHANCE:.0%})"
-        )
+        share = f"{found:.0%} of its energy there; chance is {CHANCE:.0%}"
+        wrong.append(f"it doesn't find what is pasted in ({share})")
     return wrong
