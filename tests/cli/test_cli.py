@@ -334,6 +334,26 @@ def test_a_data_set_is_run_continued_and_reported(hookmap, cat: Path, coffee: Pa
     assert "espresso" in (tmp_path / "run" / "report.html").read_text(encoding="utf-8")
 
 
+def test_methods_are_compared_and_the_page_is_written_again(hookmap, tmp_path: Path) -> None:
+    (tmp_path / "net.py").write_text(PLAIN)
+    (tmp_path / "photos").mkdir()
+    for number in range(8):
+        pixels = np.random.default_rng(number).integers(0, 255, (32, 32, 3), np.uint8)
+        Image.fromarray(pixels).save(tmp_path / "photos" / f"{number}.png")
+    asked = ["compare", "photos", "-m", "net.py:lens", "--method", "layercam", "-l", "1", "-o", "verdict"]
+    result = hookmap(*asked)
+    assert result.code == 0
+    assert "With 8 images this is only a hint" in result.out
+    assert result.out.splitlines()[-1] == "-> verdict/verdict.html"
+    page = (tmp_path / "verdict" / "verdict.html").read_text(encoding="utf-8")
+    assert "--resume" in hookmap(*asked).err
+    (tmp_path / "verdict" / "verdict.html").unlink()
+    assert json.loads(hookmap(*asked, "--resume", "--json").out)["judgement"]["images"] == 8
+    assert hookmap("report", "verdict").out.strip() == "verdict/verdict.html"
+    assert (tmp_path / "verdict" / "verdict.html").read_text(encoding="utf-8") == page
+    assert "--versus goes with runs" in hookmap("report", "verdict", "--versus", "verdict").err
+
+
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [

@@ -114,19 +114,6 @@ def page(run: Run) -> Path:
     return write_report(run)
 
 
-@pytest.fixture(scope="module")
-def chromium() -> Iterator[Any]:
-    found = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-    if found is None:
-        pytest.skip("no Chromium on this machine, and what a page does can only be seen in a browser")
-    from playwright.sync_api import sync_playwright
-
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=found, args=["--no-sandbox"])
-        yield browser
-        browser.close()
-
-
 @contextmanager
 def opened(chromium: Any, path: Path, **context: Any) -> Iterator[Any]:
     """The page in a browser that notes what it asks for (``asked``) and what goes wrong (``wrong``)."""

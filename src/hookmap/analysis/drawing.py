@@ -72,7 +72,7 @@ def lines_page(
         lines: from above.
         tile: side of the square that each tile is centred in.
         text: width of the column of text.
-        heads: over the columns of tiles.
+        heads: over the columns of tiles; more lines after line breaks.
     """
     from PIL import Image, ImageDraw
 
@@ -80,7 +80,8 @@ def lines_page(
     gap = 6
     step = tile + gap
     notes = subtitle.split("\n")
-    top = MARGIN + 34 + 18 * len(notes) + (22 if heads else 4)
+    deepest = max((head.count("\n") + 1 for head in heads), default=0)
+    top = MARGIN + 34 + 18 * len(notes) + (6 + 16 * deepest if heads else 4)
     high = [max(tile, 24 + 16 * len(line.below) + (16 if line.warning else 0)) + 16 for line in lines]
     width = max(2 * MARGIN + text + across * step - gap, 720 if not heads else 560)
     canvas = Image.new("RGB", (width, top + sum(high) + MARGIN - 10), "white")
@@ -88,7 +89,8 @@ def lines_page(
     _write_title(canvas, title, notes)
     left = MARGIN + text
     for i, head in enumerate(heads):
-        draw.text((left + i * step, top - 20), cut(draw, head, 12, tile), QUIET, font(12))
+        for k, part in enumerate(head.split("\n")):
+            draw.text((left + i * step, top - 4 - 16 * (deepest - k)), cut(draw, part, 12, tile), QUIET, font(12))
     y = top
     for line, height in zip(lines, high, strict=True):
         draw.line((MARGIN, y, width - MARGIN, y), RULE)

@@ -105,11 +105,13 @@ def run(
 
 @command(needs="hookmap.report")
 def report(
-    folder: Annotated[Path, typer.Argument(help="The folder of a run.", show_default=False)],
-    output: Annotated[Path | None, typer.Option("--output", "-o", help="Default: report.html in the folder.")] = None,
+    folder: Annotated[Path, typer.Argument(help="The folder of a run, or of a comparison.", show_default=False)],
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", help="Default: report.html, or verdict.html, in the folder.")
+    ] = None,
     versus: Annotated[Path | None, typer.Option(help="Another run over the same images: what moved?")] = None,
 ) -> None:
-    """Write what a run reveals as one page to look at, without a network, and as figures.
+    """Write what a run, or a comparison of methods, reveals as one page to look at, without a network, and as figures.
 
     [dim]Examples[/]
 
@@ -117,14 +119,20 @@ def report(
 
       hookmap report runs/epoch9 --versus runs/epoch1
     """
-    from hookmap.report import write_report
+    from hookmap.report import write_report, write_verdict
     from hookmap.runs.results import open_run
+    from hookmap.verdict import Verdict
 
+    if Verdict.is_in(folder):
+        if versus is not None:
+            raise HookmapError(f"{folder} holds a comparison of methods; --versus goes with runs")
+        say(shown(write_verdict(folder, output)))
+        return
     other = None if versus is None else open_run(versus)
     say(shown(write_report(open_run(folder), output, versus=other)))
 
 
-@command(needs="hookmap.verdict")
+@command(needs="hookmap.report")
 def compare(
     data: Annotated[
         list[str],
@@ -157,6 +165,7 @@ def compare(
 
       hookmap compare photos/ -o verdict/ --resume         [dim]after an interruption[/]
     """
+    from hookmap.report import write_verdict
     from hookmap.verdict import compare as compare_methods
 
     try:
@@ -175,9 +184,10 @@ def compare(
     except KeyboardInterrupt:
         complain("interrupted; what is done is kept, and --resume goes on from there")
         raise typer.Exit(130) from None
+    page = write_verdict(output)
     if json:
         print(verdict.json())
         return
     for sentence in verdict.summary():
         say(shown(sentence), highlight=False)
-    say(f"[dim]->[/] {shown(output)}")
+    say(f"[dim]->[/] {shown(page)}")

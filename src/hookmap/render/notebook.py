@@ -31,10 +31,13 @@ def html_of(
         f'<figure style="margin:0"><img src="data:image/png;base64,{source}" alt="{escape(title)}" '
         f'style="max-width:100%;height:auto"><figcaption><b>{escape(title)}</b>{quiet}</figcaption></figure>'
     )
-    if not rows:
-        return html
+    return html + table_html(rows, heads) if rows else html
+
+
+def table_html(rows: Sequence[Sequence[str]], heads: Sequence[str]) -> str:
+    """A table; its texts may be anybody's."""
     head = "".join(f'<th style="text-align:left">{escape(text)}</th>' for text in heads)
     body = "".join(
         "<tr>" + "".join(f'<td style="text-align:left">{escape(text)}</td>' for text in row) + "</tr>" for row in rows
     )
-    return f"{html}<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
+    return f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"

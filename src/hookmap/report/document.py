@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import base64
-import hashlib
 import json
 import re
 from collections.abc import Iterable, Sequence
 from html import escape
-from importlib.resources import files
 from pathlib import Path
 from string import Template
 from typing import Any
@@ -17,6 +14,7 @@ from hookmap._files import save_image, written_whole
 from hookmap.errors import HookmapError
 from hookmap.report.blocks import Section
 from hookmap.report.comparison import compared
+from hookmap.report.frame import asset, policy, section_html
 from hookmap.report.head import header
 from hookmap.report.packing import (
     Part,
@@ -120,52 +118,26 @@ def _page(parts: Sequence[Part], shown: Sequence[Section], beside: Path) -> tupl
         "titles": {name: title_of(name) for name in table["method"].dropna().unique()},
         "palettes": palettes(maps.looks),
     }
-    style, script = _asset("style.css"), "\n".join(map(_asset, _SCRIPTS))
+    style, script = asset("style.css"), "\n".join(map(asset, _SCRIPTS))
     title, head = header(run)
-    page = Template(_asset("template.html")).substitute(
-        policy=_policy(style, script, beside=bool(scripts)),
+    page = Template(asset("template.html")).substitute(
+        policy=policy(style, script, beside=bool(scripts)),
         title=escape(title),
         style=style,
         script=script,
         links="".join(f'<a href="#{one.name}">{escape(one.title)}</a>' for one in shown),
         header=head,
-        sections="".join(_section(one.name, one.title, one.note) for one in shown),
+        sections="".join(section_html(one.name, one.title, one.note) for one in shown),
         piles=blocks,
         data=_json(data),
     )
     return page, scripts
 
 
-def _section(name: str, title: str, note: str) -> str:
-    words = f"<p>{escape(note)}</p>" if note else ""
-    return (
-        f'<section id="{name}" aria-labelledby="{name}-title">'
-        f'<div class="aside"><h2 id="{name}-title">{escape(title)}</h2>{words}</div>'
-        '<div class="content"></div></section>'
-    )
-
-
-def _asset(name: str) -> str:
-    return (files("hookmap.report") / "page" / name).read_text(encoding="utf-8")
-
-
 def _json(data: Any) -> str:
     """JSON that can't end the element it stands in."""
     text = json.dumps(data, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
     return text.replace("<", "\\u003c")
-
-
-def _policy(style: str, script: str, *, beside: bool) -> str:
-    """What the page may do: run its own script, and load nothing but the scripts that lie beside it."""
-    of_style, of_script = (
-        f"'sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode('ascii')}'"
-        for text in (style, script)
-    )
-    others = " 'self' file:" if beside else ""
-    return (
-        f"default-src 'none'; img-src data:; style-src {of_style}; script-src {of_script}{others}; "
-        "base-uri 'none'; form-action 'none'"
-    )
 
 
 def _tidy(folder: Path, written: Iterable[Path], kept: set[str]) -> None:

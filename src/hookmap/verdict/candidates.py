@@ -50,6 +50,13 @@ class Candidate:
         where = self.layers if len(self.layers) < 4 else (self.layers[0], "...", self.layers[-1])
         return METHODS[self.method].title + (f" at {' + '.join(where)}" if where else "")
 
+    @classmethod
+    def of(cls, heatmap: Heatmap) -> Candidate:
+        """The way in which a heatmap was made."""
+        assert heatmap.question is not None
+        layers = heatmap.question.layers
+        return cls(heatmap.method.name, layers, heatmap.question.settings.fuse if len(layers) > 1 else None)
+
 
 def default_candidate(engine: Engine, x: Tensor) -> Candidate:
     """What is drawn where nothing is named."""
@@ -84,7 +91,14 @@ def _last_of_each_grid(engine: Engine, x: Tensor, default: Candidate) -> list[st
 
 
 def maps_of(batch: Batch, goal: Goal, candidates: Iterable[Candidate], settings: Settings) -> dict[Candidate, Tensor]:
-    """The signed map of each candidate on one image, laid over its input; those that aren't defined here are left out.
+    """The signed map of each candidate on one image, laid over its input; see :func:`heatmaps_of`."""
+    return {c: _on_input(heatmap, batch) for c, heatmap in heatmaps_of(batch, goal, candidates, settings).items()}
+
+
+def heatmaps_of(
+    batch: Batch, goal: Goal, candidates: Iterable[Candidate], settings: Settings
+) -> dict[Candidate, Heatmap]:
+    """The heatmap of each candidate on one image; those that aren't defined here are left out.
 
     Args:
         batch: of one image.
@@ -92,7 +106,7 @@ def maps_of(batch: Batch, goal: Goal, candidates: Iterable[Candidate], settings:
         candidates: one pass is shared by all that look at the same layers.
         settings: the seed, and the budget of methods that mask.
     """
-    found: dict[Candidate, Tensor] = {}
+    found: dict[Candidate, Heatmap] = {}
     by_layers: dict[tuple[tuple[str, ...], Fusion | None], list[Candidate]] = {}
     for candidate in candidates:
         by_layers.setdefault((candidate.layers, candidate.fuse), []).append(candidate)
@@ -103,13 +117,13 @@ def maps_of(batch: Batch, goal: Goal, candidates: Iterable[Candidate], settings:
         by_methods.setdefault(tuple(sorted(c.method for c in group)), []).append(layer)
     for names, layers in by_methods.items():
         for heatmap in _explained(batch, goal, names, layers, replace(settings, fuse=None)):
-            found[Candidate(heatmap.method.name, (heatmap.layer,))] = _on_input(heatmap, batch)
+            found[Candidate(heatmap.method.name, (heatmap.layer,))] = heatmap
     for (layers_together, fuse), group in by_layers.items():
         if len(layers_together) == 1:
             continue
         names = tuple(c.method for c in group)
         for heatmap in _explained(batch, goal, names, list(layers_together) or None, replace(settings, fuse=fuse)):
-            found[Candidate(heatmap.method.name, layers_together, fuse)] = _on_input(heatmap, batch)
+            found[Candidate(heatmap.method.name, layers_together, fuse)] = heatmap
     return {candidate: found[candidate] for candidate in candidates if candidate in found}
 
 

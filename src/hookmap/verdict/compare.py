@@ -8,7 +8,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, Unpack
@@ -17,6 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from hookmap._files import write_bytes
 from hookmap._progress import Track, tracking
 from hookmap._text import counted
 from hookmap.attribution.engine import Batch, Engine
@@ -32,6 +33,8 @@ from hookmap.metrics.evidence import random_removals, single_deletions
 from hookmap.metrics.removal import STEPS, RemovalOptions, Scorer, road, srg
 from hookmap.models import DEFAULT
 from hookmap.results.choice import Choice
+from hookmap.results.explanation import Explanation
+from hookmap.results.heatmap import Heatmap
 from hookmap.results.question import Settings
 from hookmap.targets import PREDICTED, Goal, TargetSpec, name_of
 from hookmap.targets.resolving import Resolved
@@ -43,11 +46,12 @@ from hookmap.verdict.candidates import (
     costs,
     default_candidate,
     equal_ones,
+    heatmaps_of,
     maps_of,
     random_maps,
     stacked,
 )
-from hookmap.verdict.folder import Folder
+from hookmap.verdict.folder import EXAMPLES, NAME, TABLE, Folder
 from hookmap.verdict.gates import CELLS as IN_A_MOSAIC
 from hookmap.verdict.gates import class_similarity, leakage, paste
 from hookmap.verdict.judgement import judged
@@ -63,7 +67,7 @@ SCREEN, HALVE, CONFIRM = 32, 64, 100
 """So many images each stage looks at."""
 FEWEST = 8
 UNSURE = 0.1
-_COSTED, _MOSAICS, _ASKED_TWICE, _PASTED = 2, 8, 16, 8
+_COSTED, _MOSAICS, _ASKED_TWICE, _PASTED, _SHOWN = 2, 8, 16, 8, 5
 
 
 @dataclass(frozen=True)
@@ -292,7 +296,7 @@ def compare(
         layers: likewise; by default the default's, and the last of each coarseness before it.
         target: what is asked of each image: one thing.
         out: a folder for what is done, so that the comparison can be interrupted and gone on with, and for the verdict
-            as page, JSON and Parquet.
+            as JSON and Parquet; :func:`hookmap.report.write_verdict` makes a page of it.
         scale: whether the target's probability is measured, where it has one, or its score (of a class, the logit).
         seed: of the order of the images, of masks, noise and signs.
         budget: the most changed copies of an image that methods which mask may look at.
@@ -332,7 +336,7 @@ def compare(
             "model": name,
             "fingerprint": fingerprint,
             "precision": precision,
-            "preprocessing": None if preprocessing is None else asdict(preprocessing),
+            "preprocessing": None if preprocessing is None else str(preprocessing),
             "target": name_of(goal),
             "candidates": [c.name for c in candidates],
             "scale": scale,
@@ -366,12 +370,14 @@ def _decided(
     field_of = [c for c in candidates if c.name not in gone]
     split = Split.of(order, len(field_of))
     stages: dict[str, Any] = {}
+    looked_at: dict[str, int] = {}
     reliability = None
     if split.screen:
         agreement, reliability = task.screened(split.screen, field_of)
         if not agreement:
             raise DataError(_nothing_measured(task))
         stages["screen"] = {c.name: value for c, value in agreement.items()}
+        looked_at["screen"] = len(split.screen)
         field_of = sorted(agreement, key=lambda c: -agreement[c])[:KEPT]
         for stage, numbers in (("halve", split.screen), ("halve-again", split.halve)):
             keep = max(FINALISTS, -(-len(field_of) // 2))
@@ -382,6 +388,7 @@ def _decided(
                 if not len(next(iter(table.values()))):
                     raise DataError(_nothing_measured(task))
                 stages[stage] = {name: values.mean(0).tolist() for name, values in table.items()}
+                looked_at[stage] = len(numbers)
                 field_of = _better_half(table, field_of, keep)
     contestants = list(dict.fromkeys([*field_of, default]))
     layer = default.layers[-1:]
@@ -412,6 +419,7 @@ def _decided(
         default.name,
         dict(asked),
         stages,
+        looked_at,
         groups,
         reliability,
         task.failures,
@@ -422,7 +430,24 @@ def _decided(
         best = verdict.best
         choice = Choice(best.layers, best.method, best.fuse or "sum")
         store_choice(asked["fingerprint"], choice, " ".join(verdict.summary()))
+    if task.folder.place is not None:
+        table_bytes = partial(verdict.table.to_parquet, index=False)
+        write_bytes(task.folder.place / TABLE, table_bytes)
+        Explanation(_examples(task, used[:_SHOWN], [*contestants, *controls])).save(task.folder.place / EXAMPLES)
+        verdict.save(task.folder.place / NAME)
     return verdict
+
+
+def _examples(task: Comparison, numbers: Sequence[int], candidates: Sequence[Candidate]) -> list[Heatmap]:
+    """Heatmaps of a few images to look at, image by image, over the pictures as they were given."""
+    heatmaps = []
+    for i, number in enumerate(numbers):
+        item = task.reader.source.item(number)
+        batch = next(task.engine.batches([item.image], 1))
+        views = [replace(view, picture=view.picture.renamed(item.id)) for view in batch.views]
+        found = heatmaps_of(replace(batch, views=views), task.goal, candidates, task.settings)
+        heatmaps += [replace(h, position=replace(h.position, image=i)) for h in found.values()]
+    return heatmaps
 
 
 def _nothing_measured(task: Comparison) -> str:

@@ -12,7 +12,8 @@ from hookmap._files import write_bytes
 from hookmap._optional import require
 from hookmap.errors import DataError
 
-NAME = "verdict.json"
+NAME, TABLE, EXAMPLES = "verdict.json", "table.parquet", "examples.npz"
+"""What a comparison ends with: the verdict, its table, and heatmaps of a few images."""
 
 
 class Folder:
@@ -72,7 +73,10 @@ class Folder:
             return
         before = self._read(path)
         if not resume:
-            raise DataError(f"{self.place} holds a comparison already; pass another folder, or go on with it (resume)")
+            raise DataError(
+                f"{self.place} holds a comparison already; go on with it by --resume (resume=True), or pass another "
+                "folder"
+            )
         different = [name for name in asked if before.get(name) != json.loads(json.dumps(asked[name]))]
         if different:
             raise DataError(f"{self.place} holds another comparison ({', '.join(different)}); pass another folder")

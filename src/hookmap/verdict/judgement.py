@@ -24,6 +24,7 @@ class Standing:
         name: in words.
         votes: mean of each vote over images, in standard deviations of random maps; 0 is what random maps get.
         intervals: of each vote's mean, 95 % (BCa).
+        mean_interval: of the mean of all votes, likewise.
         cost: in forward passes; None for controls.
         leakage: the share of energy where the model can't have looked (DiFull); None where that can't be asked.
         similarity: of the maps of two classes; None likewise.
@@ -35,6 +36,7 @@ class Standing:
     name: str
     votes: tuple[float, ...]
     intervals: tuple[tuple[float, float], ...]
+    mean_interval: tuple[float, float]
     cost: float | None = None
     leakage: float | None = None
     similarity: float | None = None
@@ -156,7 +158,7 @@ def judged(
     best: str | None = None
     answer: tuple[str, ...] = ()
     if fit:
-        leader = next((a for a in fit if not any(better(b, a) for b in fit)), fit[0])
+        leader = next((a for a in fit if not any(better(b, a) for b in fit if b != a)), fit[0])
         answer = tuple(a for a in fit if a == leader or not better(leader, a))
         if len(answer) == 1:
             outcome, best = "winner", leader
@@ -170,4 +172,5 @@ def judged(
 
 def _standing(name: str, values: Array, seed: int, **about: Any) -> Standing:
     intervals = tuple(bca_interval(values[:, v], seed=seed) for v in range(values.shape[1]))
-    return Standing(name, tuple(map(float, values.mean(0))), intervals, **about)
+    whole = bca_interval(values.mean(1), seed=seed)
+    return Standing(name, tuple(map(float, values.mean(0))), intervals, whole, **about)

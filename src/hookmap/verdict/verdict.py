@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,11 +13,15 @@ from hookmap._files import write_bytes
 from hookmap._optional import require
 from hookmap._text import counted, listed
 from hookmap.errors import DataError
+from hookmap.render.notebook import table_html
 from hookmap.verdict.candidates import Candidate
+from hookmap.verdict.figure import quality_figure
+from hookmap.verdict.folder import NAME
 from hookmap.verdict.judgement import Judgement, Standing
 
 if TYPE_CHECKING:
     import pandas as pd
+    from matplotlib.figure import Figure
 
 FULL, CONFIRMED = 100, 30
 """So many confirming images make a full answer; below the second number it is a hint."""
@@ -33,6 +38,7 @@ class Verdict:
         default: the name of what is drawn where nothing is named.
         asked: of which model, about what, on which images.
         stages: of each earlier stage, what every candidate got there, by name.
+        looked_at: so many images each of these stages looked at.
         equal: candidates that give the same map as another, by that one's name.
         reliability: of the shared evidence, -1..1: how alike its halves are; None if nothing was screened.
         failures: images that couldn't be read or asked, and why.
@@ -45,6 +51,7 @@ class Verdict:
     default: str
     asked: dict[str, Any]
     stages: dict[str, Any] = field(default_factory=dict)
+    looked_at: dict[str, int] = field(default_factory=dict)
     equal: dict[str, list[str]] = field(default_factory=dict)
     reliability: float | None = None
     failures: dict[str, str] = field(default_factory=dict)
@@ -148,11 +155,51 @@ class Verdict:
             rows.append(row)
         return pd.DataFrame(rows)
 
+    def remark(self, name: str) -> str:
+        """What is said of a contestant beside its name: that it is recommended, tied, or the default; or nothing."""
+        tied = self.judgement.outcome == "tied" and name in self.judgement.answer
+        if name == self.judgement.best:
+            said = ["not clearly best" if self.judgement.outcome == "disagree" else "recommended"]
+        else:
+            said = ["tied with the best"] if tied else []
+        return ", ".join([*said, "default"] if name == self.default else said)
+
+    def figure(self, *, dark: bool = False) -> Figure:
+        """The mean vote against the cost in forward passes, as a matplotlib figure.
+
+        Args:
+            dark: for a dark page; its background is transparent.
+        """
+        best = self.judgement.best
+        return quality_figure(self.contestants, self.controls, best=best, remark=self.remark, dark=dark)
+
+    def _repr_html_(self) -> str:
+        text = "".join(f"<p>{escape(sentence)}</p>" for sentence in self.summary())
+        heads = ["", *self.votes, "mean", "passes", "leakage", "class similarity", "pasted"]
+        rows = [
+            [
+                s.name + (f" ({remark})" if (remark := self.remark(s.name)) else ""),
+                *(
+                    f"{vote:+.2f} [{low:+.2f}, {high:+.2f}]"
+                    for vote, (low, high) in zip(s.votes, s.intervals, strict=True)
+                ),
+                f"{s.mean:+.2f}",
+                *("" if number is None else f"{number:.2f}" for number in (s.cost, s.leakage, s.similarity, s.pasted)),
+            ]
+            for s in self.judgement.standings
+        ]
+        return text + table_html(rows, heads)
+
     # ---------------------------------------------------------------- one file
 
     def json(self) -> str:
         """All of it as JSON; :meth:`read` takes it back."""
         return json.dumps(asdict(self), indent=2, ensure_ascii=False)
+
+    @staticmethod
+    def is_in(folder: str | Path) -> bool:
+        """Whether a folder holds a verdict."""
+        return (Path(folder).expanduser() / NAME).is_file()
 
     @classmethod
     def read(cls, path: str | Path) -> Verdict:
@@ -162,7 +209,7 @@ class Verdict:
             DataError: if there's none.
         """
         place = Path(path).expanduser()
-        place = place / "verdict.json" if place.is_dir() else place
+        place = place / NAME if place.is_dir() else place
         try:
             about: dict[str, Any] = json.loads(place.read_text(encoding="utf-8"))
             judgement = dict(about["judgement"])
@@ -192,7 +239,7 @@ class Verdict:
 def _standing(about: Mapping[str, Any]) -> Standing:
     given = dict(about)
     given["intervals"] = tuple((low, high) for low, high in given["intervals"])
-    return Standing(**{**given, **{name: tuple(given[name]) for name in ("votes", "beats", "faults")}})
+    return Standing(**{**given, **{name: tuple(given[name]) for name in ("votes", "mean_interval", "beats", "faults")}})
 
 
 def named(candidates: Sequence[Candidate]) -> dict[str, Candidate]:
