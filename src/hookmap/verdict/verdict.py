@@ -112,7 +112,7 @@ class Verdict:
     def _of_the_default(self) -> str:
         j = self.judgement
         if j.best is None:
-            return f"What is drawn by default, {self.default}, is no better than they are."
+            return f"Nor can what is drawn by default, {self.default}."
         if f"{j.best} > {self.default}" in j.against:
             deciding = j.against[f"{j.best} > {self.default}"]
             return f"It is better than what is drawn by default, {self.default} (by {listed(list(deciding))})."
