@@ -10,6 +10,7 @@ import hookmap as hm
 from hookmap.metrics.cells import grid_of, in_cells, on_pixels, ordered
 from hookmap.metrics.correlation import pearson, ranks, spearman
 from hookmap.metrics.fills import FILLS, blurred, fill_of, imputed
+from hookmap.metrics.removal import road
 from networks import noise
 
 
@@ -90,3 +91,12 @@ def test_correlations_are_scipys() -> None:
     assert pearson(a, b).item() == pytest.approx(stats.pearsonr(a[0], b[0]).statistic, abs=1e-6)
     assert spearman(a, b).item() == pytest.approx(stats.spearmanr(a[0], b[0]).statistic, abs=1e-12)
     assert spearman(a, torch.zeros(1, 40)).item() == 0
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_models_in_half_precision_are_measured_too(dtype: torch.dtype) -> None:
+    image = torch.rand(3, 32, 32, generator=torch.Generator().manual_seed(1))
+    maps = torch.rand(2, 4, 4, generator=torch.Generator().manual_seed(2))
+    expected = road(lambda x: x[:, 0].mean((1, 2)), image, maps, cells=4)
+    half = road(lambda x: x[:, 0].float().mean((1, 2)), image.to(dtype), maps.to(dtype), cells=4)
+    torch.testing.assert_close(half, expected, atol=5e-3, rtol=0)

@@ -18,6 +18,7 @@ from torch.nn import functional as F
 
 from hookmap._text import did_you_mean
 from hookmap.errors import HookmapError
+from hookmap.methods.weighting import full_precision
 
 Fill: TypeAlias = Callable[[Tensor, Tensor], Tensor]
 FillSpec: TypeAlias = "str | Tensor | Fill"
@@ -119,6 +120,7 @@ def imputed(image: Tensor, removed: Tensor) -> Tensor:
     Returns:
         ``(K, C, H, W)``; where everything is removed, the image's mean colour.
     """
+    image = full_precision(image)
     # Large images one by one: they stay in the processor's cache.
     together = max(1, _PIXELS // removed[0].numel())
     unknown = removed[:, None].to(image.dtype)
