@@ -20,8 +20,8 @@ import numpy as np
 
 import hookmap as hm
 from hookmap.metrics.statistics import sign_flips
-from hookmap.verdict.compare import VOTES
 from hookmap.verdict.judgement import RANDOM, judged
+from hookmap.verdict.stages import VOTES
 
 ADDED = 0.2
 

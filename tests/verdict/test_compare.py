@@ -10,8 +10,8 @@ from coloured import SIDE, colours, pictures
 from hookmap.attribution.scoring import Scoring
 from hookmap.results.question import Settings
 from hookmap.verdict.candidates import Candidate, maps_of
-from hookmap.verdict.compare import Split
 from hookmap.verdict.gates import class_similarity, leakage, mosaic_of, paste
+from hookmap.verdict.stages import Split
 
 METHODS = ["hirescam", "eigencam", "random"]
 
