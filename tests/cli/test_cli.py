@@ -195,7 +195,10 @@ def test_explain_and_run_take_the_same_options_as_python(monkeypatch: pytest.Mon
     from hookmap.cli.options import AskOptions, SpeedOptions
     from hookmap.lens import ExplainOptions
 
-    asked = {**AskOptions(budget=3, part="signed", fuse="mean").options(), "batch_size": SpeedOptions().batch_size}
+    asked = {
+        **AskOptions(budget=3, part="signed", fuse="mean", check=True).options(),
+        "batch_size": SpeedOptions().batch_size,
+    }
     assert asked.keys() == ExplainOptions.__annotations__.keys() - {"on_error", "progress"}
 
 

@@ -80,7 +80,7 @@ def test_maps_are_finite_and_of_the_grid_whatever_comes(name: str, seen: dict[st
         assert torch.equal(found, called(name, some))
 
 
-@pytest.mark.parametrize("name", [name for name in PURE if name != "odam"])  # it looks at neighbours
+@pytest.mark.parametrize("name", [name for name in PURE if name not in ("odam", "gaussian")])  # they know places
 @always
 @given(seen=ingredients("random"), data=st.data())
 def test_images_places_and_channels_have_no_order(name: str, seen: dict[str, Tensor], data: st.DataObject) -> None:
@@ -182,7 +182,7 @@ def test_only_what_is_random_depends_on_the_seed(name: str) -> None:
     assert torch.equal(first, other) == (name not in SEEDED)
     noisy, same, else_ = (maps(name, x, seed=seed, noise_smooth=2) for seed in (1, 1, 2))
     assert torch.equal(noisy, same)
-    assert not torch.equal(noisy, else_)
+    assert torch.equal(noisy, else_) == (name == "gaussian")  # which looks at nothing
 
 
 def test_the_global_random_numbers_and_the_model_stay_as_they_were() -> None:

@@ -48,7 +48,7 @@ def test_every_method_can_be_found_explained_and_cited(method: hm.methods.Method
     assert method.needs <= INGREDIENTS.keys()
     assert method.needs
     assert method.summary[0].islower() or method.summary.startswith(("Grad-CAM", "Score-CAM", "FullGrad"))
-    assert method.paper or method.name == "random"
+    assert method.paper or method.family == "baseline"
     assert method.uniform is None or method.uniform in METHODS
 
 
@@ -58,7 +58,7 @@ def test_what_a_method_looks_at() -> None:
         "target": {n for n, m in METHODS.items() if not m.knows_target},
     }
     assert names["per layer"] == {"rise", "drise", "occlusion", "fullgrad", "fullgradmagnitude", "edges"}
-    assert names["target"] == {"eigencam", "kpcacam", "fem", "sidu", "random", "edges"}
+    assert names["target"] == {*("eigencam", "kpcacam", "fem", "sidu", "random", "edges", "gaussian", "meanactivation")}
 
 
 def test_a_name_that_there_is_not_brings_those_that_are_like_it() -> None:
