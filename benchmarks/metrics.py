@@ -101,16 +101,18 @@ class Bench:
                     "hookmap": lambda: deletion(scorer, image, maps, cells=7, steps=STEPS, **given),
                     "Quantus RegionPerturbation": self.quantus("RegionPerturbation"),
                     "Quantus PixelFlipping": self.quantus("PixelFlipping"),
-                    "torch-cam": self.torch_cam("DeletionMetric"),
                 },
             ),
             Job(
-                "insertion, 49 steps",
+                "deletion and insertion, 49 steps each",
                 1.05,
-                STEPS + 1,
+                2 * (STEPS + 1),
                 {
-                    "hookmap": lambda: insertion(scorer, image, maps, cells=7, steps=STEPS, **given),
-                    "torch-cam": self.torch_cam("InsertionMetric"),
+                    "hookmap": lambda: [
+                        metric(scorer, image, maps, fill="zero", cells=7, steps=STEPS, **given)
+                        for metric in (deletion, insertion)
+                    ],
+                    "torch-cam": self.torch_cam(),
                 },
             ),
             Job(
@@ -155,19 +157,17 @@ class Bench:
         x, y, a = self.x.numpy(), np.array([self.index]), self.pixels[None, None]
         return lambda: metric(model=self.model, x_batch=x, y_batch=y, a_batch=a, device="cpu", softmax=True)
 
-    def torch_cam(self, name: str) -> Run:
-        from torchcam import metrics
-
-        metric = getattr(metrics, name, None)
-        if metric is None:
-            raise LookupError(f"this torch-cam has no {name}")
+    def torch_cam(self) -> Run:
         from torchcam.methods import GradCAM
+        from torchcam.metrics import DeletionInsertionMetric
 
         def run() -> object:
             with GradCAM(self.model, self.heatmap.layer) as extractor:
-                made = metric(extractor, logits_fn=lambda scores: scores.softmax(1))
-                made.update(self.x, self.index)
-                return made.summary()
+                metric = DeletionInsertionMetric(
+                    extractor, lambda scores: scores.softmax(1), steps=STEPS, batch_size=self.size
+                )
+                metric.update(self.x.clone(), self.index)
+                return metric.summary()
 
         return run
 
