@@ -50,7 +50,7 @@ def test_among_equals_all_maps_have_one_order_and_each_place_its_chance() -> Non
 def test_a_plain_image_stays_plain_but_for_the_fills_zero_and_noise(fill: str) -> None:
     image = torch.tensor([0.3, -1.0, 2.0])[:, None, None].expand(3, 20, 24)
     removed = noise(2, 20, 24) > 0
-    filled = fill_of(fill)(image, removed).expand(2, 3, 20, 24)
+    filled = fill_of(fill, image)(removed).expand(2, 3, 20, 24)
     where = removed[:, None].expand_as(filled)
     expected = torch.zeros(()) if fill == "zero" else image.expand_as(filled)[where]
     assert (filled[where] - expected).abs().max() < (0.06 if fill == "linear" else 1e-5)
@@ -73,13 +73,13 @@ def test_a_blur_keeps_the_mean_of_what_is_far_from_the_border() -> None:
 
 def test_an_image_or_a_function_is_a_fill_too() -> None:
     image, removed = noise(3, 8, 8), torch.ones(2, 8, 8, dtype=torch.bool)
-    assert fill_of(torch.ones(3, 1, 1))(image, removed).equal(torch.ones(1, 3, 8, 8))
-    assert fill_of(lambda x, gone: x[None] + 1)(image, removed).equal(image[None] + 1)
+    assert fill_of(torch.ones(3, 1, 1), image)(removed).equal(torch.ones(1, 3, 8, 8))
+    assert fill_of(lambda x, gone: x[None] + 1, image)(removed).equal(image[None] + 1)
 
 
 def test_linear_says_that_it_is_for_images() -> None:
     with pytest.raises(hm.HookmapError, match=r"defined for images \(C, H, W\)"):
-        fill_of("linear")(torch.zeros(1, 9), torch.ones(1, 9, dtype=torch.bool))
+        fill_of("linear", torch.zeros(1, 9))(torch.ones(1, 9, dtype=torch.bool))
 
 
 def test_correlations_are_scipys() -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import NamedTuple, TypeAlias
 
 import torch
@@ -75,18 +75,22 @@ FILLS: dict[str, Fill] = {"mean": mean, "zero": zero, "blur": blur, "linear": li
 """By name."""
 
 
-def fill_of(spec: FillSpec) -> Fill:
-    """The fill that is meant.
+def fill_of(spec: FillSpec, image: Tensor) -> Callable[[Tensor], Tensor]:
+    """The fill that is meant, for one image: what is the same whatever is removed is made once.
 
     Raises:
         HookmapError: for a name that there isn't.
     """
     if isinstance(spec, Tensor):
-        return lambda image, removed: spec.to(image).expand_as(image)[None]
+        still = spec.to(image).expand_as(image)[None]
+        return lambda removed: still
     if callable(spec):
-        return spec
+        return partial(spec, image)
+    if spec in FILLS and spec != "linear":
+        whole = FILLS[spec](image, torch.ones_like(image[:1], dtype=torch.bool))
+        return lambda removed: whole
     if spec in FILLS:
-        return FILLS[spec]
+        return partial(FILLS[spec], image)
     hint = did_you_mean(str(spec), FILLS, f"there are {', '.join(FILLS)}")
     raise HookmapError(f"there's no fill {spec!r}; {hint}")
 

@@ -141,11 +141,11 @@ def scores_without(
         HookmapError: if the scorer gives anything but K scores, or scores that aren't finite.
     """
     one_or_more(batch_size=batch_size)
-    filled = fill_of(fill)
+    filled = fill_of(fill, image)
     scores, shares = [], []
     for part in _in_batches(removed, batch_size):
         gone = on_pixels(part.to(image.device), grid, image.shape[1:]) > 0.5
-        changed = torch.where(gone[:, None], filled(image, gone).to(image.dtype), image)
+        changed = torch.where(gone[:, None], filled(gone).to(image.dtype), image)
         scores.append(scored(scorer, changed))
         shares.append(gone.flatten(1).double().mean(1).cpu())
     return torch.cat(scores), torch.cat(shares)
