@@ -45,7 +45,7 @@ from hookmap.verdict.candidates import (
 from hookmap.verdict.folder import EXAMPLES, NAME, TABLE, Folder
 from hookmap.verdict.judgement import judged
 from hookmap.verdict.stages import FINALISTS, VOTES, Comparison, Split, better_half
-from hookmap.verdict.verdict import Verdict, named
+from hookmap.verdict.verdict import CONFIRMED, Verdict, named
 
 KEPT = 12
 """So many candidates are left after the screening."""
@@ -212,7 +212,7 @@ def _decided(
         tuple(ids[number] for number in used),
         sum(probability is not None and probability < UNSURE for _, probability in answers),
     )
-    if verdict.best is not None:
+    if verdict.best is not None and judgement.images >= CONFIRMED:
         best = verdict.best
         choice = Choice(best.layers, best.method, best.fuse or "sum")
         store_choice(asked["fingerprint"], choice, " ".join(verdict.summary()))
