@@ -20,7 +20,8 @@ import numpy as np
 
 import hookmap as hm
 from hookmap.metrics.statistics import sign_flips
-from hookmap.verdict.judgement import RANDOM, judged
+from hookmap.verdict.candidates import RANDOM
+from hookmap.verdict.judgement import judged
 from hookmap.verdict.stages import VOTES
 
 ADDED = 0.2

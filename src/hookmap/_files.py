@@ -11,7 +11,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from hookmap.errors import HookmapError
+from hookmap.errors import DataError, HookmapError
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -19,6 +19,10 @@ if TYPE_CHECKING:
 
 # Pages of feature maps are large: compressing them hard takes longer than making them, for 3 % of their size.
 _OPTIONS: dict[str, dict[str, Any]] = {"JPEG": {"quality": 92}, "PNG": {"compress_level": 1}}
+
+
+LOCK = ".lock"
+"""The file that a process holds while it writes into a folder."""
 
 
 def save_image(image: Image.Image, path: str | Path) -> Path:
@@ -87,6 +91,27 @@ def written_whole(path: Path) -> Iterator[Path]:
             with suppress(OSError):  # another's files are in it by now
                 for folder in made:
                     folder.rmdir()
+
+
+@contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """One process at a time writes into a folder, which is made; a process that dies leaves no lock behind.
+
+    Raises:
+        DataError: if another process is writing.
+    """
+    from filelock import FileLock, Timeout
+
+    folder.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(folder / LOCK, timeout=0)
+    try:
+        lock.acquire()
+    except Timeout:
+        raise DataError(f"another process is writing {folder}; wait for it, or pass another folder") from None
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 def _flush(path: str | Path) -> None:

@@ -41,7 +41,7 @@ from hookmap.images.views import is_input, patch_size
 from hookmap.layers.layouts import Layout
 from hookmap.layers.tree import LayerTree
 from hookmap.methods import METHODS, Method, find_method
-from hookmap.metrics.check import checked
+from hookmap.metrics.check import checked_each
 from hookmap.render.look import Part
 from hookmap.results.check import Check
 from hookmap.results.concepts import Concepts, Factorization
@@ -271,8 +271,8 @@ class Lens:
             plan = replace(self.plan(target, layer, method, options), track=track)
             answers = explain_each(self.engine, images, plan, batch_size=batch_size, on_error=on_error)
             for explanation in _explanations(answers):
-                checked_too = [replace(h, check=self.check(h)) for h in explanation] if check else explanation
-                yield Explanation(checked_too, explanation.errors)
+                heatmaps = checked_each(self.engine, explanation) if check else explanation
+                yield Explanation(heatmaps, explanation.errors)
 
     def again(self, heatmap: Heatmap) -> Heatmap:
         """The heatmap that the same question gives of this model: with the same weights the same, bit for bit.
@@ -302,8 +302,9 @@ class Lens:
         It takes at most 60 forward passes; :class:`hookmap.results.check.Check` says what is measured. For which method
         to take for a model, see :func:`hookmap.compare`.
         """
-        _, batch, _ = asked_again(self.engine, heatmap)
-        return checked(batch[heatmap.question.place[1] if heatmap.question else 0], heatmap)
+        check = checked_each(self.engine, [heatmap])[0].check
+        assert check is not None
+        return check
 
     def features(
         self,

@@ -87,6 +87,8 @@ def test_it_is_kept_in_files_and_pickles(tmp_path: Path) -> None:
     explanation = colours().explain(pictures(2), layer="1", check=True)
     checks = [h.check for h in explanation]
     assert [h.check for h in hm.load(explanation.save(tmp_path / "x.npz"))] == checks
+    assert explanation.table["check"].tolist() == [check.word for check in checks]
+    assert explanation.table["check_percentile"].tolist() == [check.percentile for check in checks]
     assert [h.check for h in pickle.loads(pickle.dumps(explanation))] == checks
 
 

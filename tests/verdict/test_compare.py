@@ -10,6 +10,7 @@ from coloured import SIDE, colours, pictures
 from hookmap.attribution.scoring import Scoring
 from hookmap.results.question import Settings
 from hookmap.verdict.candidates import Candidate, maps_of
+from hookmap.verdict.folder import Folder
 from hookmap.verdict.gates import class_similarity, leakage, mosaic_of, paste
 from hookmap.verdict.stages import Split
 
@@ -81,6 +82,9 @@ def test_too_few_and_no_images_get_a_sentence(tmp_path: Path) -> None:
         hm.compare(colours())
     with pytest.raises(hm.HookmapError, match="no method 'gradcan'"):
         hm.compare(colours(), pictures(8), methods="gradcan")
+    with pytest.raises(hm.LayerError, match="no layer 'nope'"):
+        hm.compare(colours(), pictures(8), layers="nope", out=tmp_path / "new" / "folder")
+    assert not any(tmp_path.iterdir()), "nothing is left of a comparison that never began"
     (tmp_path / "own.txt").write_text("mine")
     with pytest.raises(hm.DataError, match="holds other files"):
         hm.compare(colours(), pictures(8), out=tmp_path)
@@ -146,3 +150,8 @@ def test_what_is_pasted_in_is_found_by_the_method_that_knows() -> None:
     assert found[candidates[1]] == pytest.approx(0.25, abs=0.01)
     # A small red copy doesn't outweigh the green, so nothing can be said.
     assert paste(lens.engine, inset, scene, candidates, Settings(), 0) == {}
+
+
+def test_one_process_at_a_time_compares_into_a_folder(tmp_path: Path) -> None:
+    with Folder(tmp_path).locked(), pytest.raises(hm.DataError, match="another process is writing"):
+        hm.compare(colours(), pictures(8), out=tmp_path)

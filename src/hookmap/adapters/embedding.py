@@ -54,13 +54,13 @@ class Embedder(Adapter):
 
 def _before_attention(model: nn.Module) -> list[str]:
     """The norms before the attention of each of a transformer's blocks."""
-    values = []
+    before = []
     for name, block in model.named_modules():
         parts = dict(block.named_children())
         norms = [part for part, module in parts.items() if "norm" in type(module).__name__.casefold()]
         if norms and any(re.search("attn|attention", part) for part in parts):
-            values.append(f"{name}.{norms[0]}")
-    return values
+            before.append(f"{name}.{norms[0]}")
+    return before
 
 
 def vector_of(output: Any, model: nn.Module) -> Tensor:

@@ -9,7 +9,17 @@ import typer
 
 from hookmap._text import counted
 from hookmap.cli.commands import command, complain, say, shown
-from hookmap.cli.options import AskOptions, Budget, Json, Layers, Methods, ModelOptions, Seed, SpeedOptions
+from hookmap.cli.options import (
+    AskOptions,
+    Budget,
+    Json,
+    Layers,
+    Methods,
+    ModelOptions,
+    PrecisionOptions,
+    Seed,
+    SpeedOptions,
+)
 from hookmap.errors import HookmapError
 
 
@@ -142,7 +152,7 @@ def compare(
         ),
     ],
     model: ModelOptions,
-    speed: SpeedOptions,
+    speed: PrecisionOptions,
     output: Annotated[Path, typer.Option("--output", "--out", "-o", help="The folder to write.")] = Path("comparison"),
     method: Methods = None,
     layer: Layers = None,

@@ -101,7 +101,7 @@ class ModelOptions:
         typer.Option(rich_help_panel=_MODEL, help="cpu, cuda, cuda:1, mps; by default the best there is."),
     ] = None
 
-    def lens(self, speed: SpeedOptions | None = None) -> Lens:
+    def lens(self, speed: PrecisionOptions | None = None) -> Lens:
         """The lens that the options describe."""
         import hookmap as hm
         from hookmap._devices import best_device
@@ -221,8 +221,8 @@ class AskOptions:
 
 
 @dataclass(kw_only=True)
-class SpeedOptions:
-    """How the model runs."""
+class PrecisionOptions:
+    """In what the model runs."""
 
     precision: Annotated[
         str, typer.Option(rich_help_panel=_SPEED, help="fp32, or bf16 or fp16: faster where the hardware has it.")
@@ -230,6 +230,12 @@ class SpeedOptions:
     compile: Annotated[
         bool, typer.Option("--compile", rich_help_panel=_SPEED, help="Through torch.compile; for thousands of images.")
     ] = False
+
+
+@dataclass(kw_only=True)
+class SpeedOptions(PrecisionOptions):
+    """How the model runs."""
+
     batch_size: Annotated[int, typer.Option(min=1, rich_help_panel=_SPEED, help="Images per forward pass.")] = 16
 
 

@@ -10,6 +10,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from hookmap.errors import HookmapError
+from hookmap.methods.weighting import full_precision
 
 CELLS = 14
 """Cells along each axis by default: those of a ViT with patches of 16 pixels on an input of 224."""
@@ -66,7 +67,7 @@ def in_cells(maps: Tensor, grid: Sequence[int]) -> Tensor:
         )
     if not bool(maps.isfinite().all()):
         raise HookmapError("a map holds NaN or infinity, so its places have no order; look at the model's weights")
-    values = (maps if maps.dtype == torch.float64 else maps.float())[:, None]
+    values = full_precision(maps)[:, None]
     coarser = any(side < few for side, few in zip(maps.shape[1:], grid, strict=True))
     if coarser:
         return F.interpolate(values, tuple(grid), mode=_LINEAR[len(grid)], align_corners=False)[:, 0]

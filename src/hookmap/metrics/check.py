@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 
 import torch
 from torch import Tensor
 
 from hookmap.attribution.batch import Plan, explain_batch
-from hookmap.attribution.engine import Batch
-from hookmap.attribution.explain import plan_of
+from hookmap.attribution.engine import Batch, Engine
+from hookmap.attribution.explain import asked_again, plan_of, question_of
 from hookmap.attribution.scoring import Scoring
 from hookmap.metrics.cells import CELLS, grid_of, in_cells, ordered
 from hookmap.metrics.correlation import pearson
 from hookmap.metrics.removal import scores_without, srg
+from hookmap.metrics.sanity import noisy
 from hookmap.results.check import HOT, RANDOM, Check
 from hookmap.results.heatmap import Heatmap
 
@@ -22,19 +24,18 @@ NOISE, COPIES = 0.01, 2
 TOGETHER = 8
 
 
-def checked(batch: Batch, heatmap: Heatmap, scoring: Scoring | None = None) -> Check:
+def checked(batch: Batch, heatmap: Heatmap, scoring: Scoring) -> Check:
     """What random maps, the hot region alone and a little noise say of a heatmap.
 
     Args:
         batch: of its image alone.
         heatmap: with its question.
-        scoring: made ready before for inputs of this size, where many are checked.
+        scoring: made ready for inputs of this size.
 
     Raises:
         HookmapError: if the heatmap doesn't know its question.
     """
     plan = plan_of(heatmap)
-    scoring = scoring or scoring_of(batch)
     scorer = scoring.of(batch, plan.targets[0])[0]
     image, seed = batch.x[0], plan.settings.seed
     grid = grid_of(image, CELLS)
@@ -51,6 +52,23 @@ def checked(batch: Batch, heatmap: Heatmap, scoring: Scoring | None = None) -> C
         kept=float(scores[1]),
         stability=None if heatmap.method.one_by_one else _stability(batch, plan, heatmap),
     )
+
+
+def checked_each(engine: Engine, heatmaps: Sequence[Heatmap]) -> list[Heatmap]:
+    """Heatmaps with how far each can be believed; the model is made ready once for all inputs of one size.
+
+    Raises:
+        HookmapError: if a heatmap doesn't know its question.
+    """
+    ready: dict[tuple[int, ...], Scoring] = {}
+    checked_too = []
+    for heatmap in heatmaps:
+        _, batch, _ = asked_again(engine, heatmap)
+        batch = batch[question_of(heatmap).place[1]]
+        size = tuple(batch.x.shape[1:])
+        ready[size] = ready.get(size) or scoring_of(batch)
+        checked_too.append(replace(heatmap, check=checked(batch, heatmap, ready[size])))
+    return checked_too
 
 
 def scoring_of(batch: Batch) -> Scoring:
@@ -74,9 +92,7 @@ def moved(own: Tensor, count: int, seed: int) -> list[Tensor]:
 
 
 def _stability(batch: Batch, plan: Plan, heatmap: Heatmap) -> float:
-    x = batch.x
-    noise = torch.randn((COPIES, *x.shape[1:]), generator=plan.settings.generator()).to(x)
-    noisy = x + NOISE * (x.max() - x.min()) * noise
-    maps = explain_batch(replace(batch, views=batch.views * COPIES, x=noisy, numbers=[0] * COPIES), plan)
+    x = noisy(batch.x[0], NOISE, COPIES, plan.settings.seed)
+    maps = explain_batch(replace(batch, views=batch.views * COPIES, x=x, numbers=[0] * COPIES), plan)
     rows = torch.stack([heatmap.raw, *(other.raw.to(heatmap.raw) for other in maps)]).flatten(1).double()
     return float(pearson(rows[1:], rows[:1]).mean())

@@ -5,6 +5,7 @@ The forward passes are taken once per image; each map then costs one matrix prod
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -92,7 +93,7 @@ def single_deletions(
         batch_size: changed images per forward pass.
     """
     grid = grid_of(image, cells)
-    return _taken(scorer, image, torch.eye(_count(grid)), grid, fill, batch_size)
+    return _taken(scorer, image, torch.eye(math.prod(grid)), grid, fill, batch_size)
 
 
 def random_removals(
@@ -122,16 +123,12 @@ def random_removals(
     if masks < 4:
         raise HookmapError(f"masks is {masks}; expected 4 or more")
     grid = grid_of(image, cells)
-    count = _count(grid)
+    count = math.prod(grid)
     generator = torch.Generator().manual_seed(seed)
     # All masks remove equally much: how much is missing is no evidence of what.
     rank = torch.rand(masks, count, generator=generator).argsort(1).argsort(1)
     removed = (rank < (count + 1) // 2).float()
     return _taken(scorer, image, removed, grid, fill, batch_size)
-
-
-def _count(grid: Sequence[int]) -> int:
-    return int(torch.tensor(grid).prod())
 
 
 def _taken(

@@ -60,6 +60,12 @@ class Check:
             return "strong"
         return "weak" if self.percentile >= WEAK else "no better than random"
 
+    @property
+    def row(self) -> dict[str, str | float | None]:
+        """What a table says of it."""
+        numbers = {"percentile": self.percentile, "kept": self.kept, "stability": self.stability}
+        return {"check": self.word, **{f"check_{name}": number for name, number in numbers.items()}}
+
     def __str__(self) -> str:
         parts = [f"{self.word}: better than {_share(self.percentile)} of random maps"]
         parts.append(f"the hot quarter alone scores {self.kept:.2g} of {self.score:.2g}")

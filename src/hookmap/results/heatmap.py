@@ -245,7 +245,7 @@ class Heatmap:
         names = ("target", "index", "score", "probability", "where", "box", "layer")
         about = {name: getattr(self, name) for name in names}
         shown = {"method": self.method.name, "evidence": self.evidence, "caveat": self.caveat}
-        return {"image": self.picture.name, **about, **shown}
+        return {"image": self.picture.name, **about, **shown, **(self.check.row if self.check is not None else {})}
 
     def numpy(self) -> np.ndarray[Any, Any]:
         """:attr:`map` as float32."""

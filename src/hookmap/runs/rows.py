@@ -170,9 +170,8 @@ def _described(result: ImageResult, heatmap: Heatmap) -> dict[str, Any]:
         "caution": heatmap.caution or None,
         "part": heatmap.look.part,
     }
-    if (check := heatmap.check) is not None:
-        row |= {"check": check.word, "check_percentile": check.percentile, "check_kept": check.kept}
-        row["check_stability"] = check.stability
+    if heatmap.check is not None:
+        row |= heatmap.check.row
     known = [box[:4] for box in sample.boxes if box.label in (None, result.label, result.sample.label)] or [
         box[:4] for box in sample.boxes
     ]

@@ -18,11 +18,11 @@ import errno
 import json
 import zlib
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from hookmap._files import written_whole
+from hookmap._files import LOCK, locked, written_whole
 from hookmap._optional import require
 from hookmap._text import counted
 from hookmap.errors import DataError
@@ -119,31 +119,21 @@ class Store:
         Raises:
             DataError: if another process is writing.
         """
-        from filelock import FileLock, Timeout
-
-        lock = FileLock(self.folder / ".lock", timeout=0)
         began, made = not self._about.exists(), [p for p in (self.folder, *self.folder.parents) if not p.exists()]
-        with self._said("its lock"):
-            self.folder.mkdir(parents=True, exist_ok=True)
+        with ExitStack() as held:
+            with self._said("its lock"):
+                held.enter_context(locked(self.folder))
             try:
-                lock.acquire()
-            except Timeout:
-                raise DataError(
-                    f"another process is writing {self.folder}; wait for it, or pass another folder"
-                ) from None
-        try:
-            yield
-        except BaseException:
-            lock.release()
-            if began and not self.parts():
-                self._leave(made)
-            raise
-        finally:
-            lock.release()
+                yield
+            except BaseException:
+                held.close()
+                if began and not self.parts():
+                    self._leave(made)
+                raise
 
     def _leave(self, made: list[Path]) -> None:
         """Remove what was begun, and the folders that were made for it."""
-        for name in (".lock", "run.json"):
+        for name in (LOCK, "run.json"):
             (self.folder / name).unlink(missing_ok=True)
         for kind in _KINDS:
             for path in self._folder(kind).glob("part-*.parquet"):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -18,13 +18,12 @@ _COSTED, _MOSAICS, _ASKED_TWICE, _PASTED = 2, 8, 16, 8
 
 def prices(task: Comparison, numbers: Sequence[int], candidates: Sequence[Candidate]) -> dict[str, float]:
     """What each candidate costs, in forward passes of one image: the mean over a few images."""
-    found: dict[str, list[float]] = {}
+    found: list[Mapping[Candidate, float]] = []
     for number in numbers[:_COSTED]:
         batch = task.batch(number)
         if batch is not None:
-            for candidate, cost in costs(batch, task.goal, candidates, task.settings).items():
-                found.setdefault(candidate.name, []).append(cost)
-    return {name: float(np.mean(values)) for name, values in found.items()}
+            found.append(costs(batch, task.goal, candidates, task.settings))
+    return _means(found)
 
 
 def answers_of(task: Comparison, numbers: Sequence[int]) -> list[tuple[int | None, float | None]]:
@@ -42,7 +41,7 @@ def similarities(
     task: Comparison, numbers: Sequence[int], answers: Sequence[Sequence[Any]], candidates: Sequence[Candidate]
 ) -> dict[str, float]:
     """The mean over some images of how alike the maps of what was asked and of another class are."""
-    found: dict[str, list[float]] = {}
+    found: list[Mapping[Candidate, float]] = []
     generator = np.random.default_rng(task.settings.seed)
     for number, (index, _) in list(zip(numbers, answers, strict=True))[:_ASKED_TWICE]:
         batch = task.batch(number)
@@ -51,10 +50,8 @@ def similarities(
         if index is None or traced.form != "classes" or (traced.classes or 0) < 2:
             return {}
         other = int(generator.integers(0, traced.classes - 1))  # type: ignore[operator]
-        alike = class_similarity(batch, task.goal, other + (other >= index), candidates, task.settings)
-        for candidate, value in alike.items():
-            found.setdefault(candidate.name, []).append(value)
-    return {name: float(np.mean(values)) for name, values in found.items()}
+        found.append(class_similarity(batch, task.goal, other + (other >= index), candidates, task.settings))
+    return _means(found)
 
 
 def leakages(
@@ -65,7 +62,7 @@ def leakages(
     of_class = {index: number for number, (index, _) in reversed(sure) if index is not None}
     chosen = sorted(of_class.values(), key=[number for number, _ in sure].index)
     count = min(_MOSAICS, len(chosen) // IN_A_MOSAIC)
-    found: dict[str, list[float]] = {}
+    found: list[Mapping[Candidate, float]] = []
     for i in range(count):
         batches = [task.batch(number) for number in chosen[i : count * IN_A_MOSAIC : count]]
         try:
@@ -79,9 +76,8 @@ def leakages(
             )
         except HookmapError:  # images of several sizes, or no class scores: it can't be asked here
             return {}
-        for candidate, value in leaks.items():
-            found.setdefault(candidate.name, []).append(value)
-    return {name: float(np.mean(values)) for name, values in found.items()}
+        found.append(leaks)
+    return _means(found)
 
 
 def pasted(
@@ -89,7 +85,7 @@ def pasted(
 ) -> dict[str, float]:
     """The mean of the paste test over some pairs: the surest images are pasted into the least sure."""
     sure = [n for n, (index, _) in sorted(zip(numbers, answers, strict=True), key=_sureness) if index is not None]
-    found: dict[str, list[float]] = {}
+    found: list[Mapping[Candidate, float]] = []
     passed = 0
     for i, (inset, scene) in enumerate(zip(sure[: len(sure) // 2], sure[::-1], strict=False)):
         below, above = task.batch(scene), task.batch(inset)
@@ -97,11 +93,19 @@ def pasted(
             break
         energies = paste(task.engine, below, above, candidates, task.settings, i % IN_A_MOSAIC)
         passed += bool(energies)
-        for candidate, value in energies.items():
-            found.setdefault(candidate.name, []).append(value)
-    return {name: float(np.mean(values)) for name, values in found.items()}
+        found.append(energies)
+    return _means(found)
 
 
 def _sureness(answered: tuple[int, Sequence[Any]]) -> float:
     """The surest first."""
     return -(answered[1][1] or 0.0)
+
+
+def _means(found: Sequence[Mapping[Candidate, float]]) -> dict[str, float]:
+    """Of each candidate's values, by its name."""
+    values: dict[str, list[float]] = {}
+    for part in found:
+        for candidate, value in part.items():
+            values.setdefault(candidate.name, []).append(value)
+    return {name: float(np.mean(each)) for name, each in values.items()}

@@ -18,6 +18,7 @@ from hookmap.images.geometry import Geometry
 from hookmap.layers.choice import candidates_in
 from hookmap.methods import METHODS, Method
 from hookmap.metrics.cells import CELLS, grid_of, in_cells
+from hookmap.metrics.correlation import pearson
 from hookmap.results.heatmap import Heatmap
 from hookmap.results.question import Settings
 from hookmap.targets import Goal
@@ -161,18 +162,16 @@ def random_maps(image: Tensor, grid: Sequence[int], count: int, seed: int, cells
 
 def equal_ones(maps: Sequence[Mapping[Candidate, Tensor]], image: Tensor) -> dict[Candidate, Candidate]:
     """Candidates that give the same map as an earlier one on every image, up to its scale: each with that one."""
-    flat: dict[Candidate, list[Tensor]] = {}
+    rows: dict[Candidate, list[Tensor]] = {}
     for of_image in maps:
-        for candidate, row in zip(of_image, stacked(of_image, image), strict=True):
-            values = row.flatten().double()
-            values = values - values.mean()
-            flat.setdefault(candidate, []).append(values / values.norm().clamp(min=1e-30))
+        for candidate, row in zip(of_image, stacked(of_image, image).flatten(1), strict=True):
+            rows.setdefault(candidate, []).append(row)
     first: list[Candidate] = []
     equal: dict[Candidate, Candidate] = {}
-    for candidate, rows in flat.items():
+    for candidate, own in rows.items():
         for other in first:
-            pairs = zip(rows, flat[other], strict=False)
-            if len(rows) == len(flat[other]) and all(float(a @ b) >= _ALIKE for a, b in pairs):
+            others = rows[other]
+            if len(own) == len(others) and bool((pearson(torch.stack(own), torch.stack(others)) >= _ALIKE).all()):
                 equal[candidate] = other
                 break
         else:

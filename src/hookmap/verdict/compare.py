@@ -165,10 +165,8 @@ def _decided(
         stages["screen"] = {c.name: value for c, value in agreement.items()}
         looked_at["screen"] = len(split.screen)
         field_of = sorted(agreement, key=lambda c: -agreement[c])[:KEPT]
-        for stage, numbers in (("halve", split.screen), ("halve-again", split.halve)):
-            keep = max(FINALISTS, -(-len(field_of) // 2))
-            if stage == "halve-again":
-                keep = FINALISTS
+        half = max(FINALISTS, -(-len(field_of) // 2))
+        for stage, numbers, keep in (("halve", split.screen, half), ("halve-again", split.halve, FINALISTS)):
             if len(field_of) > keep:
                 table, _ = task.voted(numbers, stage, field_of)
                 if not len(next(iter(table.values()))):

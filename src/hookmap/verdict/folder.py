@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from hookmap._files import write_bytes
+from hookmap._files import LOCK, locked, write_bytes
 from hookmap._optional import require
 from hookmap.errors import DataError
 
@@ -29,7 +29,7 @@ class Folder:
 
     @contextmanager
     def locked(self) -> Iterator[None]:
-        """One process writes at a time.
+        """One process writes at a time; a folder that was made for nothing is removed again.
 
         Raises:
             DataError: if another process is writing, or the folder can't be made.
@@ -38,23 +38,21 @@ class Folder:
             yield
             return
         require("filelock", extra="dataset")
-        from filelock import FileLock, Timeout
-
-        try:
-            self.place.mkdir(parents=True, exist_ok=True)
-            lock = FileLock(self.place / ".lock", timeout=0)
-            lock.acquire()
-        except Timeout:
-            raise DataError(f"another comparison is writing to {self.place}; choose another folder") from None
-        except OSError as error:
-            raise DataError(
-                f"{self.place} can't be written ({error.strerror or error}); choose another folder"
-            ) from None
-        try:
-            yield
-        finally:
-            lock.release()
-            (self.place / ".lock").unlink(missing_ok=True)
+        made = [folder for folder in (self.place, *self.place.parents) if not folder.exists()]
+        with ExitStack() as held:
+            try:
+                held.enter_context(locked(self.place))
+            except OSError as error:
+                raise DataError(
+                    f"{self.place} can't be written ({error.strerror or error}); choose another folder"
+                ) from None
+            try:
+                yield
+            finally:
+                (self.place / LOCK).unlink(missing_ok=True)
+                with suppress(OSError):  # what holds something stays
+                    for folder in made:
+                        folder.rmdir()
 
     def begin(self, asked: Mapping[str, Any], *, resume: bool) -> None:
         """Note what is asked.
@@ -67,7 +65,7 @@ class Folder:
             return
         path = self.place / "asked.json"
         if not path.exists():
-            if any(p.name != ".lock" for p in self.place.iterdir()):
+            if any(p.name != LOCK for p in self.place.iterdir()):
                 raise DataError(f"{self.place} holds other files and no comparison; pass a folder that is new or empty")
             self._write(path, asked)
             return
@@ -94,10 +92,6 @@ class Folder:
                 self._write(path, value)
         self._kept[name] = value
         return value
-
-    def is_kept(self, name: str) -> bool:
-        """Whether there is something under this name."""
-        return name in self._kept or (self.place is not None and (self.place / "done" / f"{name}.json").exists())
 
     def _read(self, path: Path) -> Any:
         try:

@@ -14,8 +14,8 @@ from hookmap.attribution.engine import Batch, Engine
 from hookmap.attribution.scoring import resolved_on
 from hookmap.errors import HookmapError, LayerError
 from hookmap.layers.layouts import Layout
-from hookmap.metrics.cells import in_cells
 from hookmap.metrics.correlation import pearson
+from hookmap.metrics.localization import energy, grid_pointing
 from hookmap.results.question import Settings
 from hookmap.targets import PREDICTED, Class, Goal
 from hookmap.verdict.candidates import Candidate, maps_of, stacked
@@ -76,8 +76,7 @@ class MosaicLayout(Layout):
         assert self.of_cell is not None
         cells = self.of_cell.to_grid(activation)
         cells = cells.reshape(*cells.shape[:-4], -1, 2, 2, *cells.shape[-3:])  # (..., B, 2, 2, C, h, w)
-        rows = torch.cat([torch.cat(list(row.unbind(-4)), -1) for row in cells.unbind(-5)], -2)
-        return rows
+        return cells.movedim((-5, -4), (-4, -2)).flatten(-4, -3).flatten(-2)
 
     def of_call(self, activation: Tensor) -> Layout:
         """The same for every call."""
@@ -128,13 +127,9 @@ def leakage(
         cell: 0 to 3.
     """
     batch = mosaic_of(engine, images, cell, candidates)
-    result = {}
-    for candidate, raw in maps_of(batch, goal, candidates, settings).items():
-        energy = raw.double().clamp(min=0)
-        if float(energy.sum()) > 0:
-            inside = list(energy.chunk(2, 0)[cell // 2].chunk(2, 1))[cell % 2]
-            result[candidate] = 1 - float(inside.sum() / energy.sum())
-    return result
+    maps = maps_of(batch, goal, candidates, settings)
+    inside = {candidate: float(grid_pointing(raw[None], divmod(cell, 2))) for candidate, raw in maps.items()}
+    return {candidate: 1 - share for candidate, share in inside.items() if share == share}  # no map without energy
 
 
 def class_similarity(
@@ -188,12 +183,11 @@ def paste(
     index, without, with_it = (resolved_on(batch, Class(PREDICTED))[0][0].index for batch in (inset, scene, both))
     if index is None or without == index or with_it != index:
         return {}
-    result = {}
-    for candidate, raw in maps_of(both, Class(index), candidates, settings).items():
-        energy = in_cells(raw.double().clamp(min=0)[None], x.shape[2:])[0]
-        if float(energy.sum()) > 0:
-            result[candidate] = float(energy[top : top + high, left : left + wide].sum() / energy.sum())
-    return result
+    mask = torch.zeros(x.shape[2:])
+    mask[top : top + high, left : left + wide] = 1
+    maps = maps_of(both, Class(index), candidates, settings)
+    inside = {candidate: float(energy(raw.clamp(min=0)[None], mask)) for candidate, raw in maps.items()}
+    return {candidate: share for candidate, share in inside.items() if share == share}  # no map without energy
 
 
 def passed(gates: Mapping[str, float | None]) -> list[str]:

@@ -9,11 +9,11 @@ from typing import Any, Literal, TypeAlias
 import numpy as np
 
 from hookmap.metrics.statistics import FLIPS, LEVEL, bca_interval, sign_flips, smallest_difference
+from hookmap.verdict.candidates import RANDOM
 from hookmap.verdict.gates import passed
 
 Array: TypeAlias = "np.ndarray[Any, Any]"
 Outcome = Literal["winner", "tied", "disagree", "nothing"]
-RANDOM = "random"
 
 
 @dataclass(frozen=True)
@@ -108,7 +108,6 @@ def judged(
     unit = np.maximum(random.reshape(-1, random.shape[-1]).std(0, ddof=1), 1e-12)
     centre = random.mean(1)
     standard = {name: (table[name] - centre) / unit for name in [*contestants, *controls]}
-    standard[RANDOM] = (random[:, 0] - random[:, 1:].mean(1)) / unit if random.shape[1] > 1 else 0 * centre
     against_controls = [(a, c) for a in contestants for c in controls]
     pairs = [(a, b) for i, a in enumerate(contestants) for b in contestants[i + 1 :]]
     random_pairs = [(a, None) for a in contestants]
