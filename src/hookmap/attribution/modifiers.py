@@ -15,9 +15,7 @@ from hookmap.adapters.adapter import Fusion
 from hookmap.errors import HookmapError
 from hookmap.methods import Method, WeightedSum, contributions
 from hookmap.methods.eigen import first_component, oriented
-from hookmap.methods.weighting import per_place
-
-_LINEAR = {1: "linear", 2: "bilinear", 3: "trilinear"}
+from hookmap.methods.weighting import LINEAR, per_place
 
 
 @dataclass(frozen=True)
@@ -135,4 +133,4 @@ def _on_grid(maps: Tensor, grid: torch.Size) -> Tensor:
         return maps
     if maps.ndim - 1 != len(grid):
         raise HookmapError("maps of these layers can't be fused: their grids have different numbers of axes")
-    return F.interpolate(maps[:, None], tuple(grid), mode=_LINEAR[len(grid)], align_corners=False)[:, 0]
+    return F.interpolate(maps[:, None], tuple(grid), mode=LINEAR[len(grid)], align_corners=False)[:, 0]

@@ -19,13 +19,12 @@ from torch.nn import functional as F
 
 from hookmap.errors import ImageError
 from hookmap.methods.replaying import Distribution, Probe
-from hookmap.methods.weighting import WeightedSum, full_precision, per_place
+from hookmap.methods.weighting import LINEAR, WeightedSum, full_precision, per_place
 
 Caution = Callable[[Sequence[str]], None]
 """Told in a few words, target by target, why a map shouldn't be trusted; no words where it may be."""
 STEADY = 0.7
 """Of the correlation that maps by other masks would have with RISE's; below, it shows the masks more than the model."""
-_LINEAR = {1: "linear", 2: "bilinear", 3: "trilinear"}
 
 
 @WeightedSum
@@ -416,7 +415,7 @@ def _varied(activation: Tensor, budget: int | None) -> Tensor:
 
 
 def _upsampled(maps: Tensor, size: torch.Size | tuple[int, ...]) -> Tensor:
-    return F.interpolate(maps, tuple(size), mode=_LINEAR[len(size)], align_corners=False)
+    return F.interpolate(maps, tuple(size), mode=LINEAR[len(size)], align_corners=False)
 
 
 def _unit(maps: Tensor) -> Tensor:

@@ -9,6 +9,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+LINEAR = {1: "linear", 2: "bilinear", 3: "trilinear"}
+"""How PyTorch calls linear interpolation, by the number of axes."""
+
 
 class WeightedSum:
     r"""A method that gives weights; calling it gives the map.

@@ -10,11 +10,10 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from hookmap.errors import HookmapError
-from hookmap.methods.weighting import full_precision
+from hookmap.methods.weighting import LINEAR, full_precision
 
 CELLS = 14
 """Cells along each axis by default: those of a ViT with patches of 16 pixels on an input of 224."""
-_LINEAR = {1: "linear", 2: "bilinear", 3: "trilinear"}
 
 
 class Order(NamedTuple):
@@ -70,7 +69,7 @@ def in_cells(maps: Tensor, grid: Sequence[int]) -> Tensor:
     values = full_precision(maps)[:, None]
     coarser = any(side < few for side, few in zip(maps.shape[1:], grid, strict=True))
     if coarser:
-        return F.interpolate(values, tuple(grid), mode=_LINEAR[len(grid)], align_corners=False)[:, 0]
+        return F.interpolate(values, tuple(grid), mode=LINEAR[len(grid)], align_corners=False)[:, 0]
     return F.interpolate(values, tuple(grid), mode="area")[:, 0]
 
 
