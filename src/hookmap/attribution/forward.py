@@ -16,6 +16,7 @@ from hookmap.attribution.execution import Execution, copies_at_once
 from hookmap.errors import DisconnectedError, HookmapError, TargetError
 from hookmap.hooks.capture import INPUT, Capture, capture
 from hookmap.hooks.registration import plain_attention
+from hookmap.layers.choice import in_attention
 from hookmap.layers.layouts import Layout
 from hookmap.layers.trace import Trace
 from hookmap.methods import METHODS, Method
@@ -63,7 +64,11 @@ class Forward(Pass):
         self._execution = execution
         self._settings = settings
         self._records = max((i.records for method in methods for i in method.ingredients), default=Records.NOTHING)
-        self._attention = any(i.attention for method in methods for i in method.ingredients)
+        wanted = [i for method in methods for i in method.ingredients if i.attention]
+        self._attention = bool(wanted)
+        # Windows are laid back by what stands before an attention.
+        whole = any(not i.of_layer for i in wanted) or any(in_attention(name, traced) for name in layouts)
+        self._start = [INPUT] if wanted and whole else []
         self._resolve = resolve
         self._transforms = [m for m in methods if m.score is not None]
         self._undefined: dict[str, TargetError] = {}
@@ -74,7 +79,7 @@ class Forward(Pass):
         # The user's own autocast, which holds for the model and not for sums over what it gives.
         self._autocast = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else None
         try:
-            self._run([*layouts])
+            self._run([*layouts, *self._start])
         except DisconnectedError:
             # A model that runs its backbone under no_grad needs a graph that starts at the input.
             self._run([*layouts, INPUT])

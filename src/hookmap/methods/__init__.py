@@ -77,15 +77,18 @@ ALIKE = 0.9
 """Where at least this much of the gradient is the same at all places, its mean says what it says."""
 
 
-def default_method(form: Form, alike: float | None = None, *, local: bool = False) -> Method:
+def default_method(form: Form, alike: float | None = None, *, local: bool = False, attended: bool = False) -> Method:
     """What is best where nothing is asked for, by what the model gives and by what was measured.
 
     Args:
         form: of what the model gives.
         alike: how much of the gradient is the same at all places of the layer, 0..1; None where that isn't known.
         local: of dense outputs, whether a target is at a place of its own and no class in its whole region.
+        attended: whether class tokens read the layers by attention.
 
-    Grad-CAM where what follows the layer treats all places alike: there its mean gradient is the gradient. Elsewhere,
+    Where class tokens read the places, the value path: what they read of each, as far as the score felt it; on a
+    trained ViT, of all that know the class, it lies most in the object (benchmarks/objects.py). Else Grad-CAM where
+    what follows the layer treats all places alike: there its mean gradient is the gradient. Elsewhere,
     before heads that flatten, class tokens and weighted places, HiResCAM, which takes the gradient place by place and
     adds up to the score where the rest is homogeneous. So it is for a place in a dense output, and for embeddings:
     summed over the places that a class token reads block by block, it adds up what each of them gave. A class in its
@@ -97,5 +100,7 @@ def default_method(form: Form, alike: float | None = None, *, local: bool = Fals
         return METHODS["odam"]
     if form == "regions":
         return METHODS["hirescam" if local else "gradcam"]
+    if attended:
+        return METHODS["valuepath"]
     apart = form == "embeddings" or (alike is not None and alike < ALIKE)
     return METHODS["hirescam" if apart else "gradcam"]

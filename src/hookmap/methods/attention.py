@@ -96,6 +96,25 @@ def gradient_attention(attention_with_gradient: Attended) -> Tensor:
     return attended.on_grid(felt.mean((1, 2)))
 
 
+def value_path(attention_with_gradient: Attended) -> Tensor:
+    r"""What each place gave to the score through the values that one layer's attention read of it.
+
+    .. math:: M_j = \sum_h A^h_{cls, j} \, \frac{\partial y}{\partial A^h_{cls, j}}
+                  = \sum_h A^h_{cls, j} \, v^h_j \cdot \frac{\partial y}{\partial o^h_{cls}}
+
+    o is what the attention gave to the class token, so over all keys the map adds up to gradient times o. It is
+    :func:`gradient_attention` with its signs, so that heads that speak against the score count, and gradient times
+    input with the attention held fixed (Ali et al., *XAI for Transformers*, ICML 2022, arXiv:2202.07304). Without a
+    class token, the sum over all tokens.
+
+    Args:
+        attention_with_gradient: of the layer.
+    """
+    attended = attention_with_gradient
+    gave = attended.weights(attended.read) * attended.gradient(attended.read)
+    return attended.on_grid(gave.sum((1, 2)))
+
+
 def rollout(
     attentions: Sequence[Attended], heads: Literal["mean", "max", "min"] = "mean", discard: float = 0.0
 ) -> Tensor:
