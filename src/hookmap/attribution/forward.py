@@ -16,7 +16,7 @@ from hookmap.attribution.execution import Execution, copies_at_once
 from hookmap.errors import DisconnectedError, HookmapError, TargetError
 from hookmap.hooks.capture import INPUT, Capture, capture
 from hookmap.hooks.registration import plain_attention
-from hookmap.layers.choice import in_attention
+from hookmap.layers.choice import attention_follows
 from hookmap.layers.layouts import Layout
 from hookmap.layers.trace import Trace
 from hookmap.methods import METHODS, Method
@@ -66,8 +66,7 @@ class Forward(Pass):
         self._records = max((i.records for method in methods for i in method.ingredients), default=Records.NOTHING)
         wanted = [i for method in methods for i in method.ingredients if i.attention]
         self._attention = bool(wanted)
-        # Windows are laid back by what stands before an attention.
-        whole = any(not i.of_layer for i in wanted) or any(in_attention(name, traced) for name in layouts)
+        whole = any(not i.of_layer for i in wanted) or not all(attention_follows(name, traced) for name in layouts)
         self._start = [INPUT] if wanted and whole else []
         self._resolve = resolve
         self._transforms = [m for m in methods if m.score is not None]

@@ -146,6 +146,16 @@ def in_attention(name: str, traced: Trace) -> bool:
     )
 
 
+def attention_follows(name: str, traced: Trace) -> bool:
+    """Whether there is an attention inside of a layer or after it, all of which a graph from there on shows.
+
+    Not from inside of an attention: its windows are made before.
+    """
+    names = list(traced.layers)
+    after = names[names.index(name) :] if name in names else []
+    return not in_attention(name, traced) and any(in_attention(each, traced) for each in after)
+
+
 def _before_attentions(candidates: Sequence[str], traced: Trace) -> list[str]:
     """The last candidate before each attention, in the order in which they run."""
     before: dict[str, None] = {}

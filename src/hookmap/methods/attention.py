@@ -144,7 +144,7 @@ def rollout(
         if layer.queries == layer.keys:
             fused = fused + torch.eye(layer.keys, dtype=fused.dtype, device=fused.device)
             fused = fused / fused.sum(-1, keepdim=True)
-        row = torch.einsum("bn,bnm->bm", _onto(row, layer.queries), fused)
+        row = torch.einsum("bn,bnm->bm", row, fused)
     return chain[0].on_grid(row)
 
 
@@ -172,7 +172,6 @@ def chefer(attentions_with_gradients: Sequence[Attended]) -> Tensor:
             share = felt.sum((1, 3)).abs()
             total = share.sum(-1, keepdim=True)
             row = share / torch.where(total > 0, total, 1)
-        row = _onto(row, layer.queries)
         through = torch.einsum("bn,bnm->bm", row, felt.clamp(min=0).mean(1))
         row = row + through if layer.queries == layer.keys else through
     assert row is not None
@@ -187,7 +186,7 @@ def followed(attentions: Sequence[Attended], method: str) -> list[Attended]:
     """
     chain: list[Attended] = []
     for layer in reversed(attentions):
-        fits = not chain or layer.queries in (chain[-1].keys, chain[-1].keys - 1)
+        fits = not chain or layer.queries == chain[-1].keys
         if layer.windowed or not fits:
             why = (
                 "looks in windows"
@@ -210,11 +209,6 @@ def _start(last: Attended) -> Tensor:
     row = like.new_zeros(len(like), last.queries)
     row[:, last.read] = 1 / len(range(*last.read.indices(last.queries)))
     return row
-
-
-def _onto(row: Tensor, queries: int) -> Tensor:
-    """A row over keys as a row over what the layer before gives: a class token that only came later is left out."""
-    return row[:, row.shape[1] - queries :]
 
 
 def _without_smallest(weights: Tensor, share: float, class_token: int | None) -> Tensor:
