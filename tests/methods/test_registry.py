@@ -57,8 +57,23 @@ def test_what_a_method_looks_at() -> None:
         "per layer": {n for n, m in METHODS.items() if not m.per_layer},
         "target": {n for n, m in METHODS.items() if not m.knows_target},
     }
-    assert names["per layer"] == {"rise", "drise", "occlusion", "fullgrad", "fullgradmagnitude", "edges"}
-    assert names["target"] == {*("eigencam", "kpcacam", "fem", "sidu", "random", "edges", "gaussian", "meanactivation")}
+    assert names["per layer"] == {
+        *("rise", "drise", "occlusion", "fullgrad", "fullgradmagnitude", "edges", "rollout", "chefer"),
+    }
+    assert names["target"] == {
+        *(
+            "eigencam",
+            "kpcacam",
+            "fem",
+            "sidu",
+            "random",
+            "edges",
+            "gaussian",
+            "meanactivation",
+            "attention",
+            "rollout",
+        ),
+    }
 
 
 def test_a_name_that_there_is_not_brings_those_that_are_like_it() -> None:
@@ -240,6 +255,7 @@ def test_all_leaves_out_what_is_not_defined_here_and_says_why() -> None:
     net, x = tiny(torch.float32), images(dtype=torch.float32)
     with pytest.warns(hm.HookmapWarning, match="cam is left out: cam is defined where .* 'bend1' isn't"):
         found = hm.Lens(net).explain(x, target=2, layer="bend1", method="all", budget=4)
-    assert {h.method.name for h in found} == METHODS.keys() - {"cam", "gcame"}
+    attention = {name for name, method in METHODS.items() if method.family == "attention"}
+    assert {h.method.name for h in found} == METHODS.keys() - {"cam", "gcame"} - attention
     with pytest.raises(hm.LayerError, match="cam is defined where"):
         explained(net, x, "cam")
