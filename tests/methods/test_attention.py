@@ -12,6 +12,7 @@ import torchvision
 from torch import Tensor, nn
 
 import hookmap as hm
+import tiny_transformers
 from hookmap.methods.attention import Attended, attention, chefer, gradient_attention, rollout, value_path
 from networks import convnet, noise, stirred
 
@@ -51,6 +52,42 @@ def test_chefers_relevance_is_the_authors_equations() -> None:
         cam = (weights * gradient).clamp(min=0).mean(1)
         relevance = relevance + cam @ relevance
     assert torch.allclose(chefer(layers), relevance[:, 0, 1:].reshape(2, 3, 3), rtol=0, atol=1e-12)
+
+
+def test_chefers_relevance_of_a_detectors_queries_is_the_authors_equations() -> None:
+    """As their ExplanationGenerator for DETR: encoder, then self- and cross-attention of the decoder in turn."""
+    model = tiny_transformers.model("detr").double().eval()
+    x, row, label = noise(1, 3, 64, 64).double(), 5, 2
+    with hm.capture(model, [], attention=True) as seen:
+        seen.differentiate(model(x).logits[:, row, label])
+    encoder, decoder = seen.attentions[:2], seen.attentions[2:]
+
+    def cam(layer: Any) -> Tensor:
+        return (layer.weights() * layer.gradient()).clamp(min=0).mean(1)[0] if layer.reached else torch.zeros(12, 12)
+
+    def residual(matrix: Tensor) -> Tensor:
+        gained = matrix - torch.eye(len(matrix))
+        return gained / gained.sum(-1, keepdim=True).where(gained.any(-1, keepdim=True), 1) + torch.eye(len(matrix))
+
+    image, query, both = torch.eye(4).double(), torch.eye(12).double(), torch.zeros(12, 4).double()
+    for layer in encoder:
+        image = image + cam(layer) @ image
+    for own, cross in zip(decoder[::2], decoder[1::2], strict=True):
+        query, both = query + cam(own) @ query, both + cam(own) @ both
+        both = both + residual(query).T @ cam(cross) @ residual(image)
+    layers = [
+        Attended(
+            weights=lambda rows, layer=layer: layer.weights(rows),
+            gradient=lambda rows, layer=layer: layer.gradient(rows),
+            on_grid=lambda values: values,
+            queries=layer.queries,
+            keys=layer.keys,
+            layer=layer.module,
+        )
+        for layer in seen.attentions
+        if layer.reached
+    ]
+    assert torch.allclose(chefer(layers)[0], both[row], rtol=1e-10, atol=1e-12)
 
 
 def test_rollout_is_the_product_of_whole_matrices() -> None:

@@ -158,24 +158,77 @@ def chefer(attentions_with_gradients: Sequence[Attended]) -> Tensor:
     arXiv:2103.15679, eqs. 5 and 6. With a class token that is its row. Where the score reads several tokens (their
     mean, say), each row counts by its share of what the last layer gave to the score. Followed backwards as one row.
 
+    Where queries of a decoder read the tokens of an encoder, by eqs. 7 to 10 on both: with :math:`R_{qq}`,
+    :math:`R_{ii}` and :math:`\hat R = (R - I) / \text{row sums} + I`,
+
+    .. math:: R_{qi} \leftarrow R_{qi} + \hat R_{qq}^\top \bar A_{qi} \hat R_{ii}, \qquad
+              R_{qi} \leftarrow R_{qi} + \bar A_{qq} R_{qi}
+
     Args:
         attentions_with_gradients: of all layers.
 
     Raises:
         LayerError: if tokens can't be followed: they are pooled or windowed on the way.
     """
-    chain = followed(attentions_with_gradients, "chefer")
-    row: Tensor | None = None
+    layers = attentions_with_gradients
+    squares = {layer.keys for layer in layers if layer.queries == layer.keys}
+    if layers and len(squares) > 1 and all(squares >= {each.queries, each.keys} for each in layers):
+        return _encoder_and_decoder(layers)
+    chain = followed(layers, "chefer")
+    row = _shares(chain[-1])
     for layer in reversed(chain):
-        felt = layer.weights(EVERY) * layer.gradient(EVERY)
-        if row is None:
-            share = felt.sum((1, 3)).abs()
-            total = share.sum(-1, keepdim=True)
-            row = share / torch.where(total > 0, total, 1)
-        through = torch.einsum("bn,bnm->bm", row, felt.clamp(min=0).mean(1))
+        through = torch.einsum("bn,bnm->bm", row, _felt(layer))
         row = row + through if layer.queries == layer.keys else through
-    assert row is not None
     return chain[0].on_grid(row)
+
+
+def _encoder_and_decoder(layers: Sequence[Attended]) -> Tensor:
+    """Relevance between tokens of two kinds, told apart by how many there are."""
+    relevance: dict[tuple[int, int], Tensor] = {}
+
+    def of_themselves(count: int, like: Tensor) -> Tensor:
+        start = torch.eye(count, dtype=like.dtype, device=like.device).expand(len(like), -1, -1)
+        return relevance.setdefault((count, count), start)
+
+    for layer in layers:
+        if layer.windowed:
+            raise LayerError(f"chefer follows tokens from layer to layer, and {layer.layer!r} looks in windows")
+        felt = _felt(layer)
+        rows, columns = of_themselves(layer.queries, felt), of_themselves(layer.keys, felt)
+        pair = layer.queries, layer.keys
+        if layer.queries == layer.keys:
+            for (here, other), known in [*relevance.items()]:
+                if here == layer.queries:
+                    relevance[here, other] = known + felt @ known
+        else:
+            added = _apart(rows).mT @ felt @ _apart(columns)
+            relevance[pair] = relevance[pair] + added if pair in relevance else added
+    last = layers[-1]
+    crossing = next(
+        layer for layer in reversed(layers) if layer.queries != layer.keys and layer.queries == last.queries
+    )
+    row = torch.einsum("bn,bnm->bm", _shares(last), relevance[crossing.queries, crossing.keys])
+    return crossing.on_grid(row)
+
+
+def _felt(layer: Attended) -> Tensor:
+    """What the score felt of each weight, heads averaged, ``(B, N, M)``: eq. 5."""
+    return (layer.weights(EVERY) * layer.gradient(EVERY)).clamp(min=0).mean(1)
+
+
+def _shares(last: Attended) -> Tensor:
+    """How much of what an attention gave to the score came by each query, ``(B, N)``; the sum is one, or zero."""
+    gave = (last.weights(EVERY) * last.gradient(EVERY)).sum((1, 3)).abs()
+    total = gave.sum(-1, keepdim=True)
+    return gave / torch.where(total > 0, total, 1)
+
+
+def _apart(relevance: Tensor) -> Tensor:
+    """Eqs. 8 and 9: what came on the way normalised to rows of one, apart from what was there from the start."""
+    itself = torch.eye(relevance.shape[-1], dtype=relevance.dtype, device=relevance.device)
+    gained = relevance - itself
+    total = gained.sum(-1, keepdim=True)
+    return gained / torch.where(total > 0, total, 1) + itself
 
 
 def followed(attentions: Sequence[Attended], method: str) -> list[Attended]:
