@@ -225,8 +225,9 @@ class Lens:
             layer: where to look; by default the last layer that has places through which the decision
                 passes. Several are explained one by one.
             method: a name of ``hookmap.methods.METHODS``, ``"all"``, a function of ingredients (also a
-                ``functools.partial`` of one of hookmap's), or a list of these. By default Grad-CAM; for detections
-                ODAM and for embeddings HiResCAM, which don't average the gradient over places. ``"auto"``: the method
+                ``functools.partial`` of one of hookmap's), or a list of these. By default Grad-CAM; where
+                class tokens read the places the value path, for detections ODAM and for embeddings HiResCAM, which
+                don't average the gradient over places. ``"auto"``: the method
                 and layer that :func:`hookmap.compare` found best for these weights, else the default.
             **options: any of
 
