@@ -215,19 +215,19 @@ class Forward(Pass):
             self._kept[key] = take()
         return self._kept[key]
 
-    def differentiated(self, x: Tensor, layers: Sequence[str], sample: int | None = None) -> tuple[Capture, Any]:
+    def differentiated(self, x: Tensor, layers: Sequence[str], of: int | slice | None = None) -> tuple[Capture, Any]:
         """Gradients for other inputs ``x``, and the model's output."""
         try:
-            return self._differentiated(x, layers, sample)
+            return self._differentiated(x, layers, of)
         except DisconnectedError:
-            return self._differentiated(x, [*layers, INPUT], sample)
+            return self._differentiated(x, [*layers, INPUT], of)
 
-    def _differentiated(self, x: Tensor, names: Sequence[str], sample: int | None) -> tuple[Capture, Any]:
+    def _differentiated(self, x: Tensor, names: Sequence[str], of: int | slice | None) -> tuple[Capture, Any]:
         model = self._execution.module(names)
         with capture(model, names) as seen:
             with self.casting(x):
                 output = model(x)
-            seen.differentiate(self.targets.scores(output, sample))
+            seen.differentiate(self.targets.scores(output, of))
         return seen, output
 
     def output(self, x: Tensor) -> Any:
@@ -243,10 +243,10 @@ class Forward(Pass):
         """Whether copies of an image can run together."""
         return self._execution.takes_batches(self.x)
 
-    def slices(self, count: int, what: str, layer: str | None = None) -> Iterator[slice]:
+    def slices(self, count: int, what: str, layer: str | None = None, *, graph: bool = False) -> Iterator[slice]:
         """Indices 0..count in slices whose copies fit into memory."""
         together = count > 1 and self.takes_batches()
-        size = copies_at_once(self.x, self.traced, layer) if together else 1
+        size = copies_at_once(self.x, self.traced, layer, graph=graph) if together else 1
         done = self.track(what, count)
         for start in range(0, count, size):
             part = slice(start, min(start + size, count))

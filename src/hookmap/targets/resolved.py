@@ -103,13 +103,14 @@ class ResolvedTargets(Sequence[Sequence[Resolved]]):
         other._rows = [[resolved.mirrored(width) for resolved in row] for row in self._rows]
         return other
 
-    def scores(self, output: Any, sample: int | None = None) -> Tensor:
-        """Scores of all targets ``(T, B)``; with ``sample``, of K copies of that image, ``(T, K)``."""
-        return torch.stack([self._row(output, each, sample) for each in self._rows])
+    def scores(self, output: Any, of: int | slice | None = None) -> Tensor:
+        """Scores of all targets ``(T, B)``; ``of`` K copies of one image, or of some of the images, ``(T, K)``."""
+        return torch.stack([self._row(output, each, of) for each in self._rows])
 
-    def _row(self, output: Any, each: Sequence[Resolved], sample: int | None) -> Tensor:
-        if sample is not None:
-            return each[sample].score(output)
+    def _row(self, output: Any, each: Sequence[Resolved], of: int | slice | None) -> Tensor:
+        if isinstance(of, int):
+            return each[of].score(output)
+        each = each if of is None else each[of]
         # A function is the same for all images and called once.
         rows = {resolved: resolved.score(output) for resolved in dict.fromkeys(each)}
         if len(rows) == 1:

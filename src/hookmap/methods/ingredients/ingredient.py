@@ -93,8 +93,8 @@ class Pass(Protocol):
         """What several methods ask for, taken once."""
         ...
 
-    def differentiated(self, x: Tensor, layers: Sequence[str], sample: int | None = None) -> tuple[Capture, Any]:
-        """Gradients for other inputs ``x`` (with ``sample``: copies of that image), and the model's output."""
+    def differentiated(self, x: Tensor, layers: Sequence[str], of: int | slice | None = None) -> tuple[Capture, Any]:
+        """Gradients for other inputs ``x`` (``of``: copies of that image, or those images), and the model's output."""
         ...
 
     def output(self, x: Tensor) -> Any:
@@ -105,8 +105,11 @@ class Pass(Protocol):
         """Whether copies of an image can run together."""
         ...
 
-    def slices(self, count: int, what: str, layer: str | None = None) -> Iterator[slice]:
-        """The indices 0..count in slices whose copies fit into memory; ``what`` is shown with the progress."""
+    def slices(self, count: int, what: str, layer: str | None = None, *, graph: bool = False) -> Iterator[slice]:
+        """The indices 0..count in slices whose copies fit into memory; ``what`` is shown with the progress.
+
+        With a ``layer`` only what follows it runs; with a ``graph`` all activations are kept.
+        """
         ...
 
 
