@@ -82,7 +82,7 @@ class Method:
         """How its maps are drawn, or a part of them; None: what the paper shows."""
         if part is None:
             return self.look if self.rectified else replace(self.look, part="signed")
-        return Look(part=part, scale="symmetric" if part == "signed" else "max")
+        return replace(self.look, part=part, scale="symmetric" if part == "signed" else "max")
 
     def __getstate__(self) -> dict[str, Any]:
         """A function that can't be pickled, a lambda say, is lost; what the method is called and shown as isn't."""
