@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from hookmap.adapters.outputs import Form
-from hookmap.methods import baselines, eigen, fullgrad, gradient, masking, pixels, replaying
+from hookmap.methods import baselines, eigen, fullgrad, gradient, masking, pixels, replaying, superpixels
 from hookmap.methods.ingredients import INGREDIENTS, ImageIngredient, Ingredient, Pass, Records, ingredient
 from hookmap.methods.registry import BUILT_IN, METHODS, Method, as_method, find_method, method
 from hookmap.methods.replaying import Distribution, Probe
@@ -50,11 +50,13 @@ __all__ = [
     "method",
     "pixels",
     "replaying",
+    "superpixels",
     "weighted_sum",
 ]
 
 _FAMILIES = {"baselines": baselines, "eigen": eigen, "fullgrad": fullgrad, "gradient": gradient}
-_FAMILIES |= {"masking": masking, "pixels": pixels, "replaying": replaying}
+_FAMILIES |= {"masking": masking, "pixels": pixels}
+_FAMILIES |= {"replaying": replaying, "superpixels": superpixels}
 
 
 def _function(named: str) -> Callable[..., Any]:

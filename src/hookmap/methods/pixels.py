@@ -124,7 +124,8 @@ def integratedgradients(
             pixels that are like it get nothing.
     """
     base = torch.zeros_like(image) if baseline is None else baseline.to(image).expand_as(image)
-    maps, before = _integrated(image, base, slope, steps if budget is None else max(1, min(steps, budget - 1)))
+    each, before = integrated(image, base, slope, steps if budget is None else max(1, min(steps, budget - 1)))
+    maps = each.sum(1)
     if caution is not None:
         difference, found = score - before, maps.flatten(1).sum(1)
         missed = ((found - difference).abs() / difference.abs().clamp(min=torch.finfo(score.dtype).tiny)).tolist()
@@ -216,8 +217,8 @@ def guidedgradcam(image: Tensor, activation: Tensor, gradient: Tensor, guided_gr
     return wide * guidedbackprop(guided_gradient)
 
 
-def _integrated(image: Tensor, base: Tensor, slope: Slope, steps: int) -> tuple[Tensor, Tensor]:
-    """The path integral ``(T, *size)`` from a baseline to the photo, and the baseline's scores ``(T,)``."""
+def integrated(image: Tensor, base: Tensor, slope: Slope, steps: int) -> tuple[Tensor, Tensor]:
+    """The path integral ``(T, C, *size)`` from a baseline to the photo, and the baseline's scores ``(T,)``."""
     places, weights = np.polynomial.legendre.leggauss(steps)
     # The baseline itself comes first: its gradient counts for nothing, its score is what the sum starts from.
     at, weight = (torch.from_numpy(np.concatenate([[0], values])).to(image) for values in ((places + 1) / 2, weights / 2))
@@ -231,4 +232,4 @@ def _integrated(image: Tensor, base: Tensor, slope: Slope, steps: int) -> tuple[
         total = part_sum if total is None else total + part_sum
     assert total is not None
     assert before is not None
-    return (way * total).sum(1), before
+    return way * total, before
