@@ -99,9 +99,8 @@ def integratedgradients(
     image: Tensor,
     slope: Slope,
     score: Tensor,
-    budget: int | None = None,
+    budget: int = 51,
     caution: Caution | None = None,
-    steps: int = 50,
     baseline: Tensor | None = None,
 ) -> Tensor:
     r"""Integrated gradients: each pixel's gradient, gathered on the way from a baseline to the photo.
@@ -111,20 +110,19 @@ def integratedgradients(
 
     Sundararajan et al., *Axiomatic Attribution for Deep Networks*, ICML 2017, arXiv:1703.01365; the integral by
     Gauss and Legendre's rule, as in Captum. What the sum misses of the score's difference is said where it is more
-    than a twentieth: take more steps then, ``functools.partial(integratedgradients, steps=200)``.
+    than a twentieth.
 
     Args:
         image: ``(1, C, *size)``.
         slope: scores and gradients of changed inputs.
         score: of the targets, ``(T,)``.
-        budget: of steps.
+        budget: gradients, of which one is the baseline's and fifty are on the way.
         caution: told how much of the score's difference is missed.
-        steps: how many gradients are taken.
         baseline: ``(C, *size)``, or what broadcasts to it; zero by default. It speaks neither for nor against, so
             pixels that are like it get nothing.
     """
     base = torch.zeros_like(image) if baseline is None else baseline.to(image).expand_as(image)
-    each, before = integrated(image, base, slope, steps if budget is None else max(1, min(steps, budget - 1)))
+    each, before = integrated(image, base, slope, max(1, budget - 1))
     maps = each.sum(1)
     if caution is not None:
         difference, found = score - before, maps.flatten(1).sum(1)
@@ -137,9 +135,8 @@ def expectedgradients(
     image: Tensor,
     slope: Slope,
     generator: torch.Generator,
-    budget: int | None = None,
+    budget: int = 100,
     caution: Caution | None = None,
-    samples: int = 100,
     baselines: Tensor | None = None,
 ) -> Tensor:
     r"""Expected gradients: integrated gradients, averaged over many baselines.
@@ -158,18 +155,16 @@ def expectedgradients(
         image: ``(1, C, *size)``.
         slope: scores and gradients of changed inputs.
         generator: of baselines and places.
-        budget: of samples.
+        budget: how many samples are taken.
         caution: told where other samples would give another map.
-        samples: how many gradients are taken.
         baselines: preprocessed inputs ``(N, C, *size)`` to draw from.
     """
-    count = samples if budget is None else min(samples, budget)
-    at = (torch.arange(count) + torch.rand(count, generator=generator)) / count
-    at = at[torch.randperm(count, generator=generator)]
+    at = (torch.arange(budget) + torch.rand(budget, generator=generator)) / budget
+    at = at[torch.randperm(budget, generator=generator)]
     flat = image.flatten(2)
-    drawn = torch.randint(0, flat.shape[2] if baselines is None else len(baselines), (count,), generator=generator)
+    drawn = torch.randint(0, flat.shape[2] if baselines is None else len(baselines), (budget,), generator=generator)
     sums: list[Tensor] = []
-    for part in slope.parts(count):
+    for part in slope.parts(budget):
         if baselines is None:
             base = flat[0, :, drawn[part].to(image.device)].T.reshape(-1, image.shape[1], *[1] * (image.ndim - 2))
         else:
@@ -181,7 +176,7 @@ def expectedgradients(
         more = each.sum(1), each[:, (-part.start) % 2 :: 2].sum(1)  # of all, and of every other sample
         sums = [have + new for have, new in zip(sums, more, strict=True)] if sums else [*more]
     say_if_noisy(sums[0].flatten(1), sums[1].flatten(1), caution)
-    return sums[0] / count
+    return sums[0] / budget
 
 
 def guidedbackprop(guided_gradient: Tensor) -> Tensor:

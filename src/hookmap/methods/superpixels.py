@@ -52,9 +52,8 @@ def kernelshap(
     score: Tensor,
     probe: Probe,
     generator: torch.Generator,
-    budget: int | None = None,
+    budget: int = 2000,
     caution: Caution | None = None,
-    samples: int = 2000,
 ) -> Tensor:
     r"""KernelSHAP: superpixels' Shapley values, by a linear fit of the scores of masked photos.
 
@@ -71,13 +70,12 @@ def kernelshap(
         score: of the targets, ``(T,)``.
         probe: scores of masked inputs.
         generator: of the masks.
-        budget: of masked copies.
+        budget: how many masked copies are looked at.
         caution: told where other masks would give another map.
-        samples: how many masked copies are looked at.
     """
     segments = superpixels(image)
-    count, samples = int(segments.max()) + 1, samples if budget is None else min(samples, budget)
-    masks = _coalitions(count, samples, generator)
+    count = int(segments.max()) + 1
+    masks = _coalitions(count, max(1, budget - 1), generator)
     found = _scores(image, segments, torch.cat([torch.zeros(1, count), masks]), probe).cpu().double()
     before, gains = found[:, 0], found[:, 1:] - found[:, :1]
     whole = score.cpu().double() - before
@@ -91,9 +89,8 @@ def lime(
     image: Tensor,
     probe: Probe,
     generator: torch.Generator,
-    budget: int | None = None,
+    budget: int = 1000,
     caution: Caution | None = None,
-    samples: int = 1000,
     width: float = 0.25,
 ) -> Tensor:
     r"""LIME: a linear model of how the probability goes with which superpixels are shown, near the whole photo.
@@ -108,19 +105,17 @@ def lime(
         image: ``(1, C, H, W)``.
         probe: scores of masked inputs.
         generator: of the masks.
-        budget: of masked copies.
+        budget: how many masked copies are looked at.
         caution: told where other masks would give another map.
-        samples: how many masked copies are looked at.
         width: of the kernel.
     """
     segments = superpixels(image)
-    count, samples = int(segments.max()) + 1, samples if budget is None else min(samples, budget)
-    masks = (torch.rand(samples, count, generator=generator) < 0.5).float()
+    masks = (torch.rand(budget, int(segments.max()) + 1, generator=generator) < 0.5).float()
     masks[0] = 1
     found = _scores(image, segments, masks, probe, probable=True)
     scores, shown = found.cpu().double(), masks.double()
     weights = torch.exp(-((1 - shown.mean(1).sqrt()) ** 2) / width**2).sqrt()
-    values, half = _ridge(shown, scores, weights), torch.arange(samples) % 2 == 0
+    values, half = _ridge(shown, scores, weights), torch.arange(budget) % 2 == 0
     say_if_noisy(2 * values, _ridge(shown[half], scores[:, half], weights[half]), caution)
     return values.to(found)[:, segments]
 
