@@ -73,6 +73,7 @@ class Quadratic(Linear):
 # ------------------------------------------------------------------ against Captum
 
 
+@pytest.mark.filterwarnings("ignore::UserWarning")
 @pytest.mark.parametrize("build", NETWORKS.values(), ids=NETWORKS)
 def test_gradients_are_captums(build: Callable[[], nn.Module]) -> None:
     net, x = build(), images(2)
@@ -83,16 +84,14 @@ def test_gradients_are_captums(build: Callable[[], nn.Module]) -> None:
     assert close(found["integratedgradients"], theirs.sum(1), 1e-7)  # its places on the way are float32
 
 
+@pytest.mark.filterwarnings("ignore::UserWarning")
 @pytest.mark.parametrize("build", NETWORKS.values(), ids=NETWORKS)
 def test_guided_gradients_are_captums_where_each_relu_is_a_module(build: Callable[[], nn.Module]) -> None:
     net, x = build(), images(2)
     layer = "bend1" if build is tiny else "layer2"
     guided, cam = (explained(net, x, name, layer=layer) for name in ("guidedbackprop", "guidedgradcam"))
-    with pytest.warns(UserWarning, match="backward hooks"):
-        theirs = captum.GuidedBackprop(net).attribute(x.clone(), CLASS)
-        both = captum.GuidedGradCam(net, net.get_submodule(layer)).attribute(
-            x.clone(), CLASS, interpolate_mode="bilinear"
-        )
+    theirs = captum.GuidedBackprop(net).attribute(x.clone(), CLASS)
+    both = captum.GuidedGradCam(net, net.get_submodule(layer)).attribute(x.clone(), CLASS, interpolate_mode="bilinear")
     assert close(guided, theirs.abs().amax(1), 1e-12)
     assert close(cam, both.abs().amax(1), 1e-10)
 
@@ -169,9 +168,24 @@ class Gated(nn.Module):
         return (x * F.relu6(x + 3) / 6).mean((2, 3))
 
 
+class Own(torch.autograd.Function):
+    """A swish that keeps little, as libraries have them."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        ctx.save_for_backward(x)
+        return x * x.sigmoid()
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> Tensor:
+        (x,) = ctx.saved_tensors
+        return gradient * x.sigmoid() * (1 + x * (1 - x.sigmoid()))
+
+
 @pytest.mark.parametrize(
     ("net", "sentence"),
     [
+        (Functional(convnet(), Own.apply), "this one has Own \\(2 times"),
         (convnet(nn.GELU), "this one has Gelu \\(2 times, first in 'bend1'\\)"),
         (convnet(nn.SiLU), "this one has Silu"),
         (convnet(nn.LeakyReLU), "this one has LeakyRelu"),
@@ -188,6 +202,7 @@ def test_what_bends_otherwise_is_refused_in_a_sentence(net: nn.Module, sentence:
 # ------------------------------------------------------------------ closed forms and direct loops
 
 
+@pytest.mark.filterwarnings("ignore::hookmap.HookmapWarning")
 def test_of_a_linear_model_all_share_the_score() -> None:
     net, x = Linear(), images(2)
     expected = (net.weight() * x).sum(1)
@@ -325,9 +340,7 @@ def test_xrai_ranks_regions_by_what_they_add() -> None:
     """The same by pixels, one segment at a time."""
     net, x = tiny(), images(1, (40, 56))
     base = [float(end) for end in (x.min(), x.max())]
-    each = [
-        captum.IntegratedGradients(net).attribute(x, baselines=end, target=CLASS, n_steps=50)[0] for end in base
-    ]
+    each = [captum.IntegratedGradients(net).attribute(x, baselines=end, target=CLASS, n_steps=50)[0] for end in base]
     attribution = torch.stack(each).mean(0).amax(0).flatten()
     enlarged = math.sqrt(40 * 56) / 224
     segments = torch.from_numpy(superpixels._segments_of_all_scales(x, enlarged))
@@ -346,9 +359,9 @@ def test_xrai_ranks_regions_by_what_they_add() -> None:
     assert close(found, expected.reshape(40, 56), 1e-8)
 
 
-def test_superpixels_are_of_pictures() -> None:
+def test_xrai_is_of_pictures() -> None:
     with pytest.raises(hm.ImageError, match="superpixels are defined for images"):
-        hm.Lens(convnet(rank=3)).explain(noise(1, 3, 6, 8, 10), method="lime")
+        hm.Lens(convnet(rank=3)).explain(noise(1, 3, 6, 8, 10), method="xrai")
 
 
 # ------------------------------------------------------------------ as all methods
@@ -376,6 +389,7 @@ def test_another_seed_is_another_draw(name: str) -> None:
     assert not close(one, other, 1e-3)
 
 
+@pytest.mark.filterwarnings("ignore::hookmap.HookmapWarning")
 def test_series_and_volumes() -> None:
     clip = noise(2, 3, 6, 8, 10).double()
     for name in [*PIXELS[:-1]]:
@@ -417,7 +431,8 @@ def test_threads_and_exceptions_leave_nothing_behind() -> None:
 
     def explain() -> None:
         for name in names:
-            if not torch.equal(lens.explain(x, target=CLASS, layer="bend1", method=name, budget=20).raw, expected[name]):
+            found = lens.explain(x, target=CLASS, layer="bend1", method=name, budget=20).raw
+            if not torch.equal(found, expected[name]):
                 wrong.append(name)
 
     def predict() -> None:

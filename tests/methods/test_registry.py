@@ -57,7 +57,9 @@ def test_what_a_method_looks_at() -> None:
         "per layer": {n for n, m in METHODS.items() if not m.per_layer},
         "target": {n for n, m in METHODS.items() if not m.knows_target},
     }
-    assert names["per layer"] == {"rise", "drise", "occlusion", "fullgrad", "fullgradmagnitude", "edges"}
+    pixels = {name for name, method in METHODS.items() if method.family == "pixels"} - {"guidedgradcam"}
+    masks = {"rise", "drise", "occlusion", "featureablation", "kernelshap", "lime"}
+    assert names["per layer"] == {*pixels, *masks, "fullgrad", "fullgradmagnitude", "edges"}
     assert names["target"] == {*("eigencam", "kpcacam", "fem", "sidu", "random", "edges", "gaussian", "meanactivation")}
 
 

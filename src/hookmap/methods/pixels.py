@@ -147,9 +147,9 @@ def expectedgradients(
     Erion et al., *Improving performance of deep learning models with axiomatic attribution priors and expected
     gradients*, Nature Machine Intelligence 2021, arXiv:1906.10670. No colour is blind, as the one baseline of
     integrated gradients is. The paper draws baselines from the training data: pass some of yours as
-    ``functools.partial(expectedgradients, baselines=x)``. Without them they are plain pictures in a colour of the photo,
-    that of a pixel drawn by the seed, which is within any model's range. Each sample is one baseline and one place on
-    the way, places evenly spread.
+    ``functools.partial(expectedgradients, baselines=x)``. Without them they are plain pictures in a colour of the
+    photo, that of a pixel drawn by the seed, which is within any model's range. Each sample is one baseline and one
+    place on the way, places evenly spread.
 
     Args:
         image: ``(1, C, *size)``.
@@ -216,7 +216,7 @@ def integrated(image: Tensor, base: Tensor, slope: Slope, steps: int) -> tuple[T
     """The path integral ``(T, C, *size)`` from a baseline to the photo, and the baseline's scores ``(T,)``."""
     places, weights = np.polynomial.legendre.leggauss(steps)
     # The baseline itself comes first: its gradient counts for nothing, its score is what the sum starts from.
-    at, weight = (torch.from_numpy(np.concatenate([[0], values])).to(image) for values in ((places + 1) / 2, weights / 2))
+    at, weight = (torch.from_numpy(np.append(0, values)).to(image) for values in ((places + 1) / 2, weights / 2))
     way = image - base
     total: Tensor | None = None
     before: Tensor | None = None

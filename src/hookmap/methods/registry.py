@@ -124,6 +124,7 @@ METHODS: dict[str, Method] = {}
 BUILT_IN: set[str] = set()
 
 OTHER_NAMES = {"gradcamplusplus": "gradcampp", "gradcamelementwise": "elementwise", "randomcam": "random"}
+OTHER_NAMES |= {"guidedbackpropagation": "guidedbackprop", "gradientxinput": "inputxgradient"}
 """As other libraries call them."""
 
 _F = TypeVar("_F", bound=Callable[..., Tensor])

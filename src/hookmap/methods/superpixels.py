@@ -28,7 +28,7 @@ _SCALES = (50, 100, 150, 250, 500, 1200)
 _XRAI_SIDE = 224
 
 
-def featureablation(image: Tensor, score: Tensor, probe: Probe, budget: int | None = None) -> Tensor:
+def featureablation(image: Tensor, probe: Probe, budget: int | None = None) -> Tensor:
     r"""Feature ablation: how much the score falls without a superpixel.
 
     .. math:: L_i = y(x) - y(x_{S(i) = 0})
@@ -37,19 +37,18 @@ def featureablation(image: Tensor, score: Tensor, probe: Probe, budget: int | No
 
     Args:
         image: ``(1, C, H, W)``.
-        score: of the targets, ``(T,)``.
         probe: scores of masked inputs.
-        budget: of superpixels.
+        budget: of masked copies.
     """
-    segments = superpixels(image, SEGMENTS if budget is None else min(SEGMENTS, budget))
+    segments = superpixels(image, SEGMENTS if budget is None else max(1, min(SEGMENTS, budget - 1)))
     count = int(segments.max()) + 1
-    falls = score[:, None] - _scores(image, segments, 1 - torch.eye(count), probe)
-    return falls[:, segments]
+    # The whole photo among them: what a score is rounded to beside others isn't a fall.
+    scores = _scores(image, segments, torch.cat([torch.ones(1, count), 1 - torch.eye(count)]), probe)
+    return (scores[:, :1] - scores[:, 1:])[:, segments]
 
 
 def kernelshap(
     image: Tensor,
-    score: Tensor,
     probe: Probe,
     generator: torch.Generator,
     budget: int = 2000,
@@ -67,7 +66,6 @@ def kernelshap(
 
     Args:
         image: ``(1, C, H, W)``.
-        score: of the targets, ``(T,)``.
         probe: scores of masked inputs.
         generator: of the masks.
         budget: how many masked copies are looked at.
@@ -75,14 +73,14 @@ def kernelshap(
     """
     segments = superpixels(image)
     count = int(segments.max()) + 1
-    masks = _coalitions(count, max(1, budget - 1), generator)
-    found = _scores(image, segments, torch.cat([torch.zeros(1, count), masks]), probe).cpu().double()
-    before, gains = found[:, 0], found[:, 1:] - found[:, :1]
-    whole = score.cpu().double() - before
-    values = _shapley(masks.double(), gains, whole)
+    masks = _coalitions(count, max(1, budget - 2), generator)
+    found = _scores(image, segments, torch.cat([torch.zeros(1, count), torch.ones(1, count), masks]), probe)
+    gains = found.cpu().double() - found[:, :1].cpu().double()
+    whole, gains, shown = gains[:, 1], gains[:, 2:], masks.double()
+    values = _shapley(shown, gains, whole)
     half = torch.arange(len(masks)) % 4 < 2  # pairs stay together
-    say_if_noisy(2 * values, _shapley(masks[half].double(), gains[:, half], whole), caution)
-    return values.to(score)[:, segments]
+    say_if_noisy(2 * values, _shapley(shown[half], gains[:, half], whole), caution)
+    return values.to(found)[:, segments]
 
 
 def lime(
@@ -95,8 +93,8 @@ def lime(
 ) -> Tensor:
     r"""LIME: a linear model of how the probability goes with which superpixels are shown, near the whole photo.
 
-    .. math:: \phi = \arg\min_\phi \sum_z \pi(z) \big(p(x_z) - \phi_0 - \phi^\top z\big)^2 + \lVert \phi \rVert^2, \qquad
-              \pi(z) = \exp\big(-d(z, 1)^2 / \sigma^2\big)^{1/2}
+    .. math:: \phi = \arg\min_\phi \sum_z \pi(z) \big(p(x_z) - \phi_0 - \phi^\top z\big)^2 + \lVert \phi \rVert^2,
+              \qquad \pi(z) = \exp\big(-d(z, 1)^2 / \sigma^2\big)^{1/2}
 
     Ribeiro et al., *"Why Should I Trust You?"*, KDD 2016, arXiv:1602.04938, as the authors' code has it: every
     superpixel is shown in half of a thousand photos, d is the cosine distance, :math:`\sigma` = 0.25, ridge regression.
@@ -152,7 +150,7 @@ def xrai(image: Tensor, slope: Slope, budget: int | None = None, steps: int = 50
 
 
 def superpixels(image: Tensor, count: int = SEGMENTS) -> Tensor:
-    """The number of the superpixel that each pixel of an input ``(1, C, H, W)`` is in, ``(H, W)``: SLIC's, about so many.
+    """Which superpixel each pixel of an input ``(1, C, H, W)`` is in, ``(H, W)``; about so many, by SLIC.
 
     Achanta et al., *SLIC Superpixels Compared to State-of-the-Art Superpixel Methods*, TPAMI 2012.
     """
@@ -193,7 +191,7 @@ def _coalitions(count: int, samples: int, generator: torch.Generator) -> Tensor:
 
 
 def _shapley(masks: Tensor, gains: Tensor, whole: Tensor) -> Tensor:
-    """Values ``(T, M)`` that fit gains ``(T, K)`` of masks ``(K, M)`` best, and sum to the gain of the whole ``(T,)``."""
+    """Values ``(T, M)`` that fit gains ``(T, K)`` of masks ``(K, M)`` best, and sum to those of the whole ``(T,)``."""
     last = masks[:, -1:]
     rest = torch.linalg.lstsq(masks[:, :-1] - last, (gains - whole[:, None] * last.T).T, driver="gelsd").solution.T
     return torch.cat([rest, whole[:, None] - rest.sum(1, keepdim=True)], 1)
@@ -205,7 +203,8 @@ def _ridge(masks: Tensor, scores: Tensor, weights: Tensor) -> Tensor:
     masks, scores = masks - share @ masks, scores - (scores @ share)[:, None]
     weighted = masks * weights[:, None]
     held = torch.eye(masks.shape[1], dtype=masks.dtype)
-    return torch.linalg.solve(masks.T @ weighted + held, (scores @ weighted).T).T
+    fitted: Tensor = torch.linalg.solve(masks.T @ weighted + held, (scores @ weighted).T)
+    return fitted.T
 
 
 def _segments_of_all_scales(image: Tensor, enlarged: float) -> np.ndarray[Any, Any]:

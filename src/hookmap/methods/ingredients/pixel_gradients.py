@@ -8,7 +8,6 @@ from typing import TypeAlias
 
 import torch
 from torch import Tensor
-from torch.autograd.function import BackwardCFunction
 from torch.autograd.graph import Node
 
 from hookmap._nested import tensors_in
@@ -24,9 +23,9 @@ from hookmap.methods.weighting import full_precision
 
 _Gradients: TypeAlias = "Callable[[Pass, Tensor, int | slice], tuple[Tensor, Tensor]]"
 
-_BENDS = ("Gelu", "Silu", "Mish", "Elu", "Celu", "LeakyRelu", "PreluKernel", "Softplus", "Hardswish", "LogSigmoid")
-_BENDS += ("Tanh", "Threshold", "Softshrink", "Hardshrink", "Glu", "Maximum")
-"""Kinds of nodes by which a network bends otherwise than by ReLU; what gates (sigmoid, softmax) or pools isn't meant."""
+_BENDS = {"Gelu", "Silu", "Mish", "Elu", "Celu", "LeakyRelu", "PreluKernel", "Softplus", "Hardswish", "LogSigmoid"}
+_BENDS |= {"Tanh", "Threshold", "Softshrink", "Hardshrink", "Glu", "Maximum"}
+"""Kinds of nodes by which a network bends otherwise than by ReLU; what gates (sigmoid, softmax) or pools isn't one."""
 
 
 @ingredient
@@ -159,7 +158,8 @@ def _in_parts(run: Pass, request: Request, gradients: _Gradients) -> Tensor:
 
 
 def _guide(nodes: list[Node], made: Origins) -> None:
-    others = [node for node in nodes if kind(node) in _BENDS or isinstance(node, BackwardCFunction) or _is_gate(node)]
+    # What a function of the user's own does isn't known: some hold an activation.
+    others = [node for node in nodes if kind(node) in _BENDS or hasattr(node, "_forward_cls") or _is_gate(node)]
     rectifiers = [node for node in nodes if _rectifies(node)]
     if others:
         first = made.of(others[0])
