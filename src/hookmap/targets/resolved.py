@@ -97,6 +97,30 @@ class ResolvedTargets(Sequence[Sequence[Resolved]]):
         """The number of a target as it was given."""
         return self._given[target]
 
+    def with_rivals(self, output: Any, count: int) -> ResolvedTargets:
+        """The T targets, then of all the most probable other class, then the second, and so on: ``(1 + count) T``.
+
+        Raises:
+            TargetError: if a target isn't the logit of a class, or there are fewer other classes.
+        """
+        classes, scores = self.classes("a competition of rival classes"), self.class_scores(output)
+        assert scores is not None
+        if (others := scores.values.shape[1] - 1) < count:
+            raise TargetError(f"rivals is {count}, and the model has {others} other classes; ask for so many at most")
+        order = scores.values.detach().argsort(1, descending=True)  # (B, K)
+        rivals = [
+            [[c for c in order[b].tolist() if c != own][:count] for b, own in enumerate(row)]
+            for row in classes.tolist()
+        ]
+        rows = [
+            [one.of_other(best[rank]) for one, best in zip(each, found, strict=True)]
+            for rank in range(count)
+            for each, found in zip(self._rows, rivals, strict=True)
+        ]
+        other = copy.copy(self)
+        other._rows = [*self._rows, *rows]
+        return other
+
     def mirrored(self, width: int) -> ResolvedTargets:
         """The same targets for the mirrored batch, whose input is ``width`` pixels wide: places change sides."""
         other = copy.copy(self)

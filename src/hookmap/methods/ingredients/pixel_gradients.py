@@ -12,7 +12,7 @@ from torch.autograd.graph import Node
 
 from hookmap._nested import tensors_in
 from hookmap._text import counted, listed
-from hookmap.errors import ModelError
+from hookmap.errors import DisconnectedError, ModelError
 from hookmap.hooks.capture import INPUT, Capture, capture
 from hookmap.hooks.graph import Origins, kind, nodes_of, origins
 from hookmap.methods.ingredients.copies import Copies, described
@@ -124,8 +124,17 @@ def plain(run: Pass, x: Tensor, of: int | slice) -> tuple[Tensor, Tensor]:
         run: whose targets are asked.
         x: copies of one image of the batch, or some of its images, changed or not: ``(K, C, *size)``.
         of: the number of that image, or which images they are.
+
+    Raises:
+        DisconnectedError: if no gradient leads from the scores to the pixels.
     """
-    seen, output = run.differentiated(x, [INPUT], of)
+    try:
+        seen, output = run.differentiated(x, [INPUT], of)
+    except DisconnectedError:
+        raise DisconnectedError(
+            "no gradient leads from the score to the pixels (a part of the model runs under no_grad, or the target "
+            "doesn't depend on them); take a layer's method such as gradcam, or one without gradients such as occlusion"
+        ) from None
     return _read(seen, run.targets.scores(output, of))
 
 
