@@ -33,6 +33,7 @@ _FAMILIES = {
     "activation": "Activation only (no target)",
     "replay": "By replay of what follows the layer",
     "masking": "By masking the input",
+    "pixels": "Gradients at the pixels",
     "whole model": "The whole model",
     "baseline": "Baselines: what a method must be better than",
 }
@@ -52,7 +53,8 @@ one that is defined for the model. Written from the registry by `docs/make_metho
 
 Any of them can be combined with `aug_smooth=True`, `noise_smooth=25`, `eigen_smooth=True`, several layers with
 `fuse="mean"`, `"max"`, `"product"` or `"layercam"`, and a target that asks "why this and not that":
-`hm.Contrast("tiger cat", "tabby")`. Your own takes three lines:
+`hm.Contrast("tiger cat", "tabby")`. `rivals=3` lets the three most probable other classes compete for each place (VAR,
+Walter et al. 2025, arXiv:2503.07346): what speaks for them as much goes. Your own takes three lines:
 
 ```python
 @hm.method

@@ -177,7 +177,7 @@ def _explained(
         maps = [total / (1 + len(variations)) for total in maps]
     if settings.rivals:
         maps = [
-            competed(every.unflatten(0, (-1, count))) if method.knows_target else every[:count]
+            competed(every.reshape(-1, count, *every.shape[1:])) if method.knows_target else every[:count]
             for every, (method, _) in zip(maps, asked, strict=True)
         ]
     originals = {method.name: method for method in plan.methods}

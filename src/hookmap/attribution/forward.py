@@ -58,6 +58,7 @@ class Forward(Pass):
         self.budget = settings.budget
         self.track = track
         self.logits: Tensor | None = None
+        self.pixel_gradient: Tensor | None = None
         self.cautions: dict[tuple[str, int], Sequence[str]] = {}
         self.no_curvature: RuntimeError | None = None
         self._execution = execution
@@ -72,20 +73,28 @@ class Forward(Pass):
         kind = x.device.type
         # The user's own autocast, which holds for the model and not for sums over what it gives.
         self._autocast = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else None
+        # Several passes would need less memory: a batch whose graph doesn't fit is left to them.
+        whole = (
+            not (layouts or self._records)
+            and any(i.starts_at_input for method in methods for i in method.ingredients)
+            and len(x) <= copies_at_once(x, traced, graph=True)
+        )
         try:
-            self._run([*layouts])
+            self._run([INPUT] if whole else [*layouts], Records.GRADIENTS if whole else self._records)
+            if whole:
+                self.pixel_gradient = full_precision(self.seen[INPUT].calls[-1].gradient[: len(self.scores)])
         except DisconnectedError:
             # A model that runs its backbone under no_grad needs a graph that starts at the input.
-            self._run([*layouts, INPUT])
+            self._run([*layouts, INPUT], self._records)
 
-    def _run(self, names: list[str]) -> None:
-        if self._records == Records.NOTHING:
+    def _run(self, names: list[str], records: Records) -> None:
+        if records == Records.NOTHING:
             with torch.no_grad(), self.casting(self.x):
                 output = self._execution.module(())(self.x)
             self.targets = self._resolve(output)
             self.scores = self.targets.scores(output)
             return
-        differentiated, curved = self._records >= Records.GRADIENTS, self._records >= Records.CURVATURES
+        differentiated, curved = records >= Records.GRADIENTS, records >= Records.CURVATURES
         # Neither compiled code nor fused attention can be differentiated twice.
         model = self.model if curved else self._execution.module(names)
         attention = plain_attention() if curved else nullcontext()

@@ -17,7 +17,6 @@ from hookmap.methods import Method, WeightedSum, contributions
 from hookmap.methods.eigen import first_component, oriented
 from hookmap.methods.weighting import LINEAR, per_place
 
-
 _TEMPERATURE, _AHEAD = 0.1, 0.01
 
 
@@ -90,7 +89,7 @@ def _weights(function: Callable[..., Tensor]) -> Callable[..., Tensor] | None:
 
 
 def competed(maps: Tensor) -> Tensor:
-    r"""What of a class's maps ``(1 + K, ..., *grid)`` is its own: the first is the target's, the others are its rivals'.
+    r"""What of a class's map its rivals leave it: the first of the maps is its own, the others are theirs.
 
     .. math:: L = A_c \, M_c \, \big[M_c > \tfrac{1}{K + 1} + \tau\big], \qquad
               M_{c,i} = \frac{\exp(A_{c,i} / t a)}{\sum_k \exp(A_{k,i} / t a)}, \qquad a = \max_{k,i} |A_{k,i}|

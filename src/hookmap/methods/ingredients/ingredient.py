@@ -52,6 +52,7 @@ class Pass(Protocol):
         scores: of the targets, ``(T, B)``.
         logits: of all classes, ``(B, K)``; None if the output isn't that.
         seen: what was recorded of the layers.
+        pixel_gradient: of the scores with respect to the input, ``(T, B, C, *size)``, where the pass took it anyway.
         no_curvature: why there's no second derivative, or None.
         layouts: how to read the layers that maps are wanted of.
         traced: all layers as they ran.
@@ -66,6 +67,7 @@ class Pass(Protocol):
     scores: Tensor
     logits: Tensor | None
     seen: Capture
+    pixel_gradient: Tensor | None
     no_curvature: RuntimeError | None
     layouts: Mapping[str, Layout]
     traced: Trace
@@ -137,6 +139,7 @@ class Ingredient(ABC):
         of_target: whether it differs from target to target.
         of_one_image: whether methods that ask for it see one image at a time.
         records: what the pass has to record for it.
+        starts_at_input: whether it is the gradient at the input, which the pass takes if nothing else is recorded.
     """
 
     name: ClassVar[str]
@@ -146,6 +149,7 @@ class Ingredient(ABC):
     of_target: ClassVar[bool] = False
     of_one_image: ClassVar[bool] = False
     records: ClassVar[Records] = Records.NOTHING
+    starts_at_input: ClassVar[bool] = False
 
     @abstractmethod
     def of_batch(self, run: Pass, request: Request) -> Any:

@@ -36,9 +36,12 @@ class PixelGradient(Ingredient):
     description = "of the score with respect to the input, (B, C, *size)"
     price = "gradient down to the pixels"
     of_target = True
+    starts_at_input = True
 
     def of_batch(self, run: Pass, request: Request) -> Tensor:
         """``(T, B, C, *size)``."""
+        if run.pixel_gradient is not None:
+            return run.pixel_gradient
         value: Tensor = run.kept(("pixel gradient", None), lambda: _in_parts(run, request, plain))
         return value
 
