@@ -102,7 +102,7 @@ def draw() -> dict[str, Callable[..., Explanation]]:
         layer = HEAD_LAYER if "head" in method.needs else LAYER
         explain = partial(lens.explain, PHOTO, layer=layer, method=method.name, progress=False)
         try:
-            shown = explain(budget=1000)[0]
+            shown = explain(budget=None if method.family == "pixels" else 1000)[0]
         except hm.TargetError:  # it isn't for classifiers
             continue
         _seen(shown).save(PICTURES / f"{method.name}.jpg", quality=88)

@@ -239,8 +239,8 @@ class Lens:
                 - ``part``: ``"positive"``, ``"negative"`` (what speaks against the target) or ``"signed"``; by default
                   what the method's paper shows.
                 - ``seed``: of everything random; the same seed gives the same maps.
-                - ``budget``: the most changed copies of one image that methods which mask may look at; by default as
-                  many as their papers do.
+                - ``budget``: the most changed copies of one image that methods which mask, or gather gradients, may
+                  look at; by default as many as their papers do.
                 - ``batch_size``: images per forward pass, 16.
                 - ``on_error``: ``"raise"``, or ``"skip"``: an image that can't be read, or can't be asked this, doesn't
                   stop the others; why stands in :attr:`Explanation.errors <hookmap.Explanation.errors>`.

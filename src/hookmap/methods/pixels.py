@@ -175,7 +175,7 @@ def expectedgradients(
         each = (gradients * way).sum(2)
         more = each.sum(1), each[:, (-part.start) % 2 :: 2].sum(1)  # of all, and of every other sample
         sums = [have + new for have, new in zip(sums, more, strict=True)] if sums else [*more]
-    say_if_noisy(sums[0].flatten(1), sums[1].flatten(1), caution)
+    say_if_noisy(sums[0].flatten(1), sums[1].flatten(1), caution, "baselines")
     return sums[0] / budget
 
 

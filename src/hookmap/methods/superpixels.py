@@ -210,14 +210,14 @@ def _ridge(masks: Tensor, scores: Tensor, weights: Tensor) -> Tensor:
 def _segments_of_all_scales(image: Tensor, enlarged: float) -> np.ndarray[Any, Any]:
     """Widened segments, ``(segments, H W)``, bool."""
     pixels = 2 * _as_picture(image) - 1
-    from skimage.morphology import dilation, disk
+    from skimage.morphology import isotropic_dilation
     from skimage.segmentation import felzenszwalb
 
-    least, rim = max(1, round(150 * enlarged**2)), disk(round(5 * enlarged))
+    least, rim = max(1, round(150 * enlarged**2)), round(5 * enlarged)
     found = []
     for scale in _SCALES:
         numbers = felzenszwalb(pixels, scale=scale, sigma=0.8, min_size=least, channel_axis=-1)
-        found += [dilation(numbers == number, rim).reshape(-1) for number in np.unique(numbers)]
+        found += [isotropic_dilation(numbers == number, rim).reshape(-1) for number in np.unique(numbers)]
     return np.stack(found)
 
 
