@@ -481,3 +481,35 @@ def test_signed_maps_are_drawn_around_zero_over_a_grey_photo(lens: hm.Lens, cat:
     heatmap = lens.explain(cat, method="inputxgradient")[0]
     drawn, plain = np.asarray(heatmap.painted(), float), heatmap.picture.pixels.astype(float)
     assert np.median(np.ptp(drawn, 2)) < 0.3 * np.median(np.ptp(plain, 2))
+
+
+def test_scores_at_a_place_have_pixels_around_it() -> None:
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Conv2d(3, 8, 3, padding=1), nn.ReLU(), nn.Conv2d(8, 4, 3, padding=1)).double().eval()
+    x = images()
+    for name in ("saliency", "integratedgradients", "smoothgrad", "guidedbackprop"):
+        found = hm.Lens(net).explain(x, target=lambda output: output[:, 1, 10, 20], method=name)[0].raw
+        assert found[8:13, 18:23].abs().max() > 0
+        found[8:13, 18:23] = 0
+        assert not found.any()
+    region = explained(net, x, "integratedgradients", 1, layer=None)
+    with torch.no_grad():
+        of_region = (net(x) - net(0 * x))[0, 1]
+    covered = net(x)[0].argmax(0) == 1
+    assert float(region.sum()) == pytest.approx(float(of_region[covered].mean()), rel=0.01)
+
+
+def test_without_a_gradient_at_the_pixels_there_is_a_sentence() -> None:
+    class Frozen(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.net, self.head = convnet(), nn.Linear(7, 3)
+
+        def forward(self, x: Tensor) -> Tensor:
+            with torch.no_grad():
+                x = self.net(x)
+            return self.head(x)
+
+    for name in ("saliency", "smoothgrad", "integratedgradients"):
+        with pytest.raises(hm.DisconnectedError, match="no gradient leads from the score to the pixels"):
+            hm.Lens(Frozen().eval()).explain(noise(1, 3, 24, 32), target=1, method=name)
