@@ -177,6 +177,7 @@ def test_a_network_that_always_says_the_same_is_explained_by_finite_maps(name: s
 
 
 SEEDED = {"rise", "drise", "sscam", "smoothgradcampp", "random"}
+SEEDED |= {"smoothgrad", "vargrad", "expectedgradients", "kernelshap", "lime"}
 
 
 @pytest.mark.parametrize("name", WHOLE)

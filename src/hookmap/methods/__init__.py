@@ -19,7 +19,17 @@ from pathlib import Path
 from typing import Any
 
 from hookmap.adapters.outputs import Form
-from hookmap.methods import attention, baselines, eigen, fullgrad, gradient, masking, replaying
+from hookmap.methods import (
+    attention,
+    baselines,
+    eigen,
+    fullgrad,
+    gradient,
+    masking,
+    pixels,
+    replaying,
+    superpixels,
+)
 from hookmap.methods.ingredients import INGREDIENTS, ImageIngredient, Ingredient, Pass, Records, ingredient
 from hookmap.methods.registry import BUILT_IN, METHODS, Method, as_method, find_method, method
 from hookmap.methods.replaying import Distribution, Probe
@@ -49,12 +59,14 @@ __all__ = [
     "ingredient",
     "masking",
     "method",
+    "pixels",
     "replaying",
+    "superpixels",
     "weighted_sum",
 ]
 
-_FAMILIES = {"attention": attention, "baselines": baselines, "eigen": eigen, "fullgrad": fullgrad, "gradient": gradient}
-_FAMILIES |= {"masking": masking, "replaying": replaying}
+_MODULES = (attention, baselines, eigen, fullgrad, gradient, masking, pixels, replaying, superpixels)
+_FAMILIES = {module.__name__.rpartition(".")[2]: module for module in _MODULES}
 
 
 def _function(named: str) -> Callable[..., Any]:

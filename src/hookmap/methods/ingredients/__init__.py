@@ -9,6 +9,7 @@ from hookmap.methods.ingredients import heads
 from hookmap.methods.ingredients import attention
 from hookmap.methods.ingredients import full_gradients
 from hookmap.methods.ingredients import noisy_gradients
+from hookmap.methods.ingredients import pixel_gradients
 
 # isort: on
 from hookmap.methods.ingredients.ingredient import (
@@ -35,5 +36,6 @@ __all__ = [
     "heads",
     "ingredient",
     "noisy_gradients",
+    "pixel_gradients",
     "recorded",
 ]
