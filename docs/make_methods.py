@@ -123,7 +123,7 @@ def draw() -> dict[str, Callable[..., Explanation]]:
 def _lenses() -> list[Lens]:
     import hookmap as hm
 
-    return [hm.Lens("efficientnet_lite0", device="cpu"), hm.Lens(TRANSFORMER, device="cpu")]
+    return [hm.Lens("efficientnet_lite0", device="cpu"), hm.Lens(str(TRANSFORMER), device="cpu")]
 
 
 def measure(asked: dict[str, Callable[..., Explanation]]) -> dict[str, float]:

@@ -24,7 +24,9 @@ SMALL: dict[str, Any] = {"img_size": 64, "num_classes": 5}
 
 
 def tv_vit() -> nn.Module:
-    return torchvision.models.VisionTransformer(64, 16, 3, 2, 24, 48, num_classes=5)
+    model = torchvision.models.VisionTransformer(64, 16, 3, 2, 24, 48, num_classes=5)
+    nn.init.normal_(model.heads.head.weight)  # the library starts it with zeros
+    return model
 
 
 def tv_swin() -> nn.Module:
@@ -121,6 +123,7 @@ def test_attention_and_its_gradient_are_those_of_plain_operators(name: str, monk
     assert unchanged(model, before)
     found = [each for each in seen.attentions if each.reached]
     assert len(found) == len(truth) > 0
+    assert all(bool(gradient.any()) for _, gradient in truth)
     for attention, (weights, gradient) in zip(found, truth, strict=True):
         assert torch.allclose(attention.weights().flatten(), weights.flatten(), rtol=0, atol=1e-10)
         assert torch.allclose(
@@ -162,6 +165,8 @@ KERNELS: dict[str, Callable[[Tensor], Tensor]] = {
     "heads and samples as one axis": lambda q: torch.bmm(
         (q.flatten(0, 1) @ q.flatten(0, 1).mT).softmax(-1), q.flatten(0, 1)
     ).unflatten(0, q.shape[:2]),
+    "turned by hand": lambda q: ((q + 1).transpose(2, 3) @ (q @ q.mT).softmax(3).transpose(2, 3)).transpose(2, 3),
+    "values with their channels first": lambda q: ((q + 1).mT @ (q @ q.mT).softmax(-1).mT).mT,
     "by einsum": lambda q: torch.einsum("bhnm,bhmd->bhnd", (q @ q.mT).softmax(-1), q),
 }
 
@@ -185,7 +190,7 @@ def test_each_kind_of_attention_node(name: str, monkeypatch: pytest.MonkeyPatch)
 
 
 def test_the_gradient_at_what_a_query_got_times_values_is_that_of_its_weights() -> None:
-    for name in ("fused", "plain"):
+    for name in ("fused", "plain", "values with their channels first"):
         model, x = Attends(KERNELS[name]), noise(2, 4, 6, 8)
         with hm.capture(model, [], attention=True) as seen:
             y = model(x)

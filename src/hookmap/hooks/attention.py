@@ -161,7 +161,8 @@ class Attention(ABC):
         # Square roots: where different keys meet, their mean is none of them.
         numbers = torch.arange(2, self.groups * self.keys + 2, dtype=torch.float64).sqrt()
         numbers = numbers.reshape(self.groups, 1, self.keys, 1)
-        whole = (self.groups, math.prod(shape) // (numbers.numel() * shape[-1]), self.keys, shape[-1])
+        width = self.value.shape[-1]
+        whole = (self.groups, math.prod(shape) // (numbers.numel() * width), self.keys, width)
         # Numbers and ones go the same way: where several of one key meet (heads, channels), their ratio stays.
         pair = [self._as_values(part.expand(whole)).reshape(shape) for part in (numbers, torch.ones_like(numbers))]
         first = None
@@ -224,13 +225,14 @@ class FusedAttention(Attention):
 
 
 class PlainAttention(Attention):
-    """From a softmax and a product with values."""
+    """From a softmax A and a product with values: A v, or v A^T where values hold their channels first."""
 
-    def __init__(self, node: Any, product: Any, module: str, field: Sequence[int]) -> None:
+    def __init__(self, node: Any, product: Any, slot: int, module: str, field: Sequence[int]) -> None:
         with torch.no_grad():
             self._result: Tensor = node._saved_result.detach()
             self._product_value: Tensor | None = None
         self._product = product
+        self._channels_first = slot == 1
         shape, batch = self._result.shape, field[0]
         if len(shape) == 3:  # heads and samples are one axis, heads the faster
             heads = shape[0] // batch if shape[0] % batch == 0 else 1
@@ -256,7 +258,8 @@ class PlainAttention(Attention):
         """``(G, H, M, D)``."""
         if self._product_value is None:
             with torch.no_grad():
-                self._product_value = self._product._saved_mat2.detach()
+                saved = self._product._saved_self.mT if self._channels_first else self._product._saved_mat2
+                self._product_value = saved.detach()
         value = self._product_value.reshape(*self._result.shape[:-2], self.keys, -1)
         return self._shaped(value)
 
@@ -272,10 +275,15 @@ class PlainAttention(Attention):
     def _gradient(self, received: Tensor, queries: slice) -> Tensor:
         return self._shaped(received)[..., queries, :]
 
+    def output_gradient(self) -> Tensor:
+        """As every attention."""
+        arrived = super().output_gradient()
+        return arrived.reshape(*arrived.shape[:-2], -1, self.queries).mT if self._channels_first else arrived
+
     def _as_values(self, tensor: Tensor) -> Tensor:
-        if not self._swapped:
-            return tensor
-        return tensor.reshape(self.batch, -1, *tensor.shape[1:]).transpose(1, 2)
+        if self._swapped:
+            tensor = tensor.reshape(self.batch, -1, *tensor.shape[1:]).transpose(1, 2)
+        return tensor.mT if self._channels_first else tensor
 
     def release(self) -> None:
         """As every attention; and of the product."""
@@ -283,6 +291,8 @@ class PlainAttention(Attention):
         self._product = None
 
     def _way_back(self) -> tuple[Node | None, int, torch.Size]:
+        if self._channels_first:
+            return *self._product.next_functions[0], self._product._saved_self.shape
         return *self._product.next_functions[1], self._product._saved_mat2.shape
 
 
@@ -314,9 +324,9 @@ def attentions_in(outputs: Iterable[Tensor], made: Origins, field: Sequence[int]
         if of.startswith("ScaledDotProduct"):
             found.append(FusedAttention(node, made.of(node), field))
         elif of in ("Softmax", "SafeSoftmax"):
-            product = _product_with_values(node, users)
-            if product is not None:
-                found.append(PlainAttention(node, product, made.of(node), field))
+            weighs = _product_with_values(node, users)
+            if weighs is not None:
+                found.append(PlainAttention(node, *weighs, made.of(node), field))
     return found
 
 
@@ -328,22 +338,31 @@ _SHAPES = _SAME_VALUES | {
 _SAME_PLACES = {"NativeLayerNorm", "NativeBatchNorm", "CudnnBatchNorm"}
 
 
-def _product_with_values(softmax: Node, users: dict[Node, list[tuple[Node, int]]]) -> Node | None:
-    """The product of which a softmax is the first factor: so it is attention; or None."""
-    seen, todo = {softmax}, [softmax]
-    rank = getattr(softmax, "_saved_result").ndim  # noqa: B009 - no attribute that types know
-    last = getattr(softmax, "_saved_dim") in (-1, rank - 1, 2**64 - 1)  # noqa: B009
-    if rank < 3 or not last:
+def _product_with_values(softmax: Any, users: dict[Node, list[tuple[Node, int]]]) -> tuple[Node, int] | None:
+    """The product in which a softmax's rows weigh values, and which factor it is there; None if there's none."""
+    rank = softmax._saved_result.ndim
+    if rank < 3 or softmax._saved_dim not in (-1, rank - 1, 2**64 - 1):
         return None
+    seen, todo = {softmax}, [(softmax, False)]
     while todo:
-        for user, slot in users.get(todo.pop(), ()):
-            if kind(user) == "Bmm":
-                return user if slot == 0 else None
+        before, turned = todo.pop()
+        for user, slot in users.get(before, ()):
+            if kind(user) == "Bmm":  # A v or v A^T: over keys
+                return (user, slot) if turned == (slot == 1) else None
             # A mask, a dropout or a mixture of heads may come between.
             if kind(user) in _SAME_VALUES | {"Mul", "Permute", "Transpose", "Addmm", "Mm"} and user not in seen:
                 seen.add(user)
-                todo.append(user)
+                todo.append((user, turned ^ _turns(user)))
     return None
+
+
+def _turns(node: Any) -> bool:
+    """Whether rows and columns change places."""
+    if kind(node) != "Transpose":
+        return False
+    rank = len(node._input_metadata[0].shape)
+    axes = {axis - 2**64 if axis > 2**63 else axis - rank for axis in (node._saved_dim0, node._saved_dim1)}
+    return axes == {-1, -2}
 
 
 def _laid(node: Node | None, number: int, codes: list[Tensor], batch: int) -> Iterator[Tensor]:
