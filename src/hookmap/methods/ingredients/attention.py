@@ -29,7 +29,7 @@ class LayerAttention(Ingredient):
 
     def of_batch(self, run: Pass, request: Request) -> Attended:
         """For B images."""
-        return _attended(run, _nearest(run, request))
+        return attended(run.traced, _nearest(run, request))
 
 
 @ingredient
@@ -59,7 +59,7 @@ class Attentions(Ingredient):
 
     def of_batch(self, run: Pass, request: Request) -> list[Attended]:
         """For B images."""
-        return [_attended(run, each) for each in run.seen.attentions]
+        return [attended(run.traced, each) for each in run.seen.attentions]
 
 
 @ingredient
@@ -90,8 +90,11 @@ def _nearest(run: Pass, request: Request) -> Attention:
     return after[0] if after else attentions[-1]
 
 
-def _attended(run: Pass, attention: Attention) -> Attended:
-    layout = _layout(run.traced, attention)
+def attended(traced: Trace, attention: Attention) -> Attended:
+    """An attention that ran, with the places of its keys."""
+    layout = _layout(traced, attention)
+    if layout is None:
+        attention.places()  # found while the graph is there, and then kept
     one = layout is not None and layout.prefix > 0 and attention.queries == attention.keys
     return Attended(
         weights=attention.weights,
@@ -105,7 +108,7 @@ def _attended(run: Pass, attention: Attention) -> Attended:
 
 
 def _with_gradient(run: Pass, request: Request, attention: Attention) -> Attended:
-    attended, rows = _attended(run, attention), run.rows(request.method)
+    plain, rows = attended(run.traced, attention), run.rows(request.method)
     count = rows.stop - rows.start
 
     def weights(queries: slice) -> Tensor:
@@ -113,12 +116,12 @@ def _with_gradient(run: Pass, request: Request, attention: Attention) -> Attende
         return value.expand(count, *value.shape).flatten(0, 1)
 
     def on_grid(values: Tensor) -> Tensor:
-        return torch.cat([attended.on_grid(target) for target in values.reshape(count, -1, values.shape[-1])])
+        return torch.cat([plain.on_grid(target) for target in values.reshape(count, -1, values.shape[-1])])
 
     def gradient(queries: slice) -> Tensor:
         return attention.gradient(queries)[rows].flatten(0, 1)
 
-    return replace(attended, weights=weights, on_grid=on_grid, gradient=gradient)
+    return replace(plain, weights=weights, on_grid=on_grid, gradient=gradient)
 
 
 def _on_grid(values: Tensor, attention: Attention, layout: Layout | None) -> Tensor:
