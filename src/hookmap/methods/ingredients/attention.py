@@ -10,10 +10,12 @@ from torch import Tensor
 
 from hookmap.errors import LayerError
 from hookmap.hooks.attention import Attention
+from hookmap.hooks.capture import capture
+from hookmap.layers.blocks import blocks_of
 from hookmap.layers.layouts import Layout
 from hookmap.layers.trace import Trace
 from hookmap.methods.attention import Attended
-from hookmap.methods.ingredients.ingredient import Ingredient, Pass, Records, Request, ingredient
+from hookmap.methods.ingredients.ingredient import ImageIngredient, Ingredient, Pass, Records, Request, ingredient
 
 
 @ingredient
@@ -75,6 +77,37 @@ class AttentionsWithGradients(Attentions):
     def of_batch(self, run: Pass, request: Request) -> list[Attended]:
         """For T targets of B images."""
         return [_with_gradient(run, request, each) for each in run.seen.attentions if each.reached]
+
+
+@ingredient
+class BlockGradients(ImageIngredient):
+    """Attention of all blocks, and how what the head makes of each block's tokens feels it."""
+
+    name = "block_gradients"
+    description = "attention of each block, with the gradient of the score of its own mean token: a list of Attended"
+    price = "attention and gradient of all layers"
+    of_target = True
+    records = Records.ACTIVATIONS
+    attention = True
+
+    def of_image(self, run: Pass, request: Request, sample: int) -> list[Attended]:
+        """For all targets."""
+        names = blocks_of(run.traced, [each.module for each in run.seen.attentions], request.method)
+        x = run.x[sample : sample + 1]
+        with capture(run.model, names, attention=True) as seen:
+            with run.casting(x):
+                run.model(x)
+            tokens = [seen[name].activation for name in names]
+            means = torch.cat([each.detach().mean(1) for each in tokens]).requires_grad_()
+            with run.casting(x), torch.enable_grad():
+                everywhere = means[:, None].expand(-1, *tokens[-1].shape[1:])
+                scores = run.targets.scores(seen.replay(names[-1], everywhere, sample=0), sample)
+            slopes = [torch.autograd.grad(row.sum(), means, retain_graph=True)[0] for row in scores]
+            for number, (attention, block) in enumerate(zip(seen.attentions, tokens, strict=True)):
+                each = [(slope[number] / block.shape[1]).expand_as(block) for slope in slopes]
+                rows = [torch.autograd.grad(block, attention.edges, one, retain_graph=True) for one in each]
+                attention.receive([torch.stack(column) for column in zip(*rows, strict=True)])
+            return [_with_gradient(run, request, attention) for attention in seen.attentions]
 
 
 def _nearest(run: Pass, request: Request) -> Attention:
