@@ -29,6 +29,7 @@ from hookmap.attribution.explain import (
     warn_of_maps_that_show_nothing,
 )
 from hookmap.attribution.features import features_of_batch, joined
+from hookmap.attribution.logit_lens import logit_lens
 from hookmap.attribution.scoring import Scale, Scoring
 from hookmap.attribution.similarity import similar_patches
 from hookmap.attribution.stored import AUTO, stored_choice
@@ -50,6 +51,7 @@ from hookmap.results.concepts import Concepts, Factorization
 from hookmap.results.explanation import Explanation
 from hookmap.results.features import FeatureMaps, LayerMaps
 from hookmap.results.heatmap import Heatmap
+from hookmap.results.logit_lens import LogitLens
 from hookmap.results.predictions import Prediction, predictions
 from hookmap.results.question import Settings
 from hookmap.targets import PREDICTED, TargetSpec
@@ -450,6 +452,18 @@ class Lens:
     def attention_rollout(self, image: Any) -> AttentionRollout:
         """Attention followed from the picture up to each layer, as a film over depth."""
         return attention_rollout(self.engine, image)
+
+    def logit_lens(self, image: Any, target: TargetSpec | None = None) -> LogitLens:
+        """What the model's own head would say of a transformer's tokens after each block: when it knows, and where.
+
+        Args:
+            image: one, as in :meth:`explain`.
+            target: one, as in :meth:`explain`; by default the predicted class.
+
+        Raises:
+            LayerError: if the model isn't a row of blocks with one attention each.
+        """
+        return logit_lens(self.engine, image, target)
 
     def layers(self, image: Any = None) -> LayerTree:
         """The model's layers as a tree to read: name, type, output shape and layout.

@@ -39,9 +39,9 @@ def attention_maps(
         LayerError: if no attention ran in the layers, or what it looks at can't be laid onto the picture.
         TargetError: if the model doesn't see the point.
     """
-    batch, geometry = _only_image(engine, image)
+    batch, geometry = only_image(engine, image)
     view = batch.views[0]
-    every = _attentions(batch)
+    every = attentions_of(batch)
     attentions = _inside(every, engine, layers)
 
     def measured(attention: Attended) -> Tensor:
@@ -78,8 +78,8 @@ def attention_distances(engine: Engine, image: Any, layers: LayerSpec | None) ->
     Raises:
         LayerError: if no attention ran in the layers whose queries lie on the picture.
     """
-    batch, geometry = _only_image(engine, image)
-    attentions = _inside(_attentions(batch), engine, layers)
+    batch, geometry = only_image(engine, image)
+    attentions = _inside(attentions_of(batch), engine, layers)
     found = _of_each(engine, attentions, lambda each: _distance(each, geometry.input), named=layers is not None)
     return AttentionDistances(found, batch.views[0].picture, engine.name, geometry.input)
 
@@ -90,14 +90,19 @@ def attention_rollout(engine: Engine, image: Any) -> AttentionRollout:
     Raises:
         LayerError: if tokens can't be followed.
     """
-    batch, geometry = _only_image(engine, image)
-    attentions = _attentions(batch)
+    batch, geometry = only_image(engine, image)
+    attentions = attentions_of(batch)
     chain = list(attentions.values())
     maps = torch.cat([full_precision(rollout(chain[: depth + 1])) for depth in range(len(chain))]).cpu()
     return AttentionRollout(list(attentions), maps, batch.views[0].picture, geometry, engine.name)
 
 
-def _only_image(engine: Engine, image: Any) -> tuple[Batch, Geometry]:
+def only_image(engine: Engine, image: Any) -> tuple[Batch, Geometry]:
+    """The one image that came, and where grids that span the model's field lie on it.
+
+    Raises:
+        ImageError: if several came.
+    """
     batches = list(islice(engine.batches(image, 1), 2))
     if len(batches) != 1:
         raise ImageError("attention is looked at image by image; pass one image")
@@ -105,7 +110,7 @@ def _only_image(engine: Engine, image: Any) -> tuple[Batch, Geometry]:
     return batch, batch.views[0].geometry.spanning(batch.engine.trace(batch.x).field)
 
 
-def _attentions(batch: Batch) -> dict[str, Attended]:
+def attentions_of(batch: Batch) -> dict[str, Attended]:
     """All attentions by the names of their layers, a second call of one as ``name#2``.
 
     Raises:

@@ -49,7 +49,7 @@ def over_what_was_seen(
     left, top, _, _ = geometry.seen
     part, geometry = seen_part(picture, geometry)
     size = fitted((part.height, part.width), side)
-    heat = planes_of(values, "positive", part, None, geometry)[0].heat(look)
+    heat = planes_of(values, look.part, part, None, geometry)[0].heat(look)
     drawn = overlay(resized(part.pixels, size), heat, geometry.displayed(size))
     if box is None:
         return drawn
