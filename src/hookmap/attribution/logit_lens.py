@@ -61,7 +61,7 @@ def logit_lens(engine: Engine, image: Any, target: Any) -> LogitLens:
         patches = layout.to_grid(tokens).movedim(1, -1)
         count = _enough(head, patches.flatten(1, -2)[:, 0], 1 + layout.prefix + layout.suffix, tokens.shape[1])
         most = copies_at_once(x, traced, last) * tokens.shape[1] // count
-        parts = patches.flatten(0, -2).split(max(1, min(most, _MOST_SCORES // probabilities.shape[1])))
+        parts = torch.split(patches.flatten(0, -2), max(1, min(most, _MOST_SCORES // probabilities.shape[1])))
         maps = torch.cat([head(part, count) for part in parts]).reshape(patches.shape[:-1])
     return LogitLens(
         blocks=names,

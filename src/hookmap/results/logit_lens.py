@@ -93,8 +93,10 @@ class LogitLens:
             below = f"{name}  ·  {self._named} {self._likely(number)}"
             tiles.append((drawn, f"{label} {float(sure[number]):.0%}", below))
         columns = next((n for n in (6, 4, 5) if len(tiles) % n == 0), None)
-        note = f"{self.picture.name}: what the head of {self.model} says of each block's tokens, and of each patch's"
-        note += f" for or against {self._named}; each map on its own scale"
+        note = (
+            f"{self.picture.name}: what the head of {self.model} says of each block's tokens; over the photo, patch by "
+        )
+        note += f"patch, for or against {self._named}, each map on its own scale"
         return contact_sheet(tiles, columns=columns, tile=TILE, note=(note, LOOK))
 
     def save(self, path: str | Path) -> Path:

@@ -50,7 +50,10 @@ def over_what_was_seen(
     part, geometry = seen_part(picture, geometry)
     size = fitted((part.height, part.width), side)
     heat = planes_of(values, look.part, part, None, geometry)[0].heat(look)
-    drawn = overlay(resized(part.pixels, size), heat, geometry.displayed(size))
+    photo = resized(part.pixels, size)
+    if look.symmetric:  # two colours want a photo that has none
+        photo = photo.convert("L").convert("RGB")
+    drawn = overlay(photo, heat, geometry.displayed(size))
     if box is None:
         return drawn
     factor = drawn.width / part.width
