@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import math
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ import hookmap as hm
 from hookmap.attribution.attention import _filled
 from networks import convnet, noise
 from tiny import close
+from trained import WEIGHTS
 
 SIDE, CELL, CELLS = 48, 8, 6
 
@@ -122,6 +124,26 @@ def test_a_patch_of_windows_looks_within_its_own() -> None:
     assert torch.allclose(first.sum((1, 2)), torch.ones(2))
     with pytest.raises(hm.LayerError, match="differ in heads or grids"):
         _ = found.maps
+
+
+def test_one_window_over_the_whole_picture_is_laid_back_too() -> None:
+    from torchvision.models import SwinTransformer
+
+    torch.manual_seed(0)
+    model = SwinTransformer([4, 4], 16, [2, 2], [2, 4], [6, 6], num_classes=5).eval()
+    found = hm.Lens(model).attention(noise(1, 3, 48, 48))
+    assert [tuple(m.shape) for m in found.values()] == [(2, 12, 12)] * 2 + [(4, 6, 6)] * 2
+    for maps in found.values():
+        assert torch.allclose(maps.sum((1, 2)), torch.ones(len(maps)))
+
+
+def test_two_threads_look_at_one_model() -> None:
+    model, images = sharper(vit()), [x_of(), x_of().flip(-1)]
+    lens = hm.Lens(model)
+    alone = [lens.attention(x).maps for x in images]
+    with ThreadPoolExecutor(2) as pool:
+        together = list(pool.map(lambda n: lens.attention(images[n % 2]).maps, range(8)))
+    assert all(torch.equal(maps, alone[n % 2]) for n, maps in enumerate(together))
 
 
 def test_rows_are_read_and_not_all_of_n_x_n(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -325,3 +347,28 @@ def test_the_brightest_cell_of_a_head_is_the_brightest_tile_of_the_sheet() -> No
     drawn = torch.from_numpy(np.asarray(found._bare(one).convert("L"), dtype=np.float32))
     cells = F.adaptive_avg_pool2d(drawn[None], CELLS)[0]
     assert int(cells.argmax()) in one.flatten().topk(2).indices.tolist()
+
+
+# ---------------------------------------------------------------- a network that was really trained
+
+DINOV2 = WEIGHTS / "dinov2-small"
+
+
+@pytest.mark.skipif(not DINOV2.exists(), reason="the weights of a trained DINOv2 aren't on this machine")
+def test_of_a_trained_dinov2_it_is_what_its_own_eager_attention_gives(cat: Path) -> None:
+    transformers = pytest.importorskip("transformers")
+    eager = transformers.Dinov2ForImageClassification.from_pretrained(
+        DINOV2, dtype=torch.float32, attn_implementation="eager"
+    )
+    lens = hm.Lens(str(DINOV2), device="cpu")
+    x = next(lens.engine.batches(cat, 1)).x
+    with torch.no_grad():
+        output = eager.eval()(x, output_attentions=True)
+    weights = torch.cat(output.attentions)
+    found = lens.attention(cat)
+    assert torch.allclose(found.maps, weights[:, :, 0, 1:].reshape(12, 6, 16, 16), atol=1e-6)
+    patches, far = weights[:, :, 1:, 1:], distances_between_cells(16, 14).float()
+    wanted = ((patches * far).sum(-1) / patches.sum(-1)).mean(-1)
+    assert torch.allclose(lens.attention_distances(cat).distances, wanted, rtol=1e-4)
+    depth = lens.logit_lens(cat)
+    assert torch.allclose(depth.probabilities[-1], output.logits.softmax(-1)[0], atol=1e-5)

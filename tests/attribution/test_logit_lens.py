@@ -25,7 +25,8 @@ def timm_vit(**more: Any) -> nn.Module:
     torch.manual_seed(0)
     known = {"img_size": SIDE, "patch_size": 8, "embed_dim": 24, "depth": 3, "num_heads": 4, "num_classes": 5}
     model = timm.create_model("vit_tiny_patch16_224", **{**known, **more})
-    nn.init.normal_(model.head.weight)
+    if model.num_classes:
+        nn.init.normal_(model.head.weight)
     return model.double().eval()
 
 
@@ -70,6 +71,7 @@ def of_torchvision() -> tuple[nn.Module, Tensor, Callable[[Tensor], Tensor]]:
         (lambda: of_timm({}), 1),
         (lambda: of_timm({"reg_tokens": 2}), 3),
         (lambda: of_timm({"class_token": False, "global_pool": "avg"}), 0),
+        (lambda: of_timm({"class_token": False, "global_pool": "map"}), 0),
         (of_torchvision, 1),
     ],
 )
@@ -139,6 +141,8 @@ def test_models_that_are_no_row_of_blocks_are_refused() -> None:
     swin = timm.create_model("swin_tiny_patch4_window7_224", depths=(1, 1), num_heads=(1, 2), embed_dim=16)
     with pytest.raises(hm.LayerError, match=r"a logit lens needs a transformer of several blocks .* layers\.0"):
         hm.Lens(swin).logit_lens(noise(1, 3, 224, 224))
+    with pytest.raises(hm.TargetError, match="of class scores, and vit_tiny_patch16_224 gives none"):
+        hm.Lens(timm_vit(num_classes=0)).logit_lens(x_of(), hm.Likeness(x_of()))
     with pytest.raises(hm.TargetError, match="of one target, and 2 came"):
         hm.Lens(timm_vit()).logit_lens(x_of(), [1, 2])
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import islice
 from typing import Any
 
@@ -51,7 +51,7 @@ def attention_maps(
         return _looked_from(attention, int(places[cell_at(geometry, places.shape, at)]))
 
     maps = _of_each(engine, attentions, measured, named=layers is not None)
-    artefacts = _artefacts(batch, [attention.layer for attention in every.values()])
+    artefacts = _artefacts(batch, within(every.values()))
     if artefacts is not None and without_artefacts:
         mask = torch.zeros(artefacts.grid, dtype=torch.bool)
         mask[tuple(zip(*artefacts.places, strict=True))] = True
@@ -133,6 +133,11 @@ def attentions_of(batch: Batch) -> dict[str, Attended]:
             f"{engine.name} has no attention that can be read; lens.explain and lens.features show what it sees"
         )
     return found
+
+
+def within(attentions: Iterable[Attended]) -> list[str]:
+    """The layers in which tokens look at each other: those that only pool them are left out."""
+    return [attention.layer for attention in attentions if attention.queries == attention.keys]
 
 
 def _inside(attentions: dict[str, Attended], engine: Engine, layers: LayerSpec | None) -> dict[str, Attended]:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from hookmap._devices import out_of_memory
-from hookmap.attribution.attention import attentions_of, only_image
+from hookmap.attribution.attention import attentions_of, only_image, within
 from hookmap.attribution.engine import Engine
 from hookmap.attribution.execution import copies_at_once
 from hookmap.errors import TargetError
@@ -33,8 +33,7 @@ def logit_lens(engine: Engine, image: Any, target: Any) -> LogitLens:
     """
     batch, geometry = only_image(engine, image)
     x, view, traced = batch.x, batch.views[0], engine.trace(batch.x)
-    attended = [attention.layer for attention in attentions_of(batch).values()]
-    names = blocks_of(traced, attended, "a logit lens")
+    names = blocks_of(traced, within(attentions_of(batch).values()), "a logit lens")
     last, layout = names[-1], traced.layout(names[-1])
     goals = engine.goals(target)
     if len(goals) != 1:
@@ -45,7 +44,10 @@ def logit_lens(engine: Engine, image: Any, target: Any) -> LogitLens:
             tokens = torch.cat([seen[name].activation for name in names])
             depth = seen.replay(last, tokens, sample=0)
         targets = ResolvedTargets(goals, output, [view.geometry], engine.label, traced.reading, x.shape[2:])
-        probabilities = traced.reading.scores(depth).in_full().probabilities
+        try:
+            probabilities = traced.reading.scores(depth).in_full().probabilities
+        except TargetError:
+            raise TargetError(f"a logit lens is of class scores, and {engine.name} gives none") from None
 
         def head(patches: Tensor, count: int) -> Tensor:
             """The target's score if each of the tokens (K, C) stands in the place of all tokens, so many."""
