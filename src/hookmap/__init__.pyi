@@ -33,11 +33,15 @@ from .loggers.wandb import WandB as WandB
 from .methods import method as method
 from .models.image_text import ImageText as ImageText
 from .render.look import Look as Look
+from .results.attention import AttentionDistances as AttentionDistances
+from .results.attention import AttentionMaps as AttentionMaps
+from .results.attention import AttentionRollout as AttentionRollout
 from .results.concepts import Concepts as Concepts
 from .results.explanation import Explanation as Explanation
 from .results.explanation import load as load
 from .results.features import FeatureMaps as FeatureMaps
 from .results.heatmap import Heatmap as Heatmap
+from .results.logit_lens import LogitLens as LogitLens
 from .results.predictions import Prediction as Prediction
 from .runs import Run as Run
 from .runs import open_run as open_run

@@ -46,6 +46,22 @@ def counted(number: int, one: str, many: str | None = None) -> str:
     return f"{number:,} {one if number == 1 else many or one + 's'}"
 
 
+def short_names(names: Iterable[str]) -> list[str]:
+    """Dotted names without what all of them begin and end with; a number keeps what it counts.
+
+    >>> short_names(["vit.blocks.0.attn", "vit.blocks.1.attn"]), short_names(["a.one", "a.two"]), short_names(["a.b"])
+    (['blocks.0', 'blocks.1'], ['one', 'two'], ['a.b'])
+    """
+    parts = [name.split(".") for name in names]
+    if len(parts) < 2:
+        return [".".join(part) for part in parts]
+    shortest = min(map(len, parts)) - 1
+    first = next((i for i in range(shortest) if len({part[i] for part in parts}) > 1), shortest)
+    last = next((i for i in range(shortest - first) if len({part[-1 - i] for part in parts}) > 1), shortest - first)
+    first -= first > 0 and any(part[first].isdigit() for part in parts)
+    return [".".join(part[first : len(part) - last]) for part in parts]
+
+
 def printable(text: str) -> str:
     r"""A file's name, or a sentence with one, as text that can be printed and written.
 

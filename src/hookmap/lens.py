@@ -15,6 +15,7 @@ from hookmap._devices import best_device, usable_device
 from hookmap._progress import tracking
 from hookmap._text import did_you_mean
 from hookmap.adapters.adapter import Adapter, Fusion
+from hookmap.attribution.attention import attention_distances, attention_maps, attention_rollout
 from hookmap.attribution.batch import Plan
 from hookmap.attribution.concepts import find_concepts
 from hookmap.attribution.engine import Engine, Failure
@@ -28,6 +29,7 @@ from hookmap.attribution.explain import (
     warn_of_maps_that_show_nothing,
 )
 from hookmap.attribution.features import features_of_batch, joined
+from hookmap.attribution.logit_lens import logit_lens
 from hookmap.attribution.scoring import Scale, Scoring
 from hookmap.attribution.similarity import similar_patches
 from hookmap.attribution.stored import AUTO, stored_choice
@@ -43,11 +45,13 @@ from hookmap.layers.tree import LayerTree
 from hookmap.methods import METHODS, Method, find_method
 from hookmap.metrics.check import checked_each
 from hookmap.render.look import Part
+from hookmap.results.attention import AttentionDistances, AttentionMaps, AttentionRollout
 from hookmap.results.check import Check
 from hookmap.results.concepts import Concepts, Factorization
 from hookmap.results.explanation import Explanation
 from hookmap.results.features import FeatureMaps, LayerMaps
 from hookmap.results.heatmap import Heatmap
+from hookmap.results.logit_lens import LogitLens
 from hookmap.results.predictions import Prediction, predictions
 from hookmap.results.question import Settings
 from hookmap.targets import PREDICTED, TargetSpec
@@ -420,6 +424,49 @@ class Lens:
             batch_size: images per forward pass.
         """
         return similar_patches(self.engine, images, point, layer, centred=centred, batch_size=batch_size)
+
+    def attention(
+        self,
+        image: Any,
+        layer: LayerSpec | None = None,
+        *,
+        at: tuple[float, float] | None = None,
+        without_artefacts: bool = False,
+    ) -> AttentionMaps:
+        """What every head looks at: attention itself, of a transformer as it is, in fused kernels too.
+
+        Args:
+            image: one, as in :meth:`explain`.
+            layer: whose attention: name, glob, module or a list of these; by default of all.
+            at: (x, y) in pixels of the picture: what the patch there looks at. By default what the class token looks
+                at, in models without one all tokens on average.
+            without_artefacts: patches whose token's norm is an outlier attract attention whatever they show; set what
+                falls on them to the mean of their neighbours.
+
+        Raises:
+            LayerError: if the model has no attention, or none in these layers.
+        """
+        return attention_maps(self.engine, image, layer, at, without_artefacts=without_artefacts)
+
+    def attention_distances(self, image: Any, layer: LayerSpec | None = None) -> AttentionDistances:
+        """How far every head looks, in pixels of the input: near, as a convolution does, or all over the picture."""
+        return attention_distances(self.engine, image, layer)
+
+    def attention_rollout(self, image: Any) -> AttentionRollout:
+        """Attention followed from the picture up to each layer, as a film over depth."""
+        return attention_rollout(self.engine, image)
+
+    def logit_lens(self, image: Any, target: TargetSpec | None = None) -> LogitLens:
+        """What the model's own head would say of a transformer's tokens after each block: when it knows, and where.
+
+        Args:
+            image: one, as in :meth:`explain`.
+            target: one, as in :meth:`explain`; by default the predicted class.
+
+        Raises:
+            LayerError: if the model isn't a row of blocks with one attention each.
+        """
+        return logit_lens(self.engine, image, target)
 
     def layers(self, image: Any = None) -> LayerTree:
         """The model's layers as a tree to read: name, type, output shape and layout.

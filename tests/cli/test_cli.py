@@ -238,6 +238,24 @@ def test_concepts_of_two_photos(hookmap, cat: Path, coffee: Path, tmp_path: Path
     assert (tmp_path / "concepts.png").exists()
 
 
+def test_attention_its_distances_a_film_and_the_logit_lens(hookmap, cat: Path, coffee: Path, tmp_path: Path) -> None:
+    (tmp_path / "vit.py").write_text(
+        "import timm\n\n\ndef build():\n    return timm.create_model('vit_tiny_patch16_224', depth=2)\n"
+    )
+    model = ("-m", "vit.py:build")
+    assert hookmap("attention", cat, *model, "-l", "blocks.1", "--at", "200,100", "--film", "films/").code == 0
+    assert hookmap("attention", cat, coffee, *model, "--distance", "-o", "far").code == 0
+    assert hookmap("logit-lens", cat, *model, "-t", "281").code == 0
+    names = ["cat_attention.png", "cat_logit_lens.png", "far", "films", "vit.py"]
+    assert sorted(p.name for p in tmp_path.iterdir() if not p.name.startswith("__")) == names
+    assert sorted(p.name for p in (tmp_path / "far").iterdir()) == ["cat_attention.png", "coffee_attention.png"]
+    with Image.open(tmp_path / "films" / "cat_rollout.webp") as film:
+        assert film.n_frames == 2
+    assert "X,Y in pixels" in hookmap("attention", cat, *model, "--at", "200").err
+    assert "leave out --at" in hookmap("attention", cat, *model, "--distance", "--at", "2,2").err
+    assert "has no attention that can be read" in " ".join(hookmap("attention", cat).err.split())
+
+
 def test_one_bad_image_among_good_ones(hookmap, cat: Path, tmp_path: Path) -> None:
     result = hookmap("explain", cat, "missing.jpg", "-o", "maps")
     assert result.code == 1

@@ -73,14 +73,14 @@ def similar_patches(
     def spanning(output: LayerOutput) -> Geometry:
         return output.view.geometry.spanning(engine.trace(output.view.tensor[None]).field)
 
-    row, column = _cell(spanning(first), first.activation.shape[1:], point)
+    row, column = cell_at(spanning(first), first.activation.shape[1:], point)
     maps = [full_precision(output.activation) for output in outputs]
     if centred:
         mean = torch.cat([features.flatten(1) for features in maps], 1).mean(1)
         maps = [features - mean[:, None, None] for features in maps]
     vector = maps[0][:, row, column]
     x, y = point
-    here = _patch(spanning(first), first.activation.shape[1:], row, column)
+    here = patch_at(spanning(first), first.activation.shape[1:], row, column)
     heatmaps = []
     for number, (output, features) in enumerate(zip(outputs, maps, strict=True)):
         raw = patch_similarity(features[None], vector)[0]
@@ -102,7 +102,7 @@ def similar_patches(
     return Explanation(heatmaps)
 
 
-def _cell(geometry: Geometry, grid: Sequence[int], point: tuple[float, float]) -> tuple[int, int]:
+def cell_at(geometry: Geometry, grid: Sequence[int], point: tuple[float, float]) -> tuple[int, int]:
     """The row and column of the cell that holds a point of the picture."""
     x, y = geometry.to_input(torch.tensor(point, dtype=torch.float64)).tolist()
     row, column = (int(at * cells // length) for at, cells, length in zip((y, x), grid, geometry.input, strict=True))
@@ -115,7 +115,7 @@ def _cell(geometry: Geometry, grid: Sequence[int], point: tuple[float, float]) -
     return min(row, grid[0] - 1), min(column, grid[1] - 1)
 
 
-def _patch(geometry: Geometry, grid: Sequence[int], row: int, column: int) -> tuple[float, float, float, float]:
+def patch_at(geometry: Geometry, grid: Sequence[int], row: int, column: int) -> tuple[float, float, float, float]:
     """A cell on the picture, (left, top, right, bottom)."""
     high, wide = (length / cells for length, cells in zip(geometry.input, grid, strict=True))
     corners = [[column * wide, row * high], [(column + 1) * wide, (row + 1) * high]]

@@ -98,7 +98,7 @@ def command(*, needs: str | None = None) -> Callable[[_Function], _Function]:
         run.__doc__ = function.__doc__
         run.__signature__ = signature.replace(parameters=parameters)  # type: ignore[attr-defined]
         run.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
-        app.command(function.__name__)(run)
+        app.command(function.__name__.replace("_", "-"))(run)
         return function
 
     return register

@@ -1,4 +1,4 @@
-"""Commands about some photos: explain, predict, features, concepts."""
+"""Commands about some photos: explain, predict, features, concepts, attention, logit-lens."""
 
 from __future__ import annotations
 
@@ -237,6 +237,90 @@ def concepts(
     say(f"[bold]{shown(names)}[/]  [dim]at {shown(found.layer)}[/] -> {shown(place)}")
 
 
+@command(needs="hookmap.lens")
+def attention(
+    images: Images,
+    model: ModelOptions,
+    output: Annotated[
+        str | None,
+        typer.Option("--output", "-o", help="A file, of several images a folder. Default: NAME_attention.png."),
+    ] = None,
+    layer: Annotated[
+        list[str] | None, typer.Option("--layer", "-l", help="Layer name or glob; repeatable. Default: all.")
+    ] = None,
+    at: Annotated[
+        str | None, typer.Option(help="X,Y in pixels: what the patch there looks at. Default: the class token.")
+    ] = None,
+    without_artefacts: Annotated[
+        bool, typer.Option("--without-artefacts", help="Leave out tokens that only attract attention.")
+    ] = False,
+    distance: Annotated[bool, typer.Option("--distance", help="Draw how far each head looks instead.")] = False,
+    film: Annotated[
+        str | None, typer.Option(help="Also attention rollout up to each layer, as .webp or .gif; a strip as .png.")
+    ] = None,
+) -> None:
+    """Draw what each head of a transformer looks at: of one layer over the photo, of several on a sheet.
+
+    [dim]Examples[/]
+
+      hookmap attention dog.jpg -m vit_small_patch14_dinov2               [dim]-> dog_attention.png[/]
+
+      hookmap attention dog.jpg -m vit_small_patch14_dinov2 -l blocks.11 --at 240,110 -o heads.png
+
+      hookmap attention dog.jpg -m vit_base_patch16_224 --distance --film dog.webp
+    """
+    paths = images_in(images)
+    wanted = places(paths, output, "attention.png")
+    films = [] if film is None else places(paths, film, "rollout.webp")
+    keep_inputs(paths, [*wanted, *films])
+    place_of, film_of = dict(zip(paths, wanted, strict=True)), dict(zip(paths, films, strict=False))
+    point = None if at is None else _point(at)
+    if distance and (point or without_artefacts):
+        raise HookmapError("--distance is of all patches; leave out --at and --without-artefacts")
+    lens = model.lens()
+    failures = Failures()
+    for path, picture in _pictures(paths, failures):
+        if distance:
+            written = [lens.attention_distances(picture, layer).save(place_of[path])]
+        else:
+            looked = lens.attention(picture, layer, at=point, without_artefacts=without_artefacts)
+            written = [looked.save(place_of[path])]
+        if path in film_of:
+            written.append(lens.attention_rollout(picture).save(film_of[path]))
+        say(f"[bold]{shown(path.stem)}[/] -> {shown(listed(written))}")
+    failures.end()
+
+
+@command(needs="hookmap.lens")
+def logit_lens(
+    images: Images,
+    model: ModelOptions,
+    output: Annotated[
+        str | None,
+        typer.Option("--output", "-o", help="A file, of several images a folder. Default: NAME_logit_lens.png."),
+    ] = None,
+    target: Annotated[
+        str | None, typer.Option("--target", "-t", help="Class index or label. Default: the predicted class.")
+    ] = None,
+) -> None:
+    """Say what the head of a transformer would make of the tokens after each block: when it knows, and where.
+
+    [dim]Examples[/]
+
+      hookmap logit-lens dog.jpg -m vit_base_patch16_224 -t tabby         [dim]-> dog_logit_lens.png[/]
+    """
+    paths = images_in(images)
+    wanted = places(paths, output, "logit_lens.png")
+    keep_inputs(paths, wanted)
+    place_of = dict(zip(paths, wanted, strict=True))
+    lens = model.lens()
+    failures = Failures()
+    for path, picture in _pictures(paths, failures):
+        place = lens.logit_lens(picture, target).save(place_of[path])
+        say(f"[bold]{shown(path.stem)}[/] -> {shown(place)}")
+    failures.end()
+
+
 # ---------------------------------------------------------------- what comes of each image
 
 
@@ -395,6 +479,14 @@ def _channels(given: str) -> Any:
         raise HookmapError(
             f"--channels is {given!r} ({first_line(error)}); expected all, mean, variance, or numbers with commas"
         ) from None
+
+
+def _point(text: str) -> tuple[float, float]:
+    try:
+        x, y = (float(number) for number in text.split(","))
+    except ValueError:
+        raise HookmapError(f"--at is {text!r}; expected X,Y in pixels of the photo, such as 240,110") from None
+    return x, y
 
 
 def _number(text: str) -> float | str:

@@ -253,12 +253,13 @@ class Capture(Mapping[str, Record]):
         return leaves
 
     def replay(self, layer: str, changed: Tensor, *, sample: int | None = None, call: int = 0) -> Any:
-        """Run the model again from a layer on, with changed activations; without gradients.
+        """Run the model again from a layer on, with changed activations.
 
         Args:
             layer: name of a captured layer.
             changed: ``(B, ...)`` in the shape of the layer's activation, or, with ``sample``, ``(K, ...)``:
-                K variants of that sample's activation. It isn't written to.
+                K variants of that sample's activation. It isn't written to. If it requires a gradient, the
+                output has one with respect to it: make scores of it under ``torch.enable_grad()``.
             sample: index in the batch that the variants belong to. The part before the layer then costs
                 next to nothing wherever the model's wiring allows it: see :mod:`hookmap.hooks.replay`.
             call: which call of the layer to change, where it runs several times.
@@ -278,11 +279,13 @@ class Capture(Mapping[str, Record]):
             )
         self._replaying = True
         try:
-            if sample is None:
-                return rerun(self._model, self._inputs, record.module, changed, call)
-            if (layer, call) not in self._replays:
-                self._replays[layer, call] = Replay(self._model, self._inputs, record.module, seen, self._output, call)
-            return self._replays[layer, call](changed, sample)
+            with torch.set_grad_enabled(changed.requires_grad):
+                if sample is None:
+                    return rerun(self._model, self._inputs, record.module, changed, call)
+                if (layer, call) not in self._replays:
+                    replay = Replay(self._model, self._inputs, record.module, seen, self._output, call)
+                    self._replays[layer, call] = replay
+                return self._replays[layer, call](changed, sample)
         finally:
             self._replaying = False
 

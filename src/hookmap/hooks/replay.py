@@ -93,7 +93,10 @@ class Replay:
 
 
 def rerun(model: nn.Module, inputs: Inputs, module: nn.Module, changed: Tensor, call: int) -> Any:
-    """The model's output with the main tensor of one call of a module changed; without gradients."""
+    """The model's output with the main tensor of one call of a module changed.
+
+    Nothing is differentiated but, where ``changed`` requires a gradient, what follows the module.
+    """
     calls = 0
 
     def swap(_: nn.Module, __: Any, output: Any) -> Any:
@@ -101,6 +104,8 @@ def rerun(model: nn.Module, inputs: Inputs, module: nn.Module, changed: Tensor, 
         calls += 1
         if calls - 1 != call:
             return None
+        if changed.requires_grad:
+            torch.set_grad_enabled(True)
         main = next(iter(tensors_in(output)))
         # A clone: a layer that works in place must not write into the caller's tensor.
         return map_tensors(lambda key, t: changed.to(t.dtype, copy=True) if key == main else t, output)

@@ -58,6 +58,11 @@ class Geometry:
         factor = (self.original[0] / size[0], self.original[1] / size[1])
         return Geometry(size, self.input, (self.scale[0] * factor[0], self.scale[1] * factor[1]), self.offset)
 
+    def part(self, top: int, left: int, size: tuple[int, int]) -> Geometry:
+        """This geometry for a part of the original, of a size (H, W)."""
+        y, x = self.scale
+        return replace(self, original=size, offset=(self.offset[0] + top * y, self.offset[1] + left * x))
+
     def to_input(self, points: Tensor) -> Tensor:
         """Points ``(..., 2)`` as (x, y) on the original, in input coordinates."""
         points, scale, offset = self._affine(points)

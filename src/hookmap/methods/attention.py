@@ -273,3 +273,19 @@ def _without_smallest(weights: Tensor, share: float, class_token: int | None) ->
     if class_token is not None:
         kept[:, class_token] = flat[:, class_token]
     return kept.view_as(weights)
+
+
+def legrad(block_gradients: Sequence[Attended]) -> Tensor:
+    r"""How the head's opinion of each block's tokens feels that block's attention.
+
+    .. math:: M = \frac{1}{L} \sum_l \frac{1}{H N} \sum_h \sum_i \left( \nabla_{A^l} s^l \right)^+_{h, i, \cdot}
+
+    where :math:`s^l` is the score of the target if the mean token of block l stood in the place of the last block's.
+    Bousselham et al., *LeGrad: An Explainability Method for Vision Transformers via Feature Formation Sensitivity*,
+    ICCV 2025, arXiv:2404.03214, eqs. 4 to 7.
+
+    Args:
+        block_gradients: of all blocks.
+    """
+    maps = [block.on_grid(block.gradient(EVERY).clamp(min=0).mean((1, 2))) for block in block_gradients]
+    return torch.stack(maps).mean(0)

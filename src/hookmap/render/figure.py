@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -90,9 +91,24 @@ class OverviewRow:
 
 
 def overview_page(
-    photo: Image.Image, title: str, subtitle: str, rows: Sequence[OverviewRow], *, tile: int = 64
+    photo: Image.Image,
+    title: str,
+    subtitle: str,
+    rows: Sequence[OverviewRow],
+    *,
+    tile: int = 64,
+    heads: tuple[str, str] = ("mean", "channels that vary most"),
 ) -> Image.Image:
-    """A network from input to output: the photo above, one row of tiles per layer."""
+    """A network from input to output: the photo above, one row of tiles per layer.
+
+    Args:
+        photo: in its head.
+        title: of the page.
+        subtitle: below it.
+        rows: one per layer.
+        tile: width of a tile, where there is none.
+        heads: above the first tile of each row, and above the others.
+    """
     from PIL import Image, ImageDraw
 
     text = 250
@@ -109,8 +125,8 @@ def overview_page(
     draw.text((x, MARGIN + head.height - 20), cut(draw, subtitle, 13, width - x - MARGIN), QUIET, font(13))
     y = MARGIN + head.height + 18
     x = MARGIN + text
-    draw.text((x, y), "mean", QUIET, font(11))
-    draw.text((x + widest + 12, y), "channels that vary most", QUIET, font(11))
+    draw.text((x, y), heads[0], QUIET, font(11))
+    draw.text((x + widest + 12, y), heads[1], QUIET, font(11))
     y += 20
     for row, height in zip(rows, heights, strict=True):
         draw.line((MARGIN, y, width - MARGIN, y), RULE)
@@ -133,22 +149,14 @@ def heatmap_figure(photo: Image.Image, drawn: Image.Image, heat: Heat, *, title:
         title: what was explained.
         subtitle: how.
     """
-    import matplotlib
     from matplotlib.cm import ScalarMappable
     from matplotlib.colors import ListedColormap, Normalize
-    from matplotlib.figure import Figure
-
-    class TextFigure(Figure):
-        def savefig(self, *to: Any, **how: Any) -> None:
-            with matplotlib.rc_context({"svg.fonttype": "none", "pdf.fonttype": 42}):
-                super().savefig(*to, **how)
 
     pictures = [drawn] if photo is drawn else [photo, drawn]
     across = 4.2 * len(pictures) + 0.9
     tallest = max(picture.height / picture.width for picture in pictures)
     high = 0.85 + 0.18 * subtitle.count("\n") + 4.2 * tallest
-    figure = TextFigure(figsize=(across, high), dpi=150, layout="constrained")
-    figure.suptitle(title, x=0.01, ha="left", fontsize=13)
+    figure = _figure(across, high, title)
     panels = list(figure.subplots(1, len(pictures), squeeze=False)[0])
     for axes, picture in zip(panels, pictures, strict=True):
         axes.imshow(picture)
@@ -171,6 +179,55 @@ def heatmap_figure(photo: Image.Image, drawn: Image.Image, heat: Heat, *, title:
         bar.ax.set_title(towards, fontsize=9)
         bar.ax.set_xlabel(against, fontsize=9)
     return figure
+
+
+def points_figure(columns: Sequence[Sequence[float]], *, names: Sequence[str], title: str, label: str) -> Figure:
+    """A column of points for each layer, from input to output, as a matplotlib figure.
+
+    Args:
+        columns: the values of each layer.
+        names: of the layers.
+        title: of the figure.
+        label: of the values.
+    """
+    figure = _figure(max(5.0, 1.6 + 0.36 * len(columns)), 4.0, title)
+    axes = figure.subplots()
+    for depth, values in enumerate(columns):
+        shades = [0.15 + 0.7 * rank / max(1, len(values) - 1) for rank in range(len(values))]
+        colors = [palette("viridis")[round(shade * (len(palette("viridis")) - 1))] / 255 for shade in shades]
+        axes.scatter([depth] * len(values), values, s=26, c=colors, linewidths=0.4, edgecolors="white", zorder=3)
+    axes.set_ylim(0, None)
+    axes.set_ylabel(label, fontsize=9, color="#6e7078")
+    axes.set_xticks(range(len(names)), names, rotation=35, ha="right", rotation_mode="anchor", fontsize=8)
+    axes.set_axisbelow(True)
+    axes.tick_params(axis="y", labelsize=8)
+    axes.grid(axis="y", color="#e2e3e8", linewidth=0.8)
+    axes.spines[["top", "right"]].set_visible(False)
+    return figure
+
+
+def _figure(across: float, high: float, title: str) -> Figure:
+    """A figure of inches, whose text stays text in SVG and PDF."""
+    import matplotlib
+    from matplotlib.figure import Figure
+
+    class TextFigure(Figure):
+        def savefig(self, *to: Any, **how: Any) -> None:
+            with matplotlib.rc_context({"svg.fonttype": "none", "pdf.fonttype": 42}):
+                super().savefig(*to, **how)
+
+    figure = TextFigure(figsize=(across, high), dpi=150, layout="constrained")
+    figure.suptitle(title, x=0.01, ha="left", fontsize=13)
+    return figure
+
+
+def picture_of(figure: Figure) -> Image.Image:
+    """A matplotlib figure in pixels."""
+    from PIL import Image
+
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png")
+    return Image.open(buffer).convert("RGB")
 
 
 def save_figure(figure: Figure, path: str | Path) -> Path:
@@ -203,3 +260,20 @@ def cut(draw: Any, text: str, size: int, width: float) -> str:
     while text and draw.textlength(text + "...", font=font(size)) > width:
         text = text[:-1]
     return text + "..."
+
+
+def film_frame(picture: Image.Image, title: str, below: str, done: float) -> Image.Image:
+    """A picture under a title, a quiet text beside it, and a line that shows how much is done, 0..1."""
+    from PIL import Image, ImageDraw
+
+    head = 44
+    canvas = Image.new("RGB", (picture.width + 2 * MARGIN, picture.height + head + 2 * MARGIN - 8), "white")
+    draw = ImageDraw.Draw(canvas)
+    right, line = canvas.width - MARGIN, MARGIN + 24
+    draw.text((MARGIN, MARGIN - 6), title, INK, font(20))
+    left = MARGIN + math.ceil(draw.textlength(title, font=font(20))) + 8
+    draw.text((left, MARGIN + 1), cut(draw, below, 13, right - left), QUIET, font(13))
+    draw.line((MARGIN, line, right, line), RULE, 3)
+    draw.line((MARGIN, line, MARGIN + round(done * (right - MARGIN)), line), INK, 3)
+    canvas.paste(picture, (MARGIN, line + 12))
+    return canvas

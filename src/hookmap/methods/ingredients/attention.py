@@ -10,10 +10,12 @@ from torch import Tensor
 
 from hookmap.errors import LayerError
 from hookmap.hooks.attention import Attention
+from hookmap.hooks.capture import capture
+from hookmap.layers.blocks import blocks_of
 from hookmap.layers.layouts import Layout
 from hookmap.layers.trace import Trace
 from hookmap.methods.attention import Attended
-from hookmap.methods.ingredients.ingredient import Ingredient, Pass, Records, Request, ingredient
+from hookmap.methods.ingredients.ingredient import ImageIngredient, Ingredient, Pass, Records, Request, ingredient
 
 
 @ingredient
@@ -29,7 +31,7 @@ class LayerAttention(Ingredient):
 
     def of_batch(self, run: Pass, request: Request) -> Attended:
         """For B images."""
-        return _attended(run, _nearest(run, request))
+        return attended(run.traced, _nearest(run, request))
 
 
 @ingredient
@@ -59,7 +61,7 @@ class Attentions(Ingredient):
 
     def of_batch(self, run: Pass, request: Request) -> list[Attended]:
         """For B images."""
-        return [_attended(run, each) for each in run.seen.attentions]
+        return [attended(run.traced, each) for each in run.seen.attentions]
 
 
 @ingredient
@@ -77,6 +79,37 @@ class AttentionsWithGradients(Attentions):
         return [_with_gradient(run, request, each) for each in run.seen.attentions if each.reached]
 
 
+@ingredient
+class BlockGradients(ImageIngredient):
+    """Attention of all blocks, and how what the head makes of each block's tokens feels it."""
+
+    name = "block_gradients"
+    description = "attention of each block, with the gradient of the score of its own mean token: a list of Attended"
+    price = "attention and gradient of all layers"
+    of_target = True
+    records = Records.ACTIVATIONS
+    attention = True
+
+    def of_image(self, run: Pass, request: Request, sample: int) -> list[Attended]:
+        """For all targets."""
+        names = blocks_of(run.traced, [each.module for each in run.seen.attentions], request.method)
+        x = run.x[sample : sample + 1]
+        with capture(run.model, names, attention=True) as seen:
+            with run.casting(x):
+                run.model(x)
+            tokens = [seen[name].activation for name in names]
+            means = torch.cat([each.detach().mean(1) for each in tokens]).requires_grad_()
+            with run.casting(x), torch.enable_grad():
+                everywhere = means[:, None].expand(-1, *tokens[-1].shape[1:])
+                scores = run.targets.scores(seen.replay(names[-1], everywhere, sample=0), sample)
+            slopes = [torch.autograd.grad(row.sum(), means, retain_graph=True)[0] for row in scores]
+            for number, (attention, block) in enumerate(zip(seen.attentions, tokens, strict=True)):
+                each = [(slope[number] / block.shape[1]).expand_as(block) for slope in slopes]
+                rows = [torch.autograd.grad(block, attention.edges, one, retain_graph=True) for one in each]
+                attention.receive([torch.stack(column) for column in zip(*rows, strict=True)])
+            return [_with_gradient(run, request, attention) for attention in seen.attentions]
+
+
 def _nearest(run: Pass, request: Request) -> Attention:
     """The attention in a layer; else the next one, which reads the layer; else the last one before it."""
     layer, attentions = request.layer, run.seen.attentions
@@ -90,8 +123,11 @@ def _nearest(run: Pass, request: Request) -> Attention:
     return after[0] if after else attentions[-1]
 
 
-def _attended(run: Pass, attention: Attention) -> Attended:
-    layout = _layout(run.traced, attention)
+def attended(traced: Trace, attention: Attention) -> Attended:
+    """An attention that ran, with the places of its keys."""
+    layout = _layout(traced, attention)
+    if layout is None:
+        attention.places()  # found while the graph is there, and then kept
     one = layout is not None and layout.prefix > 0 and attention.queries == attention.keys
     return Attended(
         weights=attention.weights,
@@ -105,7 +141,7 @@ def _attended(run: Pass, attention: Attention) -> Attended:
 
 
 def _with_gradient(run: Pass, request: Request, attention: Attention) -> Attended:
-    attended, rows = _attended(run, attention), run.rows(request.method)
+    plain, rows = attended(run.traced, attention), run.rows(request.method)
     count = rows.stop - rows.start
 
     def weights(queries: slice) -> Tensor:
@@ -113,12 +149,12 @@ def _with_gradient(run: Pass, request: Request, attention: Attention) -> Attende
         return value.expand(count, *value.shape).flatten(0, 1)
 
     def on_grid(values: Tensor) -> Tensor:
-        return torch.cat([attended.on_grid(target) for target in values.reshape(count, -1, values.shape[-1])])
+        return torch.cat([plain.on_grid(target) for target in values.reshape(count, -1, values.shape[-1])])
 
     def gradient(queries: slice) -> Tensor:
         return attention.gradient(queries)[rows].flatten(0, 1)
 
-    return replace(attended, weights=weights, on_grid=on_grid, gradient=gradient)
+    return replace(plain, weights=weights, on_grid=on_grid, gradient=gradient)
 
 
 def _on_grid(values: Tensor, attention: Attention, layout: Layout | None) -> Tensor:
