@@ -1,0 +1,136 @@
+"""The relevance of a model's input and layers for scores, and where all of it went."""
+
+from __future__ import annotations
+
+import copy
+import warnings
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from hookmap._nested import tensors_in
+from hookmap.errors import DisconnectedError, HookmapWarning, ModelError, first_line
+from hookmap.hooks.capture import INPUT, capture
+from hookmap.hooks.graph import kind, origins
+from hookmap.relevance.account import Account
+from hookmap.relevance.composites import ZERO, Composite
+from hookmap.relevance.walk import Found, Walk
+
+
+@dataclass(frozen=True)
+class Relevance:
+    """What belongs to what of T scores of B images.
+
+    Attributes:
+        input: of the input's values, ``(T, B, C, *size)``.
+        layers: of what layers gave at their last call, ``(T, *shape)``, by name.
+        accounts: one per score: of all images together.
+    """
+
+    input: Tensor
+    layers: dict[str, Tensor]
+    accounts: list[Account]
+
+
+def relevance(
+    model: nn.Module,
+    x: Tensor,
+    scores: Callable[[Any], Tensor],
+    composite: Composite = ZERO,
+    layers: Sequence[str] = (),
+) -> Relevance:
+    """Share scores out to the input, to layers' outputs and to parameters, by the rules of a composite.
+
+    Args:
+        model: in evaluation mode; it is left as it was.
+        x: its input, ``(B, C, *size)``.
+        scores: from the model's output to ``(B,)`` or ``(T, B)``.
+        composite: the rules.
+        layers: names of layers whose relevance is wanted too.
+
+    Raises:
+        ModelError: if the model holds an operation without a rule.
+        DisconnectedError: if the scores don't depend on the input.
+    """
+    model = _differentiable(model)
+    with capture(model, [INPUT, *layers]) as seen, origins(model) as made:
+        output = model(x)
+        with torch.enable_grad():
+            rows = torch.atleast_2d(scores(output))
+        if rows.grad_fn is None:
+            raise DisconnectedError("the scores don't depend on the input")
+        (source,) = tensors_in(dict(enumerate([seen[INPUT].calls[0].activation]))).values()
+        # A layer's tensor, and where it was made.
+        kept = {name: seen[name].calls[-1].activation for name in layers}
+        places = {name: (tensor.grad_fn, tensor.output_nr) for name, tensor in kept.items()}
+        with torch.no_grad():
+            walk = Walk(rows, source, composite, made)
+            names = {id(parameter): name for name, parameter in model.named_parameters()}
+            shares, layer_shares, accounts = [], [], []
+            for number in range(len(rows)):
+                start = torch.zeros_like(rows)
+                start[number] = 1
+                found = walk.back(start, set(places.values()))
+                shares.append(_at_input(found, source))
+                layer_shares.append({name: _at_layer(found, places[name], kept[name]) for name in layers})
+                accounts.append(_account(found, float(rows[number].sum()), shares[-1], names, walk))
+    for account in accounts:
+        _check(account, rows.dtype)
+    return Relevance(
+        torch.stack(shares), {name: torch.stack([each[name] for each in layer_shares]) for name in layers}, accounts
+    )
+
+
+def _at_input(found: Found, source: Tensor) -> Tensor:
+    at_input = torch.zeros_like(source) if found.at_input is None else source.detach() * found.at_input
+    return at_input if found.flat is None else at_input + found.flat
+
+
+def _at_layer(found: Found, place: tuple[Any, int], activation: Tensor) -> Tensor:
+    if place not in found.gradients:
+        return torch.zeros_like(activation)
+    norm = found.batch_norms.get(place[0])
+    return (activation.detach() if norm is None else norm.y) * found.gradients[place]
+
+
+def _account(found: Found, score: float, at_input: Tensor, names: dict[int, str], walk: Walk) -> Account:
+    parameters = {
+        names.get(id(parameter), "a tensor of the model"): float((parameter * gradient).sum(dtype=torch.float64))
+        for parameter, gradient in found.leaves.items()
+    }
+    if found.merged:
+        parameters["biases merged with batch norms"] = found.merged
+    lost = [walk.described(node) for node in found.lost]
+    return Account(score, float(at_input.sum(dtype=torch.float64)), parameters, found.shifts, found.kept, lost)
+
+
+def _check(account: Account, dtype: torch.dtype) -> None:
+    if account.error > (1e-6 if dtype == torch.float64 else 1e-3):
+        suspects = f"; it may have ended at {', '.join(account.suspects[:5])}" if account.suspects else ""
+        warnings.warn(
+            f"the relevance doesn't add up to the score: {account.error:.2g} of it is missing{suspects}",
+            HookmapWarning,
+            stacklevel=3,
+        )
+
+
+def _differentiable(model: nn.Module) -> nn.Module:
+    """The model, or, if a parameter is frozen, a second structure on the same values in which none is.
+
+    Flags of the user's own parameters aren't touched: another thread may be running the model.
+    """
+    frozen = [p for p in model.parameters() if not p.requires_grad and p.is_floating_point()]
+    if not frozen:
+        return model
+    shared: dict[int, Any] = {id(buffer): buffer for buffer in model.buffers()}
+    shared |= {id(p): nn.Parameter(p.detach(), p.is_floating_point()) for p in model.parameters()}
+    try:
+        return copy.deepcopy(model, shared)
+    except Exception as error:  # whatever a model's own parts raise when they are copied
+        raise ModelError(
+            f"relevance needs a model whose parameters aren't frozen, or one that can be copied ({first_line(error)}); "
+            "call model.requires_grad_(True)"
+        ) from error
