@@ -170,15 +170,13 @@ class Gamma:
 
     Montavon et al. 2019, doi:10.1007/978-3-030-28954-6_10, for inputs of both signs as in zennit. With P and N the sums
     of positive and of negative contributions, P - N = |W| |x| + |b|, so that one product with |W| each way does for all
-    four cases of signs. No output is smaller than its weighted sum, so the quotient is safe.
+    four cases of signs. No weighted sum is smaller than its output, so the quotient is safe.
 
     Attributes:
         gamma: how much the contributions of the output's own sign are favoured.
-        epsilon: only so that 0 / 0 is zero.
     """
 
     gamma: float = 0.25
-    epsilon: float = 1e-12
 
     def __call__(self, layer: Layer, gradient: Tensor) -> Shares:
         """See :class:`LayerRule`."""
@@ -188,7 +186,7 @@ class Gamma:
             size += layer.bias.abs()
         # y + gamma P where y is positive, y + gamma N where it is negative, and 2 P = y + (P - N).
         total = y * (1 + gamma / 2) + size.mul_(gamma / 2).mul_(y.sign())
-        share = gradient * y / _stable(total, self.epsilon)
+        share = (gradient * y).div_(_nonzero(total))
         at_x = layer.transposed(share, layer.weight).mul_(1 + gamma / 2)
         at_x.addcmul_(layer.transposed(share * y.sign(), magnitude), x.sign(), value=gamma / 2)
         at_bias = gradient if layer.bias is None else share * (1 + gamma * (layer.bias * y > 0))
@@ -201,12 +199,7 @@ class ZPlus:
 
     Montavon et al. 2017, doi:10.1016/j.patcog.2016.11.008, which is LRP-alpha1-beta0 of Bach et al. 2015. An output
     without positive contributions keeps its relevance; behind a ReLU it has none.
-
-    Attributes:
-        epsilon: only so that 0 / 0 is zero.
     """
-
-    epsilon: float = 1e-12
 
     def __call__(self, layer: Layer, gradient: Tensor) -> Shares:
         """See :class:`LayerRule`."""
@@ -219,7 +212,7 @@ class ZPlus:
         if layer.bias is not None:
             total += layer.bias.clamp(min=0)
         relevance = gradient * layer.y()
-        share = relevance / _stable(total, self.epsilon)
+        share = relevance / _nonzero(total)
         at_x = layer.transposed(share, positive)
         if signed:
             at_x = torch.where(x < 0, layer.transposed(share, negative), at_x)
@@ -233,23 +226,23 @@ class Flat:
 
     Lapuschkin et al. 2019, doi:10.1038/s41467-019-08987-4. It knows nothing of x, so it has no gradient to give and
     gives relevance itself.
-
-    Attributes:
-        epsilon: keeps the quotient finite.
     """
-
-    epsilon: float = 1e-6
 
     def relevance(self, layer: Layer, gradient: Tensor) -> Tensor:
         """From the gradient at a layer's output to the relevance of its input."""
         ones = torch.ones_like(layer.weight)
         seen = layer.apply(torch.ones_like(layer.x[:1]), ones)
-        return layer.transposed(gradient * layer.y() / (seen + self.epsilon), ones)
+        return layer.transposed(gradient * layer.y() / seen, ones)
 
 
 def _stable(total: Tensor, epsilon: float) -> Tensor:
     """Away from zero, to its own side; zero counts as positive."""
     return total + torch.where(total < 0, -epsilon, epsilon)
+
+
+def _nonzero(total: Tensor) -> Tensor:
+    """With ones for zeros: what is shared out there is zero too."""
+    return torch.where(total == 0, 1, total)
 
 
 def _dot(one: Tensor, other: Tensor) -> Tensor:
