@@ -19,6 +19,7 @@ FLOORS = [
     ("_files", "_progress", "_optional", "_nested", "_devices"),
     ("images",),
     ("hooks",),
+    ("relevance",),
     ("adapters",),
     ("layers",),
     ("targets",),

@@ -15,7 +15,7 @@ class Account:
         parameters: that of biases, positions and class tokens, by name.
         shifts: that of batch norms' running means.
         absorbed: what rules keep by definition, by kind of node: the softmax of AttnLRP, the epsilon of stabilisers.
-        suspects: nodes at which relevance ended although nothing says that it should.
+        suspects: nodes at which relevance may be missing, in words.
     """
 
     score: float

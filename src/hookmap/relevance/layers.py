@@ -1,8 +1,8 @@
 """Linear layers and convolutions as the graph keeps them, and how each shares its output's relevance out to its input.
 
-A layer gives y = W x + b. Gradients here are relevance divided by what it belongs to: with g at the output, output j has
-the relevance y_j g_j. A rule gives gradients at x and at b such that x times the one and b times the other are their
-relevance. None of them divides by x: what a rule does to contributions x_i w_ji is a change of the weights.
+A layer gives y = W x + b. Gradients here are relevance divided by what it belongs to: with g at the output, output j
+has the relevance y_j g_j. A rule gives gradients at x and at b such that x times the one and b times the other are
+their relevance. None of them divides by x: what a rule does to contributions x_i w_ji is a change of the weights.
 """
 
 from __future__ import annotations
@@ -16,10 +16,7 @@ from torch import Tensor
 
 from hookmap.hooks.graph import kind
 
-
-CONVOLUTIONS = frozenset({"Convolution", "MkldnnConvolution", "CudnnConvolution", "MiopenConvolution"})
-LAYERS: dict[str, tuple[int, int, int | None]] = {"Addmm": (1, 2, 0), "Mm": (0, 1, None)}
-LAYERS |= dict.fromkeys(CONVOLUTIONS, (0, 1, 2))
+LAYERS: dict[str, tuple[int, int, int | None]] = {"Addmm": (1, 2, 0), "Mm": (0, 1, None), "Convolution": (0, 1, 2)}
 """Kinds of linear layers and of convolutions: which of a node's inputs are x, weight and bias."""
 
 
@@ -65,17 +62,20 @@ def layer_of(node: Any, norm: BatchNorm | None) -> Layer:
     """The layer that a node ran, with the batch norm that follows it."""
     bias_slot = LAYERS[kind(node)][2]
     bias = None if bias_slot is None else constant(node.next_functions[bias_slot][0])
-    if kind(node) in CONVOLUTIONS:
+    if kind(node) == "Convolution":
         x, weight = node._saved_input, node._saved_weight
         scaled, spread = (-1, *[1] * (weight.ndim - 1)), (-1, *[1] * (x.ndim - 2))
-        how = (node._saved_stride, node._saved_padding, node._saved_dilation)
+        how: tuple[Any, ...] = (node._saved_stride, node._saved_padding, node._saved_dilation)
         how += (node._saved_transposed, node._saved_output_padding, node._saved_groups)
 
         def apply(x: Tensor, weight: Tensor) -> Tensor:
-            return torch.ops.aten.convolution(x, weight, None, *how)
+            y: Tensor = torch.ops.aten.convolution(x, weight, None, *how)
+            return y
 
         def transposed(gradient: Tensor, weight: Tensor) -> Tensor:
-            return torch.ops.aten.convolution_backward(gradient, x, weight, None, *how, [True, False, False])[0]
+            mask = [True, False, False]
+            at_x: Tensor = torch.ops.aten.convolution_backward(gradient, x, weight, None, *how, mask)[0]
+            return at_x
     else:
         x, weight = (node._saved_mat1 if kind(node) == "Addmm" else node._saved_self), node._saved_mat2
         scaled = spread = (-1,)
@@ -96,7 +96,7 @@ def layer_of(node: Any, norm: BatchNorm | None) -> Layer:
 def can_merge(node: Any, rule: LayerRule | Flat) -> bool:
     """Whether a batch norm behind a layer changes how it shares out, and can be merged into it."""
     of = kind(node)
-    if isinstance(rule, Zero) or (of in CONVOLUTIONS and node._saved_transposed):
+    if isinstance(rule, Zero) or (of == "Convolution" and node._saved_transposed):
         return False
     bias_slot = LAYERS[of][2]
     bias = None if bias_slot is None else node.next_functions[bias_slot][0]
@@ -189,7 +189,7 @@ class Gamma:
         share = (gradient * y).div_(_nonzero(total))
         at_x = layer.transposed(share, layer.weight).mul_(1 + gamma / 2)
         at_x.addcmul_(layer.transposed(share * y.sign(), magnitude), x.sign(), value=gamma / 2)
-        at_bias = gradient if layer.bias is None else share * (1 + gamma * (layer.bias * y > 0))
+        at_bias = gradient if layer.bias is None else torch.where(layer.bias * y > 0, share * (1 + gamma), share)
         return Shares(at_x, at_bias)
 
 
@@ -237,7 +237,7 @@ class Flat:
 
 def _stable(total: Tensor, epsilon: float) -> Tensor:
     """Away from zero, to its own side; zero counts as positive."""
-    return total + torch.where(total < 0, -epsilon, epsilon)
+    return torch.where(total < 0, total - epsilon, total + epsilon)
 
 
 def _nonzero(total: Tensor) -> Tensor:

@@ -11,10 +11,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from hookmap._nested import tensors_in
 from hookmap.errors import DisconnectedError, HookmapWarning, ModelError, first_line
 from hookmap.hooks.capture import INPUT, capture
-from hookmap.hooks.graph import kind, origins
+from hookmap.hooks.graph import origins
 from hookmap.relevance.account import Account
 from hookmap.relevance.composites import ZERO, Composite
 from hookmap.relevance.walk import Found, Walk
@@ -59,10 +58,11 @@ def relevance(
     with capture(model, [INPUT, *layers]) as seen, origins(model) as made:
         output = model(x)
         with torch.enable_grad():
-            rows = torch.atleast_2d(scores(output))
+            rows = scores(output)
+            rows = rows if rows.ndim == 2 else rows[None]
         if rows.grad_fn is None:
             raise DisconnectedError("the scores don't depend on the input")
-        (source,) = tensors_in(dict(enumerate([seen[INPUT].calls[0].activation]))).values()
+        source = seen[INPUT].calls[0].activation
         # A layer's tensor, and where it was made.
         kept = {name: seen[name].calls[-1].activation for name in layers}
         places = {name: (tensor.grad_fn, tensor.output_nr) for name, tensor in kept.items()}
@@ -76,7 +76,7 @@ def relevance(
                 found = walk.back(start, set(places.values()))
                 shares.append(_at_input(found, source))
                 layer_shares.append({name: _at_layer(found, places[name], kept[name]) for name in layers})
-                accounts.append(_account(found, float(rows[number].sum()), shares[-1], names, walk))
+                accounts.append(_account(found, float(rows[number].sum()), shares[-1], names))
     for account in accounts:
         _check(account, rows.dtype)
     return Relevance(
@@ -96,20 +96,20 @@ def _at_layer(found: Found, place: tuple[Any, int], activation: Tensor) -> Tenso
     return (activation.detach() if norm is None else norm.y) * found.gradients[place]
 
 
-def _account(found: Found, score: float, at_input: Tensor, names: dict[int, str], walk: Walk) -> Account:
+def _account(found: Found, score: float, at_input: Tensor, names: dict[int, str]) -> Account:
     parameters = {
         names.get(id(parameter), "a tensor of the model"): float((parameter * gradient).sum(dtype=torch.float64))
         for parameter, gradient in found.leaves.items()
     }
     if found.merged:
         parameters["biases merged with batch norms"] = found.merged
-    lost = [walk.described(node) for node in found.lost]
-    return Account(score, float(at_input.sum(dtype=torch.float64)), parameters, found.shifts, found.kept, lost)
+    at_pixels = float(at_input.sum(dtype=torch.float64))
+    return Account(score, at_pixels, parameters, found.shifts, found.kept, [*dict.fromkeys(found.suspects)])
 
 
 def _check(account: Account, dtype: torch.dtype) -> None:
     if account.error > (1e-6 if dtype == torch.float64 else 1e-3):
-        suspects = f"; it may have ended at {', '.join(account.suspects[:5])}" if account.suspects else ""
+        suspects = f"; look at {'; '.join(account.suspects[:3])}" if account.suspects else ""
         warnings.warn(
             f"the relevance doesn't add up to the score: {account.error:.2g} of it is missing{suspects}",
             HookmapWarning,

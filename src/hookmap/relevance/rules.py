@@ -14,32 +14,32 @@ from typing import Any
 import torch
 from torch import Tensor
 
-LINEAR = frozenset(
-    """
-    Add Sub Rsub Neg Sum Mean Cumsum Nansum
-    View UnsafeView ReshapeAlias Reshape Transpose Permute T Mt Swapdims Expand Squeeze Unsqueeze Clone Alias ToCopy
-    Contiguous Copy CopySlices AsStrided AsStridedScatter Detach Movedim Unflatten Flatten Lift Real Imag ViewAsReal
-    ViewAsComplex Unbind Select Slice Split SplitWithSizes UnsafeSplit UnsafeSplitWithSizes Chunk Cat Stack Narrow
-    Diagonal Roll Flip Rot90 Index IndexSelect IndexPut IndexAdd Gather Scatter ScatterAdd Take TakeAlongDim
-    SliceScatter SelectScatter Repeat RepeatInterleave Tril Triu MaskedFill MaskedScatter Where Unfold Im2Col Col2Im
-    ConstantPadNd ReflectionPad1D ReflectionPad2D ReplicationPad1D ReplicationPad2D ReplicationPad3D
-    PixelShuffle PixelUnshuffle ChannelShuffle NativeChannelShuffle UpsampleNearest1D UpsampleNearest2D
-    UpsampleNearest3D UpsampleNearestExact2D UpsampleLinear1D UpsampleBilinear2D UpsampleBicubic2D UpsampleTrilinear3D
-    UpsampleBilinear2DAa UpsampleBicubic2DAa AvgPool2D AvgPool3D AdaptiveAvgPool2D AdaptiveAvgPool3D
-    MkldnnAdaptiveAvgPool2D FftR2C FftC2R FftC2C Embedding GridSampler2D
-    Relu LeakyRelu Lerp RreluWithNoise Threshold Abs
-    Max Min Amax Amin Maximum Minimum MaxPool2DWithIndices MaxPool3DWithIndices AdaptiveMaxPool2D Topk Sort Median
-    Fmax Fmin Aminmax
-    """.split()
-)
+
+def _kinds(names: str) -> frozenset[str]:
+    return frozenset(names.split())
+
+
+LINEAR = _kinds("""
+    Add Sub Rsub Neg Sum Mean Cumsum Nansum Lerp
+    View UnsafeView ReshapeAlias Transpose Permute T Expand Squeeze Unsqueeze Clone Alias ToCopy CopySlices AsStrided
+    AsStridedScatter Lift ViewAsReal ViewAsComplex Unbind Select Slice Split SplitWithSizes UnsafeSplit
+    UnsafeSplitWithSizes Chunk Cat Stack Diagonal Roll Flip Rot90 Index IndexSelect IndexPut IndexAdd Gather Scatter
+    ScatterAdd Take SliceScatter SelectScatter Repeat Tril Triu MaskedFill MaskedScatter Where Unfold Im2Col Col2Im
+    ConstantPadNd ReflectionPad1D ReflectionPad2D ReflectionPad3D ReplicationPad1D ReplicationPad2D ReplicationPad3D
+    PixelShuffle PixelUnshuffle ChannelShuffle UpsampleNearest1D UpsampleNearest2D UpsampleNearest3D
+    UpsampleNearestExact1D UpsampleNearestExact2D UpsampleNearestExact3D UpsampleLinear1D UpsampleBilinear2D
+    UpsampleBicubic2D UpsampleTrilinear3D UpsampleBilinear2DAa UpsampleBicubic2DAa AvgPool2D AvgPool3D
+    AdaptiveAvgPool2D AdaptiveAvgPool3D FftR2C FftC2R FftC2C Embedding GridSampler2D GridSampler3D
+    Relu LeakyRelu RreluWithNoise Threshold Abs
+    Max Min Amax Amin Maximum Minimum Fmax Fmin Aminmax MaxPool2DWithIndices MaxPool3DWithIndices AdaptiveMaxPool2D
+    AdaptiveMaxPool3D Topk Sort Median Kthvalue
+""")
 """Linear kinds, and those that are positively homogeneous: what the gradient hands on is all there is."""
 
-HELD = frozenset(
-    """
+HELD = _kinds("""
     Softmax LogSoftmax SafeSoftmax Sigmoid Hardsigmoid LogSigmoid Softplus Exp Exp2 Expm1 Log Log1P Log2 Logsumexp
     Rsqrt Sqrt Reciprocal Var Std LinalgVectorNorm Norm Cdist Erf Sin Cos
-    """.split()
-)
+""")
 """Gates, scales and attention weights: factors that are held constant, so that no relevance passes."""
 
 Backward = Callable[[Any, tuple[Tensor | None, ...]], tuple[Tensor | None, ...]]
@@ -104,8 +104,8 @@ def _mish(node: Any) -> Tensor:
 
 
 def _power(node: Any) -> Tensor:
-    x: Tensor = node._saved_self
-    return x ** (node._saved_exponent - 1)
+    power: Tensor = node._saved_self ** (node._saved_exponent - 1)
+    return power
 
 
 def _layer_norm(node: Any, gradients: tuple[Tensor | None, ...]) -> tuple[Tensor | None, ...]:

@@ -19,7 +19,7 @@ from torch.autograd.function import BackwardCFunction
 from hookmap.errors import ModelError
 from hookmap.hooks.graph import Origins, kind
 from hookmap.relevance.composites import Composite
-from hookmap.relevance.layers import CONVOLUTIONS, LAYERS, BatchNorm, Flat, LayerRule, can_merge, constant, layer_of
+from hookmap.relevance.layers import LAYERS, BatchNorm, Flat, LayerRule, can_merge, constant, layer_of
 from hookmap.relevance.rules import HELD, LINEAR, RULES
 
 Gradients = tuple[Tensor | None, ...]
@@ -32,6 +32,7 @@ PRODUCTS |= {of: slots[:2] for of, slots in LAYERS.items()}
 """Which of their inputs are multiplied."""
 QUOTIENTS = {"Div": 1, "Addcdiv": 2}
 """Which of their inputs divides, and is held constant."""
+SUMS = frozenset({"Add", "Sub", "Rsub"})
 SOFTMAXES = frozenset({"Softmax", "SafeSoftmax"})
 
 
@@ -57,7 +58,8 @@ class Found:
         merged: shares of biases that were merged with a batch norm's, summed.
         shifts: the share of batch norms' running means.
         kept: what nodes kept by definition, by kind.
-        lost: nodes at which relevance ended although nothing says that it should.
+        suspects: nodes at which relevance may be missing, in words: they end it, or add a constant that the graph
+            doesn't know.
     """
 
     gradients: dict[Place, Tensor] = field(default_factory=dict)
@@ -68,7 +70,7 @@ class Found:
     merged: float = 0.0
     shifts: float = 0.0
     kept: dict[str, float] = field(default_factory=dict)
-    lost: list[Any] = field(default_factory=list)
+    suspects: list[str] = field(default_factory=list)
 
     def keep(self, node: Any, amount: Tensor) -> None:
         """Note what a node keeps."""
@@ -127,12 +129,12 @@ class Walk:
         if of in self._held and of not in self._composite.rules:
             return Carries.NOTHING
         edges = [before for before, _ in node.next_functions]
+        if of in QUOTIENTS:
+            del edges[QUOTIENTS[of] :]
         if of == "Pow" and isinstance(node._saved_exponent, (int, float)) and node._saved_exponent < 0:
             return Carries.NOTHING
         if of.startswith("ScaledDotProduct") and self._composite.attention == "values":
             edges = edges[2:3]
-        if of in QUOTIENTS:
-            del edges[QUOTIENTS[of]]
         return max((self._carries[before] for before in edges), default=Carries.NOTHING)
 
     def _layer_rule(self, node: Any, deep: Collection[Any]) -> LayerRule | Flat | None:
@@ -144,7 +146,7 @@ class Walk:
             return None
         if self._composite.first is not None and self._carries[x] == Carries.INPUT and x not in deep:
             return self._composite.first
-        return self._composite.convolution if of in CONVOLUTIONS else self._composite.linear
+        return self._composite.convolution if of == "Convolution" else self._composite.linear
 
     # ---------------------------------------------------------------- the way back
 
@@ -192,58 +194,65 @@ class Walk:
         of = kind(node)
         if of in self._composite.rules:
             return self._composite.rules[of](node, gradients)
-        if node in self._rules:
-            return self._through_layer(node, gradients[0], found)
+        if (rule := self._rules.get(node)) is not None:
+            assert not isinstance(rule, Flat)
+            return self._through_layer(node, rule, gradients, found)
         if of in BATCH_NORMS:
-            return self._through_batch_norm(node, gradients[0], found)
+            return self._through_batch_norm(node, gradients, found)
         if isinstance(node, BackwardCFunction):
             raise self._unknown(node)
         if of in PRODUCTS:
             return self._through_product(node, gradients)
         if of in QUOTIENTS:
-            handed = [*_own(node, gradients)]
-            handed[QUOTIENTS[of]] = None
-            return tuple(handed)
+            handed = _own(node, gradients)
+            return tuple(None if slot == QUOTIENTS[of] else gradient for slot, gradient in enumerate(handed))
         if of.startswith("ScaledDotProduct"):
             return self._through_attention(node, gradients, found)
         if of in self._held:
-            found.lost.append(node)
+            found.suspects.append(self._described(node))
             return ()
         if of in SOFTMAXES:
-            return self._through_softmax(node, gradients[0], found)
+            return self._through_softmax(node, gradients, found)
         if of in RULES:
             return RULES[of](node, gradients)
         if of in LINEAR:
+            if of in SUMS and any(before is None for before, _ in node.next_functions):
+                found.suspects.append(f"{self._described(node)}, which adds a constant")
             return _own(node, gradients)
         raise self._unknown(node)
 
-    def described(self, node: Any) -> str:
+    def _described(self, node: Any) -> str:
         """A node with the module that made it."""
         where = self._origins.of(node)
         return f"{kind(node)} of {where!r}" if where else kind(node)
 
     def _unknown(self, node: Any) -> ModelError:
         return ModelError(
-            f"relevance has no rule for {self.described(node)}; take another method, "
+            f"relevance has no rule for {self._described(node)}; take another method, "
             f"or give one: replace(composite, rules={{{kind(node)!r}: rule}})"
         )
 
-    def _through_layer(self, node: Any, gradient: Tensor, found: Found) -> Gradients:
+    def _through_layer(self, node: Any, rule: LayerRule, gradients: Gradients, found: Found) -> Gradients:
+        (gradient,) = gradients
+        assert gradient is not None
         norm = found.batch_norms.get(node)
         layer = layer_of(node, norm)
-        shares = self._rules[node](layer, gradient)
+        shares = rule(layer, gradient)
         if shares.kept is not None:
             found.keep(node, shares.kept)
         x, _, bias = LAYERS[kind(node)]
         handed: list[Tensor | None] = [None] * len(node.next_functions)
         handed[x] = shares.x
         if norm is not None:
+            assert layer.bias is not None
             found.merged += float((shares.bias * layer.bias).sum(dtype=torch.float64))
         elif bias is not None and node.next_functions[bias][0] is not None:
-            handed[bias] = _per_channel(shares.bias) if kind(node) in CONVOLUTIONS else shares.bias
+            handed[bias] = _per_channel(shares.bias) if kind(node) == "Convolution" else shares.bias
         return tuple(handed)
 
-    def _through_batch_norm(self, node: Any, gradient: Tensor, found: Found) -> Gradients:
+    def _through_batch_norm(self, node: Any, gradients: Gradients, found: Found) -> Gradients:
+        (gradient, *_) = gradients
+        assert gradient is not None
         axes = (1, -1, *[1] * (gradient.ndim - 2))
         weight = 1 if node._saved_weight is None else node._saved_weight
         if node._saved_training:  # of this batch's own statistics: a norm as any other
@@ -258,13 +267,18 @@ class Walk:
             y = torch.addcmul(shift.reshape(axes), node._saved_input, scale.reshape(axes))
             found.batch_norms[self._merged[node]] = BatchNorm(scale, shift, y)
             return (gradient,)
-        at_bias = _per_channel(gradient)
+        statistics = (node._saved_running_mean, node._saved_running_var, None, None, False, epsilon)
+        at_x, _, at_bias = torch.ops.aten.native_batch_norm_backward(
+            gradient, node._saved_input, node._saved_weight, *statistics, [True, False, True]
+        )
         found.shifts -= float((at_bias * scale * node._saved_running_mean).sum(dtype=torch.float64))
-        return gradient * scale.reshape(axes), None, at_bias
+        return at_x, None, at_bias
 
     def _through_product(self, node: Any, gradients: Gradients) -> Gradients:
         """To the factor that carries more; to both, half each, where they carry the same."""
         handed = [*_own(node, gradients)]
+        if len(handed) == 1:  # by a number
+            return tuple(handed)
         one, other = PRODUCTS[kind(node)]
         first, second = (self._carries[node.next_functions[slot][0]] for slot in (one, other))
         if first == second:
@@ -278,12 +292,15 @@ class Walk:
         if self._composite.attention == "values":
             return None, None, value
         # Of the weighted values each factor takes half; the softmax keeps what its gradient doesn't hand on.
-        assert query is not None and key is not None and value is not None
+        assert query is not None
+        assert key is not None
+        assert value is not None
         found.keep(node, (value * node._saved_value).sum() / 2 - (query * node._saved_query).sum() / 2)
         return query / 4, key / 4, value / 2
 
-    def _through_softmax(self, node: Any, gradient: Tensor, found: Found) -> Gradients:
-        (handed,) = _own(node, (gradient,))
+    def _through_softmax(self, node: Any, gradients: Gradients, found: Found) -> Gradients:
+        (gradient,), (handed, *_) = gradients, _own(node, gradients)
+        assert gradient is not None
         assert handed is not None
         # Logits are the logarithms up to a number per row, and of rows the gradient adds up to zero.
         logits = node._saved_result.clamp(min=torch.finfo(handed.dtype).tiny).log()
