@@ -63,6 +63,7 @@ class Forward(Pass):
         self._execution = execution
         self._settings = settings
         self._records = max((i.records for method in methods for i in method.ingredients), default=Records.NOTHING)
+        self._attention = any(i.attention for method in methods for i in method.ingredients)
         self._resolve = resolve
         self._transforms = [m for m in methods if m.score is not None]
         self._undefined: dict[str, TargetError] = {}
@@ -86,10 +87,15 @@ class Forward(Pass):
             self.scores = self.targets.scores(output)
             return
         differentiated, curved = self._records >= Records.GRADIENTS, self._records >= Records.CURVATURES
-        # Neither compiled code nor fused attention can be differentiated twice.
-        model = self.model if curved else self._execution.module(names)
+        # Neither compiled code nor fused attention can be differentiated twice, and compiled code hides its nodes.
+        model = self.model if curved or self._attention else self._execution.module(names)
         attention = plain_attention() if curved else nullcontext()
-        with capture(model, names, gradients=differentiated) as seen, torch.set_grad_enabled(False), attention:
+        graph = differentiated or self._attention
+        with (
+            capture(model, names, gradients=graph, attention=self._attention) as seen,
+            torch.set_grad_enabled(False),
+            attention,
+        ):
             with self.casting(self.x):
                 output = model(self.x)
             with torch.set_grad_enabled(differentiated):

@@ -18,8 +18,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from hookmap._nested import map_tensors
+from hookmap._nested import map_tensors, tensors_in
 from hookmap.errors import DisconnectedError, HookmapWarning, LayerError, ModelError, TargetError
+from hookmap.hooks.attention import Attention, attentions_in, one_inside
+from hookmap.hooks.graph import Origins, origins
 from hookmap.hooks.matching import LayerSpec, listed, match_layers
 from hookmap.hooks.registration import REGISTRATION, check_hookable, register
 from hookmap.hooks.replay import Inputs, Replay, rerun
@@ -61,9 +63,10 @@ class Call:
 class Record:
     """What one layer gave during a capture: one :class:`Call` each time that it ran."""
 
-    def __init__(self, name: str, module: nn.Module) -> None:
+    def __init__(self, name: str, module: nn.Module, attentions: Sequence[Attention] = ()) -> None:
         self.name = name
         self.module = module
+        self._attentions = attentions
         self.calls: list[Call] = []
 
     def __repr__(self) -> str:
@@ -79,6 +82,22 @@ class Record:
     def gradient(self) -> Tensor:
         """Gradient with respect to :attr:`activation`: its shape, or ``(T, *shape)`` for T targets."""
         return self._call().gradient
+
+    @property
+    def attention(self) -> Tensor:
+        """How much tokens look at each other in this layer: ``(B, heads, N, N)``, rows sum to one.
+
+        Windows are samples of their own, one after the other: ``(B * windows, heads, N, N)``.
+
+        Raises:
+            LayerError: if no attention ran in this layer, or several did.
+        """
+        return one_inside(self._attentions, self.name).weights()
+
+    @property
+    def attention_gradient(self) -> Tensor:
+        """The gradient of the differentiated score with respect to :attr:`attention`; ``(T, ...)`` for T targets."""
+        return one_inside(self._attentions, self.name).gradient()
 
     def _call(self) -> Call:
         if not self.calls:
@@ -102,9 +121,11 @@ class Capture(Mapping[str, Record]):
         *,
         gradients: bool,
         keep: Callable[[Tensor], Tensor] | None,
+        made: Origins | None,
     ) -> None:
         self._model = model
-        self._records = {name: Record(name, module) for name, module in layers.items()}
+        self._attentions: list[Attention] = []
+        self._records = {name: Record(name, module, self._attentions) for name, module in layers.items()}
         self._gradients = gradients
         self._keep = keep
         self._thread = threading.get_ident()
@@ -114,6 +135,7 @@ class Capture(Mapping[str, Record]):
         self._output: Any = None
         self._replays: dict[tuple[str, int], Replay] = {}
         self._order: list[str] = []
+        self._made = made
 
     def __getitem__(self, name: str) -> Record:
         try:
@@ -132,6 +154,11 @@ class Capture(Mapping[str, Record]):
         """Names of the captured layers in the order in which they first ran."""
         return list(dict.fromkeys(self._order))
 
+    @property
+    def attentions(self) -> list[Attention]:
+        """All attentions of the last pass, in the order in which they ran; with ``capture(..., attention=True)``."""
+        return self._attentions
+
     def differentiate(self, scores: Tensor, *, create_graph: bool = False) -> None:
         r"""Write the gradient of each score into the records' ``gradient``.
 
@@ -148,18 +175,22 @@ class Capture(Mapping[str, Record]):
             DisconnectedError: if the scores don't depend on any captured layer.
         """
         leaves = self._leaves(scores)
-        tensors = [tensor for _, _, tensor in leaves]
+        edges = [attention.edges for attention in self._attentions]
+        ends: list[Any] = [tensor for _, _, tensor in leaves] + [edge for several in edges for edge in several]
         rows = [
-            torch.autograd.grad(row.sum(), tensors, retain_graph=True, create_graph=create_graph, allow_unused=True)
+            torch.autograd.grad(row.sum(), ends, retain_graph=True, create_graph=create_graph, allow_unused=True)
             for row in (scores if scores.ndim == 2 else [scores])
         ]
         if all(gradient is None for row in rows for gradient in row):
             raise DisconnectedError("the score doesn't depend on any captured layer; capture a layer that leads to it")
-        for (call, key, tensor), *column in zip(leaves, *rows, strict=True):
-            if all(gradient is None for gradient in column):
+        columns = iter(zip(*rows, strict=True))
+        for call, key, _ in leaves:
+            if (gradient := _stacked(next(columns), scores)) is None:
                 call.gradients.pop(key, None)
             else:
-                call.gradients[key] = _stacked(column, tensor, scores)
+                call.gradients[key] = gradient
+        for attention, several in zip(self._attentions, edges, strict=True):
+            attention.receive([_stacked(next(columns), scores) for _ in several])
 
     def curve(self, scores: Tensor) -> None:
         r"""Write the curvature along each activation into the calls' ``curvatures``.
@@ -186,7 +217,9 @@ class Capture(Mapping[str, Record]):
                     along = (slope * tensor.detach()).sum()
                     column += torch.autograd.grad(along, tensor, retain_graph=True, allow_unused=True)
         for (call, key, tensor), column in zip(leaves, columns, strict=True):
-            call.curvatures[key] = _stacked(column, tensor, scores)
+            curvature = _stacked([torch.zeros_like(tensor) if part is None else part for part in column], scores)
+            assert curvature is not None
+            call.curvatures[key] = curvature
 
     def _leaves(self, scores: Tensor) -> list[tuple[Call, str, Tensor]]:
         if not self._gradients:
@@ -197,7 +230,12 @@ class Capture(Mapping[str, Record]):
             for call in record.calls
             for key, tensor in call.activations.items()
         ]
-        if not leaves:
+        if not leaves and not self._attentions:
+            if self._made is not None and self._inputs is not None:
+                raise LayerError(
+                    "no attention was found in this model: no fused one, and no softmax whose rows weigh values; name "
+                    "layers to record"
+                )
             raise LayerError("no captured layer has run; call the model inside the capture block first")
         if not scores.requires_grad:
             raise DisconnectedError(
@@ -260,15 +298,34 @@ class Capture(Mapping[str, Record]):
         copied = map_tensors(lambda _, t: t.clone() if t.is_inference() else t, (args, kwargs))
         if INPUT in self._records:
             copied = self._record(self._records[INPUT], copied)
+        elif self._made is not None:
+            copied = map_tensors(lambda _, t: self._leaf(t) if t.is_floating_point() else t, copied)
         self._inputs = map_tensors(lambda _, t: t.detach(), copied)
         return copied
 
     def _end_run(self, _: nn.Module, __: Any, output: Any) -> None:
         if self._active():
+            if self._made is not None:
+                self._attentions[:] = self._read_attentions(output)
             self._output = map_tensors(lambda _, t: t.detach(), output)
         # A model that is decorated with no_grad has just restored the mode of before the layer.
         if self._active() and self._recording:
             torch.set_grad_enabled(True)
+
+    def _read_attentions(self, output: Any) -> list[Attention]:
+        assert self._made is not None
+        field = next((t.shape for t in tensors_in(self._inputs).values() if t.ndim), torch.Size((1,)))
+        self._replaying = True  # reading what a checkpointed segment kept runs it again
+        try:
+            return attentions_in(tensors_in(output).values(), self._made, field)
+        finally:
+            self._replaying = False
+
+    def _leaf(self, tensor: Tensor) -> Tensor:
+        """The graph starts here."""
+        torch.set_grad_enabled(True)
+        self._recording = True
+        return tensor.detach().requires_grad_()
 
     def _record(self, record: Record, output: Any) -> Any:
         call = Call({})
@@ -283,9 +340,7 @@ class Capture(Mapping[str, Record]):
                 call.activations[key] = self._keep(tensor) if self._keep else tensor.detach().clone()
                 return tensor
             if not tensor.requires_grad:
-                torch.set_grad_enabled(True)
-                self._recording = True
-                tensor = tensor.detach().requires_grad_()
+                tensor = self._leaf(tensor)
             call.activations[key] = tensor
             return tensor.clone()
 
@@ -315,6 +370,8 @@ class Capture(Mapping[str, Record]):
                 call.activations = {key: tensor.detach() for key, tensor in call.activations.items()}
                 call.gradients = {key: tensor.detach() for key, tensor in call.gradients.items()}
                 call.curvatures = {key: tensor.detach() for key, tensor in call.curvatures.items()}
+        for attention in self._attentions:
+            attention.release()
 
 
 INPUT = "input"
@@ -328,6 +385,7 @@ def capture(
     *,
     gradients: bool = True,
     keep: Callable[[Tensor], Tensor] | None = None,
+    attention: bool = False,
 ) -> Iterator[Capture]:
     """Record activations of ``layers`` while the block runs, and gradients on demand.
 
@@ -343,6 +401,9 @@ def capture(
         gradients: start the graph at the first captured layer so that
             :meth:`Capture.differentiate` works.
         keep: with ``gradients=False``, what to store of each output tensor instead of a copy of it.
+        attention: read the attention that ran, in fused kernels too: of a layer by its record's
+            :attr:`Record.attention`, of the whole model by :attr:`Capture.attentions`. The graph then starts at the
+            input, and ``layers`` may be empty.
 
     Raises:
         LayerError: if no layer matches.
@@ -355,10 +416,20 @@ def capture(
     ...     seen.differentiate(scores[:, 3])
     >>> seen["0"].activation.shape, seen["0"].gradient.shape
     (torch.Size([2, 4, 3, 3]), torch.Size([2, 4, 3, 3]))
+
+    >>> layer = torch.nn.TransformerEncoderLayer(8, 2, batch_first=True).eval()
+    >>> with hm.capture(layer, "self_attn", attention=True) as seen:
+    ...     seen.differentiate(layer(torch.randn(3, 5, 8))[:, 0, 0])
+    >>> seen["self_attn"].attention.shape, seen["self_attn"].attention_gradient.shape
+    (torch.Size([3, 2, 5, 5]), torch.Size([3, 2, 5, 5]))
     """
     check_hookable(model)
-    seen = Capture(model, _matched(model, layers), gradients=gradients, keep=keep)
+    if attention and not gradients:
+        raise TargetError("attention is read from the graph of gradients; leave gradients=True")
     with ExitStack() as stack:
+        made = stack.enter_context(origins(model)) if attention else None
+        matched = {} if attention and not listed(layers) else _matched(model, layers)
+        seen = Capture(model, matched, gradients=gradients, keep=keep, made=made)
         # Order matters: leaving inference mode resets the gradient mode, so it is entered first.
         if torch.is_inference_mode_enabled():
             stack.enter_context(torch.inference_mode(False))
@@ -404,7 +475,10 @@ def _check_differentiable(model: nn.Module, error: Exception) -> None:
         ) from None
 
 
-def _stacked(column: Sequence[Tensor | None], tensor: Tensor, scores: Tensor) -> Tensor:
-    """One layer's derivatives of all targets, zero where a target doesn't depend on it."""
-    filled = [torch.zeros_like(tensor) if derivative is None else derivative for derivative in column]
+def _stacked(column: Sequence[Tensor | None], scores: Tensor) -> Tensor | None:
+    """Derivatives of all targets at one place, zero where a target doesn't depend on it; None if none does."""
+    known = next((derivative for derivative in column if derivative is not None), None)
+    if known is None:
+        return None
+    filled = [torch.zeros_like(known) if derivative is None else derivative for derivative in column]
     return torch.stack(filled) if scores.ndim == 2 else filled[0]

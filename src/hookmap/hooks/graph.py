@@ -1,4 +1,4 @@
-"""The graph that autograd recorded of the unmodified model: its nodes in the order in which they ran, and their modules.
+"""The graph that autograd recorded of the unmodified model: its nodes in their order, and the modules that made them.
 
 A node's class is private to PyTorch, its name isn't, and neither are what it kept of the forward pass (``_saved_...``)
 and the nodes that it hands its gradient to. Names change with context (fused attention under a mask that needs a

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from hookmap.adapters.outputs import Form
-from hookmap.methods import baselines, eigen, fullgrad, gradient, masking, replaying
+from hookmap.methods import attention, baselines, eigen, fullgrad, gradient, masking, replaying
 from hookmap.methods.ingredients import INGREDIENTS, ImageIngredient, Ingredient, Pass, Records, ingredient
 from hookmap.methods.registry import BUILT_IN, METHODS, Method, as_method, find_method, method
 from hookmap.methods.replaying import Distribution, Probe
@@ -38,6 +38,7 @@ __all__ = [
     "Records",
     "WeightedSum",
     "as_method",
+    "attention",
     "baselines",
     "contributions",
     "default_method",
@@ -52,7 +53,7 @@ __all__ = [
     "weighted_sum",
 ]
 
-_FAMILIES = {"baselines": baselines, "eigen": eigen, "fullgrad": fullgrad, "gradient": gradient}
+_FAMILIES = {"attention": attention, "baselines": baselines, "eigen": eigen, "fullgrad": fullgrad, "gradient": gradient}
 _FAMILIES |= {"masking": masking, "replaying": replaying}
 
 

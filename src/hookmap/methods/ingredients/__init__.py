@@ -6,6 +6,7 @@ from hookmap.methods.ingredients import recorded
 from hookmap.methods.ingredients import given
 from hookmap.methods.ingredients import copies
 from hookmap.methods.ingredients import heads
+from hookmap.methods.ingredients import attention
 from hookmap.methods.ingredients import full_gradients
 from hookmap.methods.ingredients import noisy_gradients
 
@@ -27,6 +28,7 @@ __all__ = [
     "Pass",
     "Records",
     "Request",
+    "attention",
     "copies",
     "full_gradients",
     "given",

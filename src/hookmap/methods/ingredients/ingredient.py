@@ -134,6 +134,7 @@ class Ingredient(ABC):
         of_target: whether it differs from target to target.
         of_one_image: whether methods that ask for it see one image at a time.
         records: what the pass has to record for it.
+        attention: whether the pass has to read who looked where.
     """
 
     name: ClassVar[str]
@@ -143,6 +144,7 @@ class Ingredient(ABC):
     of_target: ClassVar[bool] = False
     of_one_image: ClassVar[bool] = False
     records: ClassVar[Records] = Records.NOTHING
+    attention: ClassVar[bool] = False
 
     @abstractmethod
     def of_batch(self, run: Pass, request: Request) -> Any:

@@ -1,0 +1,209 @@
+"""Methods that read attention: who looked where, and how much of that the score felt.
+
+Attention is no explanation by itself: it says where a token looked, not what it did with what it saw, and it knows no
+class. Networks trained without registers park sums on a few background tokens ("artefacts": Darcet et al., *Vision
+Transformers Need Registers*, ICLR 2024, arXiv:2309.16588), which then shine in every map of attention alone; clean
+attention of a network with registers isn't more faithful for being clean. The methods here that know a target weigh
+attention by its gradient.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from hookmap.errors import LayerError
+
+EVERY = slice(None)
+
+
+@dataclass(frozen=True)
+class Attended:
+    """One attention of the model, for B images (or for T targets of B images, one after the other, as one axis).
+
+    Attributes:
+        weights: from a slice of queries to how much they look at the keys, ``(G, H, n, M)``; G is B, or B times the
+            number of windows.
+        on_grid: from one value for each key, ``(G, M)``, to the places of the picture, ``(B, *grid)``; keys without a
+            place (class tokens, registers) are left out.
+        queries: N.
+        keys: M.
+        class_token: the query that the head reads, where there is one.
+        windowed: whether G isn't B.
+        layer: in which it ran.
+        gradient: from a slice of queries to the gradient of the score with respect to their weights, ``(G, H, n, M)``.
+    """
+
+    weights: Callable[[slice], Tensor]
+    on_grid: Callable[[Tensor], Tensor]
+    queries: int
+    keys: int
+    class_token: int | None = None
+    windowed: bool = False
+    layer: str = ""
+    gradient: Callable[[slice], Tensor] = lambda _: torch.empty(0)
+
+    @property
+    def read(self) -> slice:
+        """The queries that stand for the whole: the class token, or else all."""
+        return EVERY if self.class_token is None else slice(self.class_token, self.class_token + 1)
+
+
+def attention(attention: Attended, at_head: int | None = None, at_token: int | None = None) -> Tensor:
+    r"""Where a layer looks: attention of the class token (without one: of all tokens on average).
+
+    .. math:: M_j = \frac{1}{H} \sum_h A^h_{cls, j}
+
+    It knows no target. It lies in the layer, or in the next one after it.
+
+    Args:
+        attention: of the layer.
+        at_head: one of the heads instead of their mean.
+        at_token: another query than the class token, counted as the model does: with a class token the patch in row r
+            and column c of a grid of w columns is ``1 + r * w + c``.
+
+    Raises:
+        LayerError: if there is no such head or token.
+    """
+    counts = {"head": (at_head, attention.weights(slice(0, 1)).shape[1]), "token": (at_token, attention.queries)}
+    for name, (number, count) in counts.items():
+        if number is not None and not 0 <= number < count:
+            raise LayerError(
+                f"{name} {number} was asked for; the attention of {attention.layer!r} has 0 to {count - 1}"
+            )
+    weights = attention.weights(attention.read if at_token is None else slice(at_token, at_token + 1))
+    looked = weights.mean(1) if at_head is None else weights[:, at_head]
+    return attention.on_grid(looked.mean(1))
+
+
+def gradient_attention(attention_with_gradient: Attended) -> Tensor:
+    r"""Attention of one layer, each head weighted by what the score felt of it.
+
+    .. math:: M_j = \frac{1}{H} \sum_h \left( \nabla A^h \odot A^h \right)^+_{cls, j}
+
+    One layer of Chefer et al., *Generic Attention-model Explainability*, ICCV 2021, arXiv:2103.15679, eq. 5; without a
+    class token, the mean over all tokens.
+
+    Args:
+        attention_with_gradient: of the layer.
+    """
+    attended = attention_with_gradient
+    felt = (attended.weights(attended.read) * attended.gradient(attended.read)).clamp(min=0)
+    return attended.on_grid(felt.mean((1, 2)))
+
+
+def rollout(
+    attentions: Sequence[Attended], heads: Literal["mean", "max", "min"] = "mean", discard: float = 0.0
+) -> Tensor:
+    r"""Attention followed from layer to layer: which patches reach the class token.
+
+    .. math:: M = e_{cls}^\top \prod_{l=L}^{1} \tfrac12 \left( A_l + I \right)
+
+    Abnar and Zuidema, *Quantifying Attention Flow in Transformers*, ACL 2020, arXiv:2005.00928. The path is followed
+    backwards as one row, so no product of N x N matrices is made. Without a class token it starts from all tokens. It
+    knows no target.
+
+    Args:
+        attentions: of all layers.
+        heads: how they become one.
+        discard: the share of the smallest weights of each layer that is set to 0, 0..1, the class token's own excepted.
+
+    Raises:
+        LayerError: if tokens can't be followed: they are pooled or windowed on the way.
+    """
+    chain = followed(attentions, "rollout")
+    row = _start(chain[-1])
+    for layer in reversed(chain):
+        weights = layer.weights(EVERY)
+        fused = weights.mean(1) if heads == "mean" else weights.amax(1) if heads == "max" else weights.amin(1)
+        if discard:
+            fused = _without_smallest(fused, discard, layer.class_token)
+        if layer.queries == layer.keys:
+            fused = fused + torch.eye(layer.keys, dtype=fused.dtype, device=fused.device)
+            fused = fused / fused.sum(-1, keepdim=True)
+        row = torch.einsum("bn,bnm->bm", _onto(row, layer.queries), fused)
+    return chain[0].on_grid(row)
+
+
+def chefer(attentions_with_gradients: Sequence[Attended]) -> Tensor:
+    r"""Attention weighted by its gradient, followed from layer to layer: what each patch gave to the score.
+
+    .. math:: R \leftarrow R + \bar A R, \qquad \bar A = \frac{1}{H} \sum_h \left( \nabla A^h \odot A^h \right)^+
+
+    from R = I on, layer by layer; shown is the row of the tokens that the score reads: Chefer, Gur and Wolf, *Generic
+    Attention-model Explainability for Interpreting Bi-Modal and Encoder-Decoder Transformers*, ICCV 2021,
+    arXiv:2103.15679, eqs. 5 and 6. With a class token that is its row. Where the score reads several tokens (their
+    mean, say), each row counts by its share of what the last layer gave to the score. Followed backwards as one row.
+
+    Args:
+        attentions_with_gradients: of all layers.
+
+    Raises:
+        LayerError: if tokens can't be followed: they are pooled or windowed on the way.
+    """
+    chain = followed(attentions_with_gradients, "chefer")
+    row: Tensor | None = None
+    for layer in reversed(chain):
+        felt = layer.weights(EVERY) * layer.gradient(EVERY)
+        if row is None:
+            share = felt.sum((1, 3)).abs()
+            total = share.sum(-1, keepdim=True)
+            row = share / torch.where(total > 0, total, 1)
+        row = _onto(row, layer.queries)
+        through = torch.einsum("bn,bnm->bm", row, felt.clamp(min=0).mean(1))
+        row = row + through if layer.queries == layer.keys else through
+    assert row is not None
+    return chain[0].on_grid(row)
+
+
+def followed(attentions: Sequence[Attended], method: str) -> list[Attended]:
+    """The attentions through which the tokens of the last one can be followed back to patches, first to last.
+
+    Raises:
+        LayerError: naming what is in the way.
+    """
+    chain: list[Attended] = []
+    for layer in reversed(attentions):
+        fits = not chain or layer.queries in (chain[-1].keys, chain[-1].keys - 1)
+        if layer.windowed or not fits:
+            why = (
+                "looks in windows"
+                if layer.windowed
+                else f"gives {layer.queries} tokens where {chain[-1].keys} are read"
+            )
+            raise LayerError(
+                f"{method} follows tokens from layer to layer, and the attention of {layer.layer!r} {why}; take "
+                "gradientattention, which is of one layer, or gradcam"
+            )
+        chain.append(layer)
+    if not chain:
+        raise LayerError(f"{method} reads attention, and this model has none that can be read; take gradcam")
+    return chain[::-1]
+
+
+def _start(last: Attended) -> Tensor:
+    """A row over the queries of the last attention: all on the class token, or spread evenly."""
+    like = last.weights(slice(0, 1))
+    row = like.new_zeros(len(like), last.queries)
+    row[:, last.read] = 1 / len(range(*last.read.indices(last.queries)))
+    return row
+
+
+def _onto(row: Tensor, queries: int) -> Tensor:
+    """A row over keys as a row over what the layer before gives: a class token that only came later is left out."""
+    return row[:, row.shape[1] - queries :]
+
+
+def _without_smallest(weights: Tensor, share: float, class_token: int | None) -> Tensor:
+    flat = weights.flatten(1)
+    smallest = flat.topk(int(share * flat.shape[1]), largest=False).indices
+    if class_token is not None:
+        smallest = torch.where(smallest == class_token, flat.argmax(1, keepdim=True) * 0 + class_token, smallest)
+    kept = flat.scatter(1, smallest, 0.0)
+    if class_token is not None:
+        kept[:, class_token] = flat[:, class_token]
+    return kept.view_as(weights)
