@@ -34,6 +34,7 @@ _FAMILIES = {
     "replay": "By replay of what follows the layer",
     "masking": "By masking the input",
     "whole model": "The whole model",
+    "relevance": "Relevance",
     "baseline": "Baselines: what a method must be better than",
 }
 _HEADINGS = ("method", "shows", "needs", "forwards", "signed", "paper")

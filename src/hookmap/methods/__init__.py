@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from hookmap.adapters.outputs import Form
-from hookmap.methods import attention, baselines, eigen, fullgrad, gradient, masking, replaying
+from hookmap.methods import attention, baselines, eigen, fullgrad, gradient, masking, relevance, replaying
 from hookmap.methods.ingredients import INGREDIENTS, ImageIngredient, Ingredient, Pass, Records, ingredient
 from hookmap.methods.registry import BUILT_IN, METHODS, Method, as_method, find_method, method
 from hookmap.methods.replaying import Distribution, Probe
@@ -49,12 +49,13 @@ __all__ = [
     "ingredient",
     "masking",
     "method",
+    "relevance",
     "replaying",
     "weighted_sum",
 ]
 
 _FAMILIES = {"attention": attention, "baselines": baselines, "eigen": eigen, "fullgrad": fullgrad, "gradient": gradient}
-_FAMILIES |= {"masking": masking, "replaying": replaying}
+_FAMILIES |= {"masking": masking, "relevance": relevance, "replaying": replaying}
 
 
 def _function(named: str) -> Callable[..., Any]:

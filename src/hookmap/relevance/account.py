@@ -16,6 +16,7 @@ class Account:
         shifts: that of batch norms' running means.
         absorbed: what rules keep by definition, by kind of node: the softmax of AttnLRP, the epsilon of stabilisers.
         suspects: nodes at which relevance may be missing, in words.
+        tolerance: of the error, by the precision that the model ran in.
     """
 
     score: float
@@ -24,6 +25,7 @@ class Account:
     shifts: float = 0.0
     absorbed: dict[str, float] = field(default_factory=dict)
     suspects: list[str] = field(default_factory=list)
+    tolerance: float = 1e-3
 
     @property
     def total(self) -> float:
@@ -40,6 +42,14 @@ class Account:
     def error(self) -> float:
         """What is missing, over the scale."""
         return abs(self.score - self.total) / self.scale
+
+    @property
+    def caution(self) -> str:
+        """What speaks against trusting it, in a few words; empty where it closes."""
+        if self.error <= self.tolerance:
+            return ""
+        where = f"; look at {'; '.join(self.suspects[:3])}" if self.suspects else ""
+        return f"incomplete: {self.error:.2g} of what makes the score is missing{where}"
 
     def __str__(self) -> str:
         parts = {"input": self.input, "parameters": sum(self.parameters.values()), "batch norms": self.shifts}

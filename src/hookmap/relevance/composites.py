@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 from hookmap.relevance.layers import Epsilon, Flat, Gamma, LayerRule, Zero, ZPlus
@@ -39,7 +39,10 @@ ZERO = Composite("zero")
 LRP = Composite("lrp", linear=Gamma(0.05), convolution=Gamma(0.25))
 """Gamma in every layer."""
 
-ATTNLRP = Composite("attnlrp", linear=Gamma(0.05), convolution=Gamma(0.25), attention="halves")
+LRP_FLAT = replace(LRP, name="lrp flat", first=Flat())
+"""The same with a flat first layer, for the input."""
+
+ATTNLRP = replace(LRP, name="attnlrp", attention="halves")
 """The same with the attention of AttnLRP."""
 
 EPSILON_PLUS_FLAT = Composite("epsilon plus flat", linear=Epsilon(), convolution=ZPlus(), first=Flat())

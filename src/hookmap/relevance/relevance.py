@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -11,12 +10,15 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from hookmap.errors import DisconnectedError, HookmapWarning, ModelError, first_line
+from hookmap.errors import DisconnectedError, ModelError, first_line
 from hookmap.hooks.capture import INPUT, capture
 from hookmap.hooks.graph import origins
 from hookmap.relevance.account import Account
 from hookmap.relevance.composites import ZERO, Composite
 from hookmap.relevance.walk import Found, Walk
+
+
+_TOLERANCES = {torch.float64: 1e-6, torch.float32: 1e-3}
 
 
 @dataclass(frozen=True)
@@ -77,8 +79,6 @@ def relevance(
                 shares.append(_at_input(found, source))
                 layer_shares.append({name: _at_layer(found, places[name], kept[name]) for name in layers})
                 accounts.append(_account(found, float(rows[number].sum()), shares[-1], names))
-    for account in accounts:
-        _check(account, rows.dtype)
     return Relevance(
         torch.stack(shares), {name: torch.stack([each[name] for each in layer_shares]) for name in layers}, accounts
     )
@@ -103,18 +103,9 @@ def _account(found: Found, score: float, at_input: Tensor, names: dict[int, str]
     }
     if found.merged:
         parameters["biases merged with batch norms"] = found.merged
+    tolerance = _TOLERANCES.get(at_input.dtype, 0.05)
     at_pixels = float(at_input.sum(dtype=torch.float64))
-    return Account(score, at_pixels, parameters, found.shifts, found.kept, [*dict.fromkeys(found.suspects)])
-
-
-def _check(account: Account, dtype: torch.dtype) -> None:
-    if account.error > (1e-6 if dtype == torch.float64 else 1e-3):
-        suspects = f"; look at {'; '.join(account.suspects[:3])}" if account.suspects else ""
-        warnings.warn(
-            f"the relevance doesn't add up to the score: {account.error:.2g} of it is missing{suspects}",
-            HookmapWarning,
-            stacklevel=3,
-        )
+    return Account(score, at_pixels, parameters, found.shifts, found.kept, [*dict.fromkeys(found.suspects)], tolerance)
 
 
 def _differentiable(model: nn.Module) -> nn.Module:

@@ -7,6 +7,7 @@ from hookmap.methods.ingredients import given
 from hookmap.methods.ingredients import copies
 from hookmap.methods.ingredients import heads
 from hookmap.methods.ingredients import attention
+from hookmap.methods.ingredients import relevance
 from hookmap.methods.ingredients import full_gradients
 from hookmap.methods.ingredients import noisy_gradients
 
@@ -36,4 +37,5 @@ __all__ = [
     "ingredient",
     "noisy_gradients",
     "recorded",
+    "relevance",
 ]
