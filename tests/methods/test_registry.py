@@ -57,7 +57,7 @@ def test_what_a_method_looks_at() -> None:
         "per layer": {n for n, m in METHODS.items() if not m.per_layer},
         "target": {n for n, m in METHODS.items() if not m.knows_target},
     }
-    assert names["per layer"] == {"rise", "drise", "occlusion", "fullgrad", "fullgradmagnitude", "edges"}
+    assert names["per layer"] == {"rise", "drise", "occlusion", "fullgrad", "fullgradmagnitude", "lrppixels", "edges"}
     assert names["target"] == {*("eigencam", "kpcacam", "fem", "sidu", "random", "edges", "gaussian", "meanactivation")}
 
 
