@@ -17,7 +17,9 @@ from hookmap.errors import HookmapError
 from hookmap.methods.ingredients import INGREDIENTS, Ingredient
 from hookmap.render.look import Look, Part
 
-Family = Literal["gradient", "activation", "attention", "replay", "masking", "whole model", "relevance", "baseline", "yours"]
+Family = Literal[
+    "gradient", "activation", "attention", "replay", "masking", "whole model", "relevance", "baseline", "yours"
+]
 
 
 @dataclass(frozen=True)

@@ -7,14 +7,16 @@ their relevance. None of them divides by x: what a rule does to contributions x_
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from hookmap.hooks.graph import kind
+from hookmap.hooks.registration import hooked
 
 LAYERS: dict[str, tuple[int, int, int | None]] = {"Addmm": (1, 2, 0), "Mm": (0, 1, None), "Convolution": (0, 1, 2)}
 """Kinds of linear layers and of convolutions: which of a node's inputs are x, weight and bias."""
@@ -58,8 +60,44 @@ class BatchNorm:
     y: Tensor
 
 
-def layer_of(node: Any, norm: BatchNorm | None) -> Layer:
-    """The layer that a node ran, with the batch norm that follows it."""
+class Outputs:
+    """What linear layers and convolutions gave, so that it needn't be computed again; made by :func:`outputs`."""
+
+    def __init__(self) -> None:
+        self._seen: dict[Any, tuple[Tensor, int]] = {}
+
+    def note(self, _: nn.Module, __: Any, output: Tensor) -> None:
+        """A layer gave this."""
+        node = output.grad_fn
+        while node is not None and kind(node) in ("View", "UnsafeView", "Clone"):
+            node = node.next_functions[0][0]
+        if node is not None and kind(node) in LAYERS:
+            self._seen[node] = output.detach(), output._version
+
+    def of(self, node: Any) -> Tensor | None:
+        """What a node gave; None if that isn't known, or was overwritten by a layer that works in place."""
+        output, version = self._seen.get(node, (None, 0))
+        return None if output is None or output._version != version else output.reshape(node._input_metadata[0].shape)
+
+
+@contextmanager
+def outputs(model: nn.Module, rules: Iterable[LayerRule | Flat | None]) -> Iterator[Outputs]:
+    """Note what layers give while the block runs, if a rule asks for that."""
+    found = Outputs()
+    wanted = any(rule is not None and not isinstance(rule, Zero) for rule in rules)
+    layers = (nn.Linear, nn.modules.conv._ConvNd)
+    with hooked([module for module in model.modules() if isinstance(module, layers)] if wanted else [], found.note):
+        yield found
+
+
+def layer_of(node: Any, norm: BatchNorm | None, output: Tensor | None) -> Layer:
+    """The layer that a node ran, with the batch norm that follows it.
+
+    Args:
+        node: of the graph.
+        norm: the batch norm.
+        output: what the node gave, if that is known.
+    """
     bias_slot = LAYERS[kind(node)][2]
     bias = None if bias_slot is None else constant(node.next_functions[bias_slot][0])
     if kind(node) == "Convolution":
@@ -90,7 +128,7 @@ def layer_of(node: Any, norm: BatchNorm | None) -> Layer:
         weight = weight * norm.scale.reshape(scaled)
         bias = norm.shift if bias is None else norm.shift + norm.scale * bias
     bias = None if bias is None else bias.reshape(spread)
-    return Layer(x, weight, bias, None if norm is None else norm.y, apply, transposed)
+    return Layer(x, weight, bias, output if norm is None else norm.y, apply, transposed)
 
 
 def can_merge(node: Any, rule: LayerRule | Flat) -> bool:

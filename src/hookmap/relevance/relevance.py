@@ -15,8 +15,8 @@ from hookmap.hooks.capture import INPUT, capture
 from hookmap.hooks.graph import origins
 from hookmap.relevance.account import Account
 from hookmap.relevance.composites import ZERO, Composite
+from hookmap.relevance.layers import outputs
 from hookmap.relevance.walk import Found, Walk
-
 
 _TOLERANCES = {torch.float64: 1e-6, torch.float32: 1e-3}
 
@@ -57,7 +57,8 @@ def relevance(
         DisconnectedError: if the scores don't depend on the input.
     """
     model = _differentiable(model)
-    with capture(model, [INPUT, *layers]) as seen, origins(model) as made:
+    rules = (composite.linear, composite.convolution, composite.first)
+    with capture(model, [INPUT, *layers]) as seen, origins(model) as made, outputs(model, rules) as given:
         output = model(x)
         with torch.enable_grad():
             rows = scores(output)
@@ -69,7 +70,7 @@ def relevance(
         kept = {name: seen[name].calls[-1].activation for name in layers}
         places = {name: (tensor.grad_fn, tensor.output_nr) for name, tensor in kept.items()}
         with torch.no_grad():
-            walk = Walk(rows, source, composite, made)
+            walk = Walk(rows, source, composite, made, given)
             names = {id(parameter): name for name, parameter in model.named_parameters()}
             shares, layer_shares, accounts = [], [], []
             for number in range(len(rows)):

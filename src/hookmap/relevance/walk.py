@@ -19,7 +19,7 @@ from torch.autograd.function import BackwardCFunction
 from hookmap.errors import ModelError
 from hookmap.hooks.graph import Origins, kind
 from hookmap.relevance.composites import Composite
-from hookmap.relevance.layers import LAYERS, BatchNorm, Flat, LayerRule, can_merge, constant, layer_of
+from hookmap.relevance.layers import LAYERS, BatchNorm, Flat, Layer, LayerRule, Outputs, can_merge, constant, layer_of
 from hookmap.relevance.rules import HELD, LINEAR, RULES
 
 Gradients = tuple[Tensor | None, ...]
@@ -85,12 +85,16 @@ class Walk:
         source: the input, a leaf.
         composite: the rules.
         origins: which module made a node.
+        outputs: what layers gave.
     """
 
-    def __init__(self, scores: Tensor, source: Tensor, composite: Composite, origins: Origins) -> None:
+    def __init__(
+        self, scores: Tensor, source: Tensor, composite: Composite, origins: Origins, outputs: Outputs
+    ) -> None:
         self._source = source
         self._composite = composite
         self._origins = origins
+        self._outputs = outputs
         graph: dict[Any, list[Any]] = {}
         todo: list[Any] = [scores.grad_fn]
         while todo:
@@ -169,7 +173,7 @@ class Walk:
             if gradients:
                 found.gradients |= {(node, i): g for i, g in gradients.items() if (node, i) in wanted}
                 if isinstance(rule := self._rules.get(node), Flat):
-                    at_x = rule.relevance(layer_of(node, found.batch_norms.get(node)), gradients[0])
+                    at_x = rule.relevance(self._layer(node, found), gradients[0])
                     _hand_on(node, (None,) * LAYERS[kind(node)][0] + (at_x,), flat)
                 else:
                     _hand_on(node, self._handed(node, _outputs(node, gradients), found), pending)
@@ -232,18 +236,20 @@ class Walk:
             f"or give one: replace(composite, rules={{{kind(node)!r}: rule}})"
         )
 
+    def _layer(self, node: Any, found: Found) -> Layer:
+        return layer_of(node, found.batch_norms.get(node), self._outputs.of(node))
+
     def _through_layer(self, node: Any, rule: LayerRule, gradients: Gradients, found: Found) -> Gradients:
         (gradient,) = gradients
         assert gradient is not None
-        norm = found.batch_norms.get(node)
-        layer = layer_of(node, norm)
+        layer = self._layer(node, found)
         shares = rule(layer, gradient)
         if shares.kept is not None:
             found.keep(node, shares.kept)
         x, _, bias = LAYERS[kind(node)]
         handed: list[Tensor | None] = [None] * len(node.next_functions)
         handed[x] = shares.x
-        if norm is not None:
+        if node in found.batch_norms:
             assert layer.bias is not None
             found.merged += float((shares.bias * layer.bias).sum(dtype=torch.float64))
         elif bias is not None and node.next_functions[bias][0] is not None:
@@ -317,8 +323,10 @@ def _hand_on(node: Any, gradients: Gradients, pending: dict[Any, dict[int, Tenso
         like = before._input_metadata[output]
         if gradient.shape != like.shape:
             gradient = gradient.sum_to_size(like.shape)
+        if gradient.dtype != like.dtype:
+            gradient = gradient.to(like.dtype)
         waiting = pending.setdefault(before, {})
-        waiting[output] = waiting[output] + gradient if output in waiting else gradient.to(like.dtype)
+        waiting[output] = waiting[output] + gradient if output in waiting else gradient
 
 
 def _outputs(node: Any, gradients: dict[int, Tensor]) -> Gradients:
