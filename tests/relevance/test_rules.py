@@ -228,7 +228,7 @@ def test_relevance_passes_through_values_only(attention: Callable[..., Tensor]) 
 @pytest.mark.parametrize("attention", [fused, eager])
 def test_attnlrp_gives_queries_and_keys_a_quarter_and_values_half(attention: Callable[..., Tensor]) -> None:
     x, weights = tokens()
-    composite = replace(ATTNLRP, linear=ZERO.linear)
+    composite = replace(ATTNLRP, linear=ZERO.linear, first=None)
     found = of(attention, x, *weights, composite=composite)
     parts = [x.clone().requires_grad_() for _ in range(3)]
     q, k, v = (part @ w for part, w in zip(parts, weights, strict=True))

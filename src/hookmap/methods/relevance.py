@@ -1,7 +1,7 @@
 """Layer-wise relevance propagation: the score shared out, layer by layer, to where it came from.
 
-Patents EP3271863B1 and US12061966B2 cover relevance propagation in part: commercial users should check whether they need
-a licence. hookmap's own is written from the papers.
+Patents EP3271863B1 and US12061966B2 cover relevance propagation in part: commercial users should check whether they
+need a licence. hookmap's own is written from the papers.
 """
 
 from __future__ import annotations
@@ -40,8 +40,21 @@ def attnlrp(attention_relevance: Tensor) -> Tensor:
     return attention_relevance.sum(1)
 
 
+def libra(balanced_relevance: Tensor) -> Tensor:
+    """LibraGrad: activation times a gradient that is balanced, place by place; LRP-0 of the layer.
+
+    Backward paths through attention weights, gates and deviations are pruned, and those through activations scaled, so
+    that every part of the network hands on exactly what it has. Mehri et al., *LibraGrad: Balancing Gradient Flow for
+    Universally Better Vision Transformer Attributions*, CVPR 2025, arXiv:2411.16760.
+
+    Args:
+        balanced_relevance: ``(B, C, *grid)``.
+    """
+    return balanced_relevance.sum(1)
+
+
 def lrppixels(input_relevance: Tensor) -> Tensor:
-    """LRP of the input: as :func:`lrp`, where the first layer gives all that an output sees the same (LRP-flat).
+    """LRP of the input: as :func:`lrp`, through a first layer that gives all that an output sees the same (LRP-flat).
 
     So a vision transformer's map is one value per patch.
 

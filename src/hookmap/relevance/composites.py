@@ -36,11 +36,11 @@ class Composite:
 ZERO = Composite("zero")
 """Gradient x input with every layer as it is; what bends hands on all of its output."""
 
-LRP = Composite("lrp", linear=Gamma(0.05), convolution=Gamma(0.25))
-"""Gamma in every layer."""
+LIBRA = replace(ZERO, name="libra", first=Flat())
+"""The same for what layers give, where constants that are added to the pixels don't matter."""
 
-LRP_FLAT = replace(LRP, name="lrp flat", first=Flat())
-"""The same with a flat first layer, for the input."""
+LRP = Composite("lrp", linear=Gamma(0.05), convolution=Gamma(0.25), first=Flat())
+"""Gamma in every layer, and a flat first one."""
 
 ATTNLRP = replace(LRP, name="attnlrp", attention="halves")
 """The same with the attention of AttnLRP."""

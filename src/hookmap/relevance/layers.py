@@ -124,11 +124,17 @@ def layer_of(node: Any, norm: BatchNorm | None, output: Tensor | None) -> Layer:
         def transposed(gradient: Tensor, weight: Tensor) -> Tensor:
             return gradient @ weight.T
 
+    x, weight = full_precision(x), full_precision(weight)
     if norm is not None:
         weight = weight * norm.scale.reshape(scaled)
         bias = norm.shift if bias is None else norm.shift + norm.scale * bias
     bias = None if bias is None else bias.reshape(spread)
     return Layer(x, weight, bias, output if norm is None else norm.y, apply, transposed)
+
+
+def full_precision(tensor: Tensor) -> Tensor:
+    """In float32 at least: sums over many contributions need it."""
+    return tensor.to(torch.promote_types(tensor.dtype, torch.float32))
 
 
 def can_merge(node: Any, rule: LayerRule | Flat) -> bool:

@@ -18,8 +18,6 @@ from hookmap.relevance.composites import ZERO, Composite
 from hookmap.relevance.layers import outputs
 from hookmap.relevance.walk import Found, Walk
 
-_TOLERANCES = {torch.float64: 1e-6, torch.float32: 1e-3}
-
 
 @dataclass(frozen=True)
 class Relevance:
@@ -57,6 +55,8 @@ def relevance(
         DisconnectedError: if the scores don't depend on the input.
     """
     model = _differentiable(model)
+    half = x.dtype.itemsize < 4 or torch.is_autocast_enabled(x.device.type)
+    tolerance = 0.05 if half else 1e-3 if x.dtype == torch.float32 else 1e-6
     rules = (composite.linear, composite.convolution, composite.first)
     with capture(model, [INPUT, *layers]) as seen, origins(model) as made, outputs(model, rules) as given:
         output = model(x)
@@ -69,7 +69,7 @@ def relevance(
         # A layer's tensor, and where it was made.
         kept = {name: seen[name].calls[-1].activation for name in layers}
         places = {name: (tensor.grad_fn, tensor.output_nr) for name, tensor in kept.items()}
-        with torch.no_grad():
+        with torch.no_grad(), torch.autocast(x.device.type, enabled=False):
             walk = Walk(rows, source, composite, made, given)
             names = {id(parameter): name for name, parameter in model.named_parameters()}
             shares, layer_shares, accounts = [], [], []
@@ -79,7 +79,7 @@ def relevance(
                 found = walk.back(start, set(places.values()))
                 shares.append(_at_input(found, source))
                 layer_shares.append({name: _at_layer(found, places[name], kept[name]) for name in layers})
-                accounts.append(_account(found, float(rows[number].sum()), shares[-1], names))
+                accounts.append(_account(found, float(rows[number].sum()), shares[-1], names, tolerance))
     return Relevance(
         torch.stack(shares), {name: torch.stack([each[name] for each in layer_shares]) for name in layers}, accounts
     )
@@ -97,14 +97,13 @@ def _at_layer(found: Found, place: tuple[Any, int], activation: Tensor) -> Tenso
     return (activation.detach() if norm is None else norm.y) * found.gradients[place]
 
 
-def _account(found: Found, score: float, at_input: Tensor, names: dict[int, str]) -> Account:
+def _account(found: Found, score: float, at_input: Tensor, names: dict[int, str], tolerance: float) -> Account:
     parameters = {
         names.get(id(parameter), "a tensor of the model"): float((parameter * gradient).sum(dtype=torch.float64))
         for parameter, gradient in found.leaves.items()
     }
     if found.merged:
         parameters["biases merged with batch norms"] = found.merged
-    tolerance = _TOLERANCES.get(at_input.dtype, 0.05)
     at_pixels = float(at_input.sum(dtype=torch.float64))
     return Account(score, at_pixels, parameters, found.shifts, found.kept, [*dict.fromkeys(found.suspects)], tolerance)
 

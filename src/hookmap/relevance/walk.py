@@ -19,7 +19,18 @@ from torch.autograd.function import BackwardCFunction
 from hookmap.errors import ModelError
 from hookmap.hooks.graph import Origins, kind
 from hookmap.relevance.composites import Composite
-from hookmap.relevance.layers import LAYERS, BatchNorm, Flat, Layer, LayerRule, Outputs, can_merge, constant, layer_of
+from hookmap.relevance.layers import (
+    LAYERS,
+    BatchNorm,
+    Flat,
+    Layer,
+    LayerRule,
+    Outputs,
+    can_merge,
+    constant,
+    full_precision,
+    layer_of,
+)
 from hookmap.relevance.rules import HELD, LINEAR, RULES
 
 Gradients = tuple[Tensor | None, ...]
@@ -173,15 +184,22 @@ class Walk:
             if gradients:
                 found.gradients |= {(node, i): g for i, g in gradients.items() if (node, i) in wanted}
                 if isinstance(rule := self._rules.get(node), Flat):
-                    at_x = rule.relevance(self._layer(node, found), gradients[0])
+                    at_x = rule.relevance(self._layer(node, found), full_precision(gradients[0]))
                     _hand_on(node, (None,) * LAYERS[kind(node)][0] + (at_x,), flat)
                 else:
                     _hand_on(node, self._handed(node, _outputs(node, gradients), found), pending)
             if relevances:
-                # A scaled pixel is the same pixel.
-                scaled = kind(node) in ("Mul", "Div")
-                _hand_on(node, (relevances[0],) if scaled else _own(node, _outputs(node, relevances)), flat)
+                _hand_on(node, self._moved(node, relevances, found), flat)
         return found
+
+    def _moved(self, node: Any, relevances: dict[int, Tensor], found: Found) -> Gradients:
+        """Relevance, where it lies before a node that moves pixels: a scaled pixel is the same pixel."""
+        if kind(node) in ("Mul", "Div"):
+            return (relevances[0],)
+        moved = _own(node, _outputs(node, relevances))
+        if kind(node) == "ConstantPadNd" and moved[0] is not None:
+            found.keep(node, relevances[0].sum() - moved[0].sum())
+        return moved
 
     def _arrived(
         self, node: Any, gradients: dict[int, Tensor] | None, relevances: dict[int, Tensor] | None, found: Found
@@ -243,7 +261,7 @@ class Walk:
         (gradient,) = gradients
         assert gradient is not None
         layer = self._layer(node, found)
-        shares = rule(layer, gradient)
+        shares = rule(layer, full_precision(gradient))
         if shares.kept is not None:
             found.keep(node, shares.kept)
         x, _, bias = LAYERS[kind(node)]

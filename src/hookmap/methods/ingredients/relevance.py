@@ -8,7 +8,7 @@ from torch import Tensor
 
 from hookmap.methods.ingredients.ingredient import Ingredient, Pass, Request, ingredient
 from hookmap.methods.weighting import full_precision
-from hookmap.relevance.composites import ATTNLRP, LRP, LRP_FLAT, Composite
+from hookmap.relevance.composites import ATTNLRP, LIBRA, LRP, Composite
 from hookmap.relevance.relevance import Relevance, relevance
 
 
@@ -59,12 +59,21 @@ class AttentionRelevance(_OfLayer):
 
 
 @ingredient
+class BalancedRelevance(_OfLayer):
+    """Relevance of the layer, by the 0-rule."""
+
+    name = "balanced_relevance"
+    description = "of the layer's output: activation times balanced gradient, (B, C, *grid)"
+    composite = LIBRA
+
+
+@ingredient
 class InputRelevance(_Relevances):
     """Relevance of the input."""
 
     name = "input_relevance"
-    description = "of the model's input, by LRP with a flat first layer, (B, C, *size)"
-    composite = LRP_FLAT
+    description = "of the model's input, by LRP, (B, C, *size)"
+    composite = LRP
 
     def of_batch(self, run: Pass, request: Request) -> Tensor:
         """``(T, B, C, *size)``."""
