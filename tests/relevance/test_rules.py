@@ -265,7 +265,7 @@ def test_a_function_of_somebody_else_is_refused_by_name_and_may_be_given_a_rule(
             return Doubled.apply(x)
 
     model, x = nn.Sequential(nn.Conv2d(3, 4, 1), Inner()).double(), noise(1, 3, 4, 4).double()
-    with pytest.raises(hm.ModelError, match=r"no rule for Doubled of '1'; .*rules=\{'Doubled'"):
+    with pytest.raises(hm.ModelError, match=r"no rule for Doubled behind '0'; .*rules=\{'Doubled'"):
         relevance(model, x, lambda y: y.flatten(1).sum(1))
     ruled = replace(ZERO, rules={"Doubled": lambda node, gradients: (gradients[0] * 2,)})
     assert relevance(model, x, lambda y: y.flatten(1).sum(1), ruled).accounts[0].error <= 1e-12

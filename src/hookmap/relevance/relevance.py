@@ -12,7 +12,6 @@ from torch import Tensor, nn
 
 from hookmap.errors import DisconnectedError, ModelError, first_line
 from hookmap.hooks.capture import INPUT, capture
-from hookmap.hooks.graph import origins
 from hookmap.relevance.account import Account
 from hookmap.relevance.composites import ZERO, Composite
 from hookmap.relevance.layers import outputs
@@ -58,7 +57,7 @@ def relevance(
     half = x.dtype.itemsize < 4 or torch.is_autocast_enabled(x.device.type)
     tolerance = 0.05 if half else 1e-3 if x.dtype == torch.float32 else 1e-6
     rules = (composite.linear, composite.convolution, composite.first)
-    with capture(model, [INPUT, *layers]) as seen, origins(model) as made, outputs(model, rules) as given:
+    with capture(model, [INPUT, *layers]) as seen, outputs(model, rules) as given:
         output = model(x)
         with torch.enable_grad():
             rows = scores(output)
@@ -70,8 +69,8 @@ def relevance(
         kept = {name: seen[name].calls[-1].activation for name in layers}
         places = {name: (tensor.grad_fn, tensor.output_nr) for name, tensor in kept.items()}
         with torch.no_grad(), torch.autocast(x.device.type, enabled=False):
-            walk = Walk(rows, source, composite, made, given)
             names = {id(parameter): name for name, parameter in model.named_parameters()}
+            walk = Walk(rows, source, composite, names, given)
             shares, layer_shares, accounts = [], [], []
             for number in range(len(rows)):
                 start = torch.zeros_like(rows)

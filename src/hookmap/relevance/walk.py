@@ -6,7 +6,7 @@ for that where the node bends. What nothing is handed to isn't walked.
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from enum import IntEnum
 from graphlib import TopologicalSorter
@@ -17,7 +17,7 @@ from torch import Tensor
 from torch.autograd.function import BackwardCFunction
 
 from hookmap.errors import ModelError
-from hookmap.hooks.graph import Origins, kind
+from hookmap.hooks.graph import kind
 from hookmap.relevance.composites import Composite
 from hookmap.relevance.layers import (
     LAYERS,
@@ -95,16 +95,16 @@ class Walk:
         scores: made of the input and of parameters that need gradients.
         source: the input, a leaf.
         composite: the rules.
-        origins: which module made a node.
+        names: of parameters, by id.
         outputs: what layers gave.
     """
 
     def __init__(
-        self, scores: Tensor, source: Tensor, composite: Composite, origins: Origins, outputs: Outputs
+        self, scores: Tensor, source: Tensor, composite: Composite, names: Mapping[int, str], outputs: Outputs
     ) -> None:
         self._source = source
         self._composite = composite
-        self._origins = origins
+        self._names = names
         self._outputs = outputs
         graph: dict[Any, list[Any]] = {}
         todo: list[Any] = [scores.grad_fn]
@@ -244,9 +244,13 @@ class Walk:
         raise self._unknown(node)
 
     def _described(self, node: Any) -> str:
-        """A node with the module that made it."""
-        where = self._origins.of(node)
-        return f"{kind(node)} of {where!r}" if where else kind(node)
+        """A node, and the closest layer before it."""
+        near = [node]
+        for before in near:
+            if kind(before) == "AccumulateGrad" and (name := self._names.get(id(before.variable))):
+                return f"{kind(node)} behind {name.rpartition('.')[0]!r}"
+            near += [other for other, _ in before.next_functions if other is not None and other not in near]
+        return kind(node)
 
     def _unknown(self, node: Any) -> ModelError:
         return ModelError(
