@@ -24,8 +24,7 @@ from zennit.composites import EpsilonPlusFlat
 from zennit.torchvision import ResNetCanonizer
 
 from hookmap.hooks.preserve import preserved
-from hookmap.relevance.composites import ATTNLRP, EPSILON_PLUS_FLAT, LRP, ZERO, Composite
-from hookmap.relevance.relevance import relevance
+from hookmap.relevance import ATTNLRP, EPSILON_PLUS_FLAT, LRP, ZERO, Composite, relevance
 
 Run = Callable[[], Tensor]
 CLASS = 207

@@ -15,10 +15,9 @@ from pathlib import Path
 import torch
 from torch import nn
 
+from hookmap import relevance
 from hookmap.errors import HookmapError, first_line
 from hookmap.hooks.preserve import preserved
-from hookmap.relevance import composites
-from hookmap.relevance.relevance import relevance
 
 sys.path[:0] = [str(Path(__file__).parents[1] / "tests"), str(Path(__file__).parents[1] / "tests" / "layers")]
 from test_sweep import EVERY, MOST_PARAMETERS, build  # noqa: E402
@@ -43,7 +42,7 @@ def main() -> None:
     parser.add_argument("--composite", default="ZERO", help="ZERO, LRP, ATTNLRP or EPSILON_PLUS_FLAT")
     options = parser.parse_args()
     warnings.simplefilter("ignore")
-    composite = getattr(composites, options.composite)
+    composite = getattr(relevance, options.composite)
     closed, open_ = 0, []
     for name in options.names or EVERY:
         start = time.process_time()
@@ -54,7 +53,7 @@ def main() -> None:
                 continue
             model = stirred(model)
             with preserved(model):
-                (account,) = relevance(model, x.double(), lambda output: output[:, 3], composite).accounts
+                (account,) = relevance.relevance(model, x.double(), lambda output: output[:, 3], composite).accounts
         except (HookmapError, RuntimeError, TypeError, AttributeError) as error:
             said = f"{type(error).__name__}: {first_line(error)}"
             open_.append(name)

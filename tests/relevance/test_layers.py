@@ -9,9 +9,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from hookmap.relevance.composites import ZERO
-from hookmap.relevance.layers import Epsilon, Flat, Gamma, Zero, ZPlus
-from hookmap.relevance.relevance import Relevance, relevance
+from hookmap.relevance import ZERO, Epsilon, Flat, Gamma, Relevance, Zero, ZPlus, relevance
 from networks import noise
 
 LAYERS: dict[str, Callable[[bool], nn.Module]] = {

@@ -20,9 +20,7 @@ from zennit.types import Activation, AvgPool, Linear
 
 import hookmap as hm
 from hookmap.hooks.preserve import preserved
-from hookmap.relevance.composites import ATTNLRP, EPSILON_PLUS_FLAT, LRP, ZERO, Composite
-from hookmap.relevance.layers import Epsilon, Gamma
-from hookmap.relevance.relevance import Relevance, relevance
+from hookmap.relevance import ATTNLRP, EPSILON_PLUS_FLAT, LRP, ZERO, Composite, Epsilon, Gamma, Relevance, relevance
 from networks import convnet, noise, resnet18
 
 CLASS = 3

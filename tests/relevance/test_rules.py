@@ -12,8 +12,7 @@ from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 import hookmap as hm
-from hookmap.relevance.composites import ATTNLRP, ZERO, Composite
-from hookmap.relevance.relevance import Relevance, relevance
+from hookmap.relevance import ATTNLRP, ZERO, Composite, Relevance, relevance
 from networks import noise
 
 

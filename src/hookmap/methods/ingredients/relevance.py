@@ -8,8 +8,7 @@ from torch import Tensor
 
 from hookmap.methods.ingredients.ingredient import Ingredient, Pass, Request, ingredient
 from hookmap.methods.weighting import full_precision
-from hookmap.relevance.composites import ATTNLRP, LIBRA, LRP, Composite
-from hookmap.relevance.relevance import Relevance, relevance
+from hookmap.relevance import ATTNLRP, LIBRA, LRP, Composite, Relevance, relevance
 
 
 class _Relevances(Ingredient):
