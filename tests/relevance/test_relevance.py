@@ -13,6 +13,7 @@ import torchvision
 import zennit.composites
 import zennit.rules
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 from zennit.canonizers import SequentialMergeBatchNorm
 from zennit.core import Composite as Peer
 from zennit.torchvision import ResNetCanonizer
@@ -180,6 +181,46 @@ def test_a_frozen_model_that_cannot_be_copied_is_refused_in_a_sentence() -> None
 def test_scores_that_do_not_depend_on_the_input_are_refused() -> None:
     with pytest.raises(hm.TargetError, match="don't depend on the input"):
         relevance(convnet(), noise(1, 3, 16, 16), lambda output: torch.ones(1))
+
+
+class Backbone(nn.Module):
+    """One that runs its own first half without gradients."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.net = convnet()
+
+    def forward(self, x: Tensor) -> Tensor:
+        with torch.no_grad():
+            x = self.net[:3](x)
+        return self.net[3:](x)
+
+
+def test_a_backbone_without_gradients_has_relevance_from_a_layer_on() -> None:
+    model, x = Backbone().double(), noise(1, 3, 16, 16).double()
+    with pytest.raises(hm.TargetError, match="switches gradients off on the way"):
+        of(model, x)
+    found = of(model, x, LRP, "net.bend1")
+    assert torch.allclose(found.layers["net.bend1"], of(model.net, x, LRP, "bend1").layers["bend1"], atol=1e-12)
+    assert found.accounts[0].error <= 1e-10
+
+
+class Checkpointed(Backbone):
+    def __init__(self, reentrant: bool) -> None:
+        super().__init__()
+        self.reentrant = reentrant
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.net[6:](checkpoint(self.net[:6], x, use_reentrant=self.reentrant))
+
+
+def test_checkpoints_are_computed_again_or_refused_by_name() -> None:
+    x = noise(1, 3, 16, 16).double()
+    for composite in (ZERO, LRP):
+        plain, found = (of(model.double(), x, composite) for model in (convnet(), Checkpointed(False)))
+        assert torch.equal(plain.input, found.input)
+    with pytest.raises(hm.ModelError, match="no rule for CheckpointFunction"):
+        of(Checkpointed(True).double(), x)
 
 
 @pytest.mark.parametrize("frozen", [False, True])

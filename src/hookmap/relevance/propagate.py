@@ -9,13 +9,19 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.autograd.graph import get_gradient_edge
 
 from hookmap.errors import DisconnectedError, ModelError, first_line
 from hookmap.hooks.capture import INPUT, capture
 from hookmap.relevance.account import Account
 from hookmap.relevance.composites import ZERO, Composite
 from hookmap.relevance.layers import outputs
-from hookmap.relevance.walk import Found, Walk
+from hookmap.relevance.walk import Found, Place, Walk
+
+DISCONNECTED = (
+    "the scores don't depend on the input: the model switches gradients off on the way, or holds what it saw; take a "
+    "method of a layer that leads to them"
+)
 
 
 @dataclass(frozen=True)
@@ -24,7 +30,7 @@ class Relevance:
 
     Attributes:
         input: of the input's values, ``(T, B, C, *size)``.
-        layers: of what layers gave at their last call, ``(T, *shape)``, by name.
+        layers: of what layers gave at their last call, ``(T, *shape)``, by name; of those that a score depends on.
         accounts: one per score: of all images together.
     """
 
@@ -63,25 +69,28 @@ def relevance(
             rows = scores(output)
             rows = rows if rows.ndim == 2 else rows[None]
         if rows.grad_fn is None:
-            raise DisconnectedError("the scores don't depend on the input")
+            raise DisconnectedError(DISCONNECTED)
         source = seen[INPUT].calls[0].activation
         # A layer's tensor, and where it was made.
         kept = {name: seen[name].calls[-1].activation for name in layers}
-        places = {name: (tensor.grad_fn, tensor.output_nr) for name, tensor in kept.items()}
+        places: dict[str, Place] = {name: get_gradient_edge(tensor)[:2] for name, tensor in kept.items()}
         with torch.no_grad(), torch.autocast(x.device.type, enabled=False):
             names = {id(parameter): name for name, parameter in model.named_parameters()}
             walk = Walk(rows, source, composite, names, given)
+            if not layers and not walk.reaches_input:
+                raise DisconnectedError(DISCONNECTED)
             shares, layer_shares, accounts = [], [], []
+            reached: set[str] = set()
             for number in range(len(rows)):
                 start = torch.zeros_like(rows)
                 start[number] = 1
                 found = walk.back(start, set(places.values()))
                 shares.append(_at_input(found, source))
                 layer_shares.append({name: _at_layer(found, places[name], kept[name]) for name in layers})
+                reached |= {name for name in layers if places[name] in found.gradients}
                 accounts.append(_account(found, float(rows[number].sum()), shares[-1], names, tolerance))
-    return Relevance(
-        torch.stack(shares), {name: torch.stack([each[name] for each in layer_shares]) for name in layers}, accounts
-    )
+    at_layers = {name: torch.stack([each[name] for each in layer_shares]) for name in layers if name in reached}
+    return Relevance(torch.stack(shares), at_layers, accounts)
 
 
 def _at_input(found: Found, source: Tensor) -> Tensor:
@@ -89,7 +98,7 @@ def _at_input(found: Found, source: Tensor) -> Tensor:
     return at_input if found.flat is None else at_input + found.flat
 
 
-def _at_layer(found: Found, place: tuple[Any, int], activation: Tensor) -> Tensor:
+def _at_layer(found: Found, place: Place, activation: Tensor) -> Tensor:
     if place not in found.gradients:
         return torch.zeros_like(activation)
     norm = found.batch_norms.get(place[0])

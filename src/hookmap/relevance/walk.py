@@ -163,6 +163,11 @@ class Walk:
             return self._composite.first
         return self._composite.convolution if of == "Convolution" else self._composite.linear
 
+    @property
+    def reaches_input(self) -> bool:
+        """Whether the scores depend on the input, by whatever nodes."""
+        return any(kind(node) == "AccumulateGrad" and node.variable is self._source for node in self._order)
+
     # ---------------------------------------------------------------- the way back
 
     def back(self, start: Tensor, wanted: Collection[Place]) -> Found:
@@ -178,11 +183,12 @@ class Walk:
         flat: dict[Any, dict[int, Tensor]] = {}
         for node in reversed(self._order):
             gradients, relevances = pending.pop(node, None), flat.pop(node, None)
+            if gradients:
+                found.gradients |= {(node, i): g for i, g in gradients.items() if (node, i) in wanted}
             if kind(node) == "AccumulateGrad":
                 self._arrived(node, gradients, relevances, found)
                 continue
             if gradients:
-                found.gradients |= {(node, i): g for i, g in gradients.items() if (node, i) in wanted}
                 if isinstance(rule := self._rules.get(node), Flat):
                     at_x = rule.relevance(self._layer(node, found), full_precision(gradients[0]))
                     _hand_on(node, (None,) * LAYERS[kind(node)][0] + (at_x,), flat)

@@ -6,6 +6,7 @@ from typing import ClassVar
 
 from torch import Tensor
 
+from hookmap.errors import DisconnectedError
 from hookmap.methods.ingredients.ingredient import Ingredient, Pass, Request, ingredient
 from hookmap.methods.weighting import full_precision
 from hookmap.relevance import ATTNLRP, LIBRA, LRP, Composite, Relevance, relevance
@@ -36,7 +37,12 @@ class _OfLayer(_Relevances):
 
     def of_batch(self, run: Pass, request: Request) -> Tensor:
         """``(T, B, C, *grid)``, of the layer's last call."""
-        return run.grid(request.layer, self.taken(run, request).layers[request.layer])
+        layers = self.taken(run, request).layers
+        if request.layer not in layers:
+            raise DisconnectedError(
+                f"the target doesn't depend on layer {request.layer!r}; pass a layer that leads to it"
+            )
+        return run.grid(request.layer, layers[request.layer])
 
 
 @ingredient
