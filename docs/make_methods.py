@@ -41,6 +41,7 @@ _FAMILIES = {
     "masking": "By masking the input",
     "pixels": "Gradients at the pixels",
     "whole model": "The whole model",
+    "relevance": "Relevance",
     "baseline": "Baselines: what a method must be better than",
 }
 _HEADINGS = ("method", "shows", "needs", "forwards", "signed", "paper")

@@ -19,6 +19,7 @@ FLOORS = [
     ("_files", "_progress", "_optional", "_nested", "_devices"),
     ("images",),
     ("hooks",),
+    ("relevance",),
     ("adapters",),
     ("layers",),
     ("targets",),
@@ -191,7 +192,7 @@ def test_public_names_are_those_of_the_stub_and_come_when_first_used() -> None:
         hm.lense  # noqa: B018
 
 
-@pytest.mark.parametrize("name", ["analysis", "callbacks", "methods", "report", "runs", "targets"])
+@pytest.mark.parametrize("name", ["analysis", "callbacks", "methods", "relevance", "report", "runs", "targets"])
 def test_what_a_package_exports_is_there(name: str) -> None:
     module = sys.modules.get(f"hookmap.{name}") or __import__(f"hookmap.{name}", fromlist=["*"])
     assert sorted(module.__all__, key=str.casefold) or not module.__all__

@@ -59,7 +59,7 @@ def test_what_a_method_looks_at() -> None:
     }
     pixels = {name for name, method in METHODS.items() if method.family == "pixels"} - {"guidedgradcam"}
     masks = {"rise", "drise", "occlusion", "featureablation", "kernelshap", "lime"}
-    followed = {"rollout", "chefer"}
+    followed = {"rollout", "chefer", "legrad", "lrppixels"}
     assert names["per layer"] == {*pixels, *masks, *followed, "fullgrad", "fullgradmagnitude", "edges"}
     blind = {"eigencam", "kpcacam", "fem", "sidu", "attention", "rollout"}
     assert names["target"] == {*blind, "random", "edges", "gaussian", "meanactivation"}

@@ -202,4 +202,5 @@ def warn_of_maps_that_show_nothing(heatmaps: list[Heatmap]) -> None:
                 "speaks against), or pass another layer"
             )
         elif heatmap.caution:
-            warn(f"{which} is {heatmap.caution}; take a larger budget=")
+            advice = "; take a larger budget=" if "budget" in heatmap.method.needs else ""
+            warn(f"{which} is {heatmap.caution}{advice}")

@@ -27,6 +27,7 @@ from hookmap.methods import (
     gradient,
     masking,
     pixels,
+    relevance,
     replaying,
     superpixels,
 )
@@ -60,12 +61,13 @@ __all__ = [
     "masking",
     "method",
     "pixels",
+    "relevance",
     "replaying",
     "superpixels",
     "weighted_sum",
 ]
 
-_MODULES = (attention, baselines, eigen, fullgrad, gradient, masking, pixels, replaying, superpixels)
+_MODULES = (attention, baselines, eigen, fullgrad, gradient, masking, pixels, relevance, replaying, superpixels)
 _FAMILIES = {module.__name__.rpartition(".")[2]: module for module in _MODULES}
 
 

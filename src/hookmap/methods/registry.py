@@ -18,7 +18,16 @@ from hookmap.methods.ingredients import INGREDIENTS, Ingredient
 from hookmap.render.look import Look, Part
 
 Family = Literal[
-    "gradient", "activation", "attention", "replay", "masking", "pixels", "whole model", "baseline", "yours"
+    "gradient",
+    "activation",
+    "attention",
+    "relevance",
+    "replay",
+    "masking",
+    "pixels",
+    "whole model",
+    "baseline",
+    "yours",
 ]
 
 
@@ -126,6 +135,7 @@ METHODS: dict[str, Method] = {}
 BUILT_IN: set[str] = set()
 
 OTHER_NAMES = {"gradcamplusplus": "gradcampp", "gradcamelementwise": "elementwise", "randomcam": "random"}
+OTHER_NAMES |= {"libragrad": "libra"}
 OTHER_NAMES |= {"guidedbackpropagation": "guidedbackprop", "gradientxinput": "inputxgradient"}
 """As other libraries call them."""
 

@@ -7,6 +7,7 @@ from hookmap.methods.ingredients import given
 from hookmap.methods.ingredients import copies
 from hookmap.methods.ingredients import heads
 from hookmap.methods.ingredients import attention
+from hookmap.methods.ingredients import relevance
 from hookmap.methods.ingredients import full_gradients
 from hookmap.methods.ingredients import noisy_gradients
 from hookmap.methods.ingredients import pixel_gradients
@@ -38,4 +39,5 @@ __all__ = [
     "noisy_gradients",
     "pixel_gradients",
     "recorded",
+    "relevance",
 ]
