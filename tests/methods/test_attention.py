@@ -217,6 +217,8 @@ def test_windows_and_pyramids() -> None:
     assert [heatmap.raw.shape for heatmap in found] == [(16, 16)] * 4
     with hm.capture(swin, [], attention=True) as seen:
         seen.differentiate(swin(x)[:, 2])
+    whole = lens.explain(x[:, :, :32, :32], 2, layer="features.3", method="attention", progress=False)
+    assert [heatmap.raw.shape for heatmap in whole] == [(4, 4)] * 2  # one window covers the picture
     windows = seen.attentions[1].weights().mean((1, 2))  # (G, M)
     shown = torch.stack([heatmap.raw for heatmap in found if heatmap.method.name == "attention"])
     assert torch.allclose(shown.flatten(1).sort(1).values, windows.reshape(2, -1).sort(1).values, atol=1e-7)

@@ -21,6 +21,7 @@ from hookmap.layers.layouts import Layout
 from hookmap.layers.trace import Trace
 from hookmap.methods import METHODS, Method
 from hookmap.methods.ingredients import Pass, Records, Request
+from hookmap.methods.ingredients.attention import attended
 from hookmap.methods.ingredients.recorded import gradients
 from hookmap.methods.weighting import full_precision
 from hookmap.results.question import Settings
@@ -129,6 +130,8 @@ class Forward(Pass):
                         if out_of_memory(error):
                             raise
                         self.no_curvature = error
+                for attended_to in seen.attentions:
+                    attended(self.traced, attended_to)  # which finds what the graph alone can tell
         self.scores = rows.detach()
         self.seen = seen
 

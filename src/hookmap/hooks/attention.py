@@ -395,6 +395,8 @@ def _one_step(node: Any, of: str, number: int, codes: list[Tensor]) -> list[Tens
     if of in _SHAPES:
         return [_backward(node, number, code) for code in codes]
     if of in ("Addmm", "Mm"):
+        if node._saved_mat2 is None:  # what it takes isn't of the picture
+            return None
         width = int(node._saved_mat2.shape[0])
         return [code.sum(-1, keepdim=True).expand(-1, width) for code in codes]
     if of == "Convolution" and math.prod(node._saved_weight.shape[2:]) == 1:

@@ -134,9 +134,14 @@ METHODS: dict[str, Method] = {}
 
 BUILT_IN: set[str] = set()
 
-OTHER_NAMES = {"gradcamplusplus": "gradcampp", "gradcamelementwise": "elementwise", "randomcam": "random"}
-OTHER_NAMES |= {"libragrad": "libra"}
-OTHER_NAMES |= {"guidedbackpropagation": "guidedbackprop", "gradientxinput": "inputxgradient"}
+OTHER_NAMES = {
+    "gradcamplusplus": "gradcampp",
+    "gradcamelementwise": "elementwise",
+    "randomcam": "random",
+    "libragrad": "libra",
+    "guidedbackpropagation": "guidedbackprop",
+    "gradientxinput": "inputxgradient",
+}
 """As other libraries call them."""
 
 _F = TypeVar("_F", bound=Callable[..., Tensor])
