@@ -38,9 +38,11 @@ def ways(lens: hm.Lens) -> dict[str, dict[str, object]]:
     for method in ("gradcam", "hirescam", "layercam"):
         for name in (f"{last}.norm1", layers[len(layers) // 2], layers[2 * len(layers) // 3]):
             found[f"{method}, {name}"] = {"method": method, "layer": name}
-    for method in ("rollout", "chefer", "lrp", "libra", "gaussian", "edges", "random"):
-        if method in hm.methods.METHODS:
-            found[method] = {"method": method}
+    for method in ("valuepath", "lrp", "attnlrp", "libra"):
+        for name in (f"{last}.norm1", layers[2 * len(layers) // 3]):
+            found[f"{method}, {name}"] = {"method": method, "layer": name}
+    for method in ("rollout", "chefer", "legrad", "lrppixels", "integratedgradients", "gaussian", "edges", "random"):
+        found[method] = {"method": method}
     return found
 
 
