@@ -7,7 +7,7 @@ U2-Netp (input 320x320, its first output the mask). Photos whose object covers 5
 count. Printed are, for each method and layer, the mean over photos of
 
 - *object*: the share of positive evidence in the object over the object's share of the area; 1 is chance;
-- *own*: on mosaics of two by two photos, the share of positive evidence in the photo whose class is asked; .25 is chance;
+- *own*: on mosaics of four photos, the share of positive evidence in the photo whose class is asked; .25 is chance;
 - *alike*: the correlation of the maps of a mosaic for the classes of two of its photos; 1 knows no class.
 """
 

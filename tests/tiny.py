@@ -9,12 +9,37 @@ import torch
 from torch import Tensor, nn
 
 import hookmap as hm
-from networks import convnet, noise
+from networks import convnet, noise, stirred
 
 
 def tiny(dtype: torch.dtype = torch.float64, rank: int = 2) -> nn.Sequential:
     """:func:`networks.convnet` with predictions that are sure of something: ``bend1`` gives 6 channels on 12x16."""
     net = convnet(classes=5, rank=rank)
+    return sure(net).to(dtype)
+
+
+class Attentive(nn.Module):
+    """A small transformer with a class token over 2x2 pixels; ``bend1`` gives 1+12x16 tokens of 8 channels."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.patches = nn.Conv2d(3, 8, 2, 2)
+        self.first = nn.Parameter(torch.randn(1, 1, 8))
+        self.bend1 = nn.TransformerEncoderLayer(8, 2, 16, batch_first=True, norm_first=True)
+        self.bend2 = nn.TransformerEncoderLayer(8, 2, 16, batch_first=True, norm_first=True)
+        self.head = nn.Linear(8, 5)
+
+    def forward(self, x: Tensor) -> Tensor:
+        tokens = self.patches(x).flatten(2).mT
+        return self.head(self.bend2(self.bend1(torch.cat([self.first.expand(len(x), -1, -1), tokens], 1)))[:, 0])
+
+
+def attentive(dtype: torch.dtype = torch.float64) -> nn.Module:
+    torch.manual_seed(0)
+    net = stirred(Attentive())
+    with torch.no_grad():
+        for layer in (net.bend1, net.bend2):
+            layer.self_attn.in_proj_weight.mul_(4)
     return sure(net).to(dtype)
 
 

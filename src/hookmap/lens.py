@@ -65,6 +65,7 @@ class ExplainOptions(TypedDict, total=False):
     aug_smooth: bool
     noise_smooth: bool | int
     eigen_smooth: bool
+    rivals: bool | int
     fuse: Fusion | None
     part: Part | None
     seed: int
@@ -225,20 +226,22 @@ class Lens:
             layer: where to look; by default the last layer that has places through which the decision
                 passes. Several are explained one by one.
             method: a name of ``hookmap.methods.METHODS``, ``"all"``, a function of ingredients (also a
-                ``functools.partial`` of one of hookmap's), or a list of these. By default Grad-CAM; for detections
-                ODAM and for embeddings HiResCAM, which don't average the gradient over places. ``"auto"``: the method
+                ``functools.partial`` of one of hookmap's), or a list of these. By default Grad-CAM; where
+                class tokens read the places the value path, for detections ODAM and for embeddings HiResCAM, which
+                don't average the gradient over places. ``"auto"``: the method
                 and layer that :func:`hookmap.compare` found best for these weights, else the default.
             **options: any of
 
                 - ``aug_smooth``: average the maps of six mirrored, darker and brighter copies.
                 - ``noise_smooth``: average over so many noisy copies too (True: 25), seeded.
                 - ``eigen_smooth``: reduce the weighted feature maps to their first principal component.
+                - ``rivals``: let so many of the most probable other classes compete for each place (True: 3).
                 - ``fuse``: one map of several layers: ``"mean"``, ``"max"``, ``"product"`` (RefineCAM), ``"layercam"``.
                 - ``part``: ``"positive"``, ``"negative"`` (what speaks against the target) or ``"signed"``; by default
                   what the method's paper shows.
                 - ``seed``: of everything random; the same seed gives the same maps.
-                - ``budget``: the most changed copies of one image that methods which mask may look at; by default as
-                  many as their papers do.
+                - ``budget``: the most changed copies of one image that methods which mask, or gather gradients, may
+                  look at; by default as many as their papers do.
                 - ``batch_size``: images per forward pass, 16.
                 - ``on_error``: ``"raise"``, or ``"skip"``: an image that can't be read, or can't be asked this, doesn't
                   stop the others; why stands in :attr:`Explanation.errors <hookmap.Explanation.errors>`.
@@ -447,9 +450,9 @@ class Lens:
         if method is not None and not methods:
             raise TargetError("an empty list of methods was given; pass at least one")
         given: dict[str, Any] = dict(options)
-        if given.get("noise_smooth") is True:
-            given["noise_smooth"] = 25
-        part, given["noise_smooth"] = given.pop("part", None), given.get("noise_smooth") or 0
+        for name, usual in (("noise_smooth", 25), ("rivals", 3)):
+            given[name] = usual if given.get(name) is True else given.get(name) or 0
+        part = given.pop("part", None)
         for name in given.keys() - {field.name for field in fields(Settings)}:
             known = ExplainOptions.__annotations__
             hint = did_you_mean(name, known, f"there are {', '.join(known)}")

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 import hookmap as hm
-from hookmap.attribution.modifiers import fused
+from hookmap.attribution.modifiers import competed, fused
 from hookmap.methods import METHODS, as_method, masking
 from networks import noise, resnet18, unit
 from tiny import close, explained, images, tiny
@@ -28,6 +28,54 @@ def noisy(x: Tensor, count: int, seed: int) -> list[Tensor]:
     generator = torch.Generator().manual_seed(seed)
     span = (x.amax((1, 2, 3)) - x.amin((1, 2, 3)))[:, None, None, None]
     return [x + 0.15 * span * torch.randn(x.shape[1:], generator=generator) for _ in range(count)]
+
+
+# ---------------------------------------------------------------- rival classes
+
+
+def won(maps: list[Tensor]) -> Tensor:
+    """What the first of these maps ``(*grid)`` is left where they compete."""
+    top = max(float(one.abs().max()) for one in maps)
+    shares = [torch.exp(one / (0.1 * top)) for one in maps]
+    share = shares[0] / sum(shares)
+    return torch.where(share - 1 / len(maps) > 0.01, maps[0] * share, torch.zeros_like(share))
+
+
+@pytest.mark.parametrize(
+    "method", ["gradcam", "layercam", "ablationcam", "scorecam", "finercam", "integratedgradients"]
+)
+@pytest.mark.parametrize("how", [{}, {"aug_smooth": True}])
+def test_rivals_compete_place_by_place(method: str, how: dict[str, Any]) -> None:
+    net, x = tiny(), images(2)
+    with torch.no_grad():
+        order = net(x).argsort(1, descending=True).tolist()
+    lens = hm.Lens(net)
+    each = lens.explain(x, target=list(range(5)), layer="bend1", method=method, budget=20, **how)
+    raw = {(one.position.image, one.index): one.raw for one in each}
+    found = lens.explain(x, target=["predicted", 4], layer="bend1", method=method, budget=20, rivals=2, **how)
+    assert len(found) == 4
+    for heatmap in found:
+        b, own = heatmap.position.image, heatmap.index
+        assert own == (order[b][0] if heatmap.position.target == 0 else 4)
+        rivals = [c for c in order[b] if c != own][:2]
+        assert close(heatmap.raw, won([raw[b, c] for c in (own, *rivals)]), 1e-9)
+        assert heatmap.raw.any()
+        assert torch.equal(lens.again(heatmap).raw, heatmap.raw)
+
+
+def test_what_knows_no_target_has_no_rivals() -> None:
+    net, x = tiny(), images()
+    assert torch.equal(explained(net, x, "eigencam", rivals=True), explained(net, x, "eigencam"))
+    assert torch.equal(explained(net, x, "gradcam", rivals=True), explained(net, x, "gradcam", rivals=3))
+    assert torch.equal(explained(net, x, "gradcam", rivals=False), explained(net, x, "gradcam"))
+    with pytest.raises(hm.TargetError, match="a competition of rival classes is defined for classes of whole images"):
+        explained(net, x, "gradcam", lambda output: output[:, 1], rivals=2)
+
+
+def test_equal_maps_leave_nothing() -> None:
+    maps = noise(1, 1, 2, 3, 4).expand(3, -1, -1, -1, -1)
+    assert not competed(maps).any()
+    assert not competed(0 * maps).any()
 
 
 # ---------------------------------------------------------------- smoothing over inputs
@@ -241,6 +289,8 @@ def test_grids_of_different_ranks_are_not_fused() -> None:
         ({"budget": 0}, "budget is 0"),
         ({"seed": -1}, "seed is -1"),
         ({"noise_smooth": -2}, "noise_smooth is -2"),
+        ({"rivals": -1}, "rivals is -1"),
+        ({"rivals": 5}, "rivals is 5, and the model has 4 other classes"),
         ({"fuse": "median"}, "no fusion 'median'"),
         ({"method": [lambda activation: activation.sum(1), lambda activation: activation.mean(1)]}, "two methods"),
         ({"method": lambda activation: activation.sum((1, 2, 3))}, r"gave shape \(1,\); expected maps"),

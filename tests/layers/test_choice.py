@@ -51,7 +51,7 @@ def test_a_gradient_at_single_places_says_nothing_of_others() -> None:
         ("squeezenet1_1", "gradcam"),
         ("alexnet", "hirescam"),
         ("vgg11", "hirescam"),
-        ("vit_b_32", "hirescam"),
+        ("vit_b_32", "valuepath"),
     ],
 )
 def test_grad_cam_is_the_default_where_what_follows_treats_all_places_alike(name: str, method: str) -> None:

@@ -394,7 +394,7 @@ def test_how_many_copies_run_at_once_changes_nothing(name: str, monkeypatch: pyt
     net, x = tiny(), images()
     whole = explained(net, x, name, budget=100)
     batches = watched(net)
-    monkeypatch.setattr("hookmap.attribution.forward.copies_at_once", lambda *_: 4)
+    monkeypatch.setattr("hookmap.attribution.forward.copies_at_once", lambda *_, **__: 4)
     assert close(explained(net, x, name, budget=100), whole)
     assert max(map(len, batches)) <= 4
 
@@ -402,7 +402,7 @@ def test_how_many_copies_run_at_once_changes_nothing(name: str, monkeypatch: pyt
 @pytest.mark.parametrize("name", MASKING)
 def test_of_a_clip_there_is_a_map_or_a_sentence(name: str) -> None:
     net, clip = tiny(rank=3), images(1, (4, 12, 16))
-    if name == "sess":
+    if name in ("sess", "featureablation", "kernelshap", "lime"):
         with pytest.raises(hm.ImageError, match=r"defined for images \(B, C, H, W\), and the input is \(1, 3, 4, 12"):
             explained(net, clip, name)
         return
@@ -418,4 +418,5 @@ def test_half_precision_is_close_to_full(name: str) -> None:
     full = explained(tiny(torch.float32), x, name, budget=40)
     half = explained(tiny(torch.float16), x.half(), name, budget=40)
     assert half.dtype == torch.float32
-    assert close(half, full, 0.03)
+    # What single superpixels add is as small as some ten steps of half precision at the score.
+    assert close(half, full, 0.06 if name in ("featureablation", "kernelshap") else 0.03)

@@ -9,11 +9,11 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from torch import Tensor
+from torch import Tensor, nn
 
 import hookmap as hm
 from hookmap.methods import METHODS
-from tiny import close, explained, images, tiny
+from tiny import attentive, close, explained, images, tiny
 
 pytestmark = pytest.mark.filterwarnings("ignore::hookmap.HookmapWarning")
 always = settings(max_examples=40, deadline=None, derandomize=True)
@@ -143,10 +143,15 @@ def test_twice_the_evidence_is_twice_the_map(name: str, word: str, seen: dict[st
 # ---------------------------------------------------------------- through a Lens, with every ingredient
 
 
+def network(name: str, dtype: torch.dtype = torch.float64) -> nn.Module:
+    """One for which a method is defined."""
+    return attentive(dtype) if METHODS[name].family == "attention" else tiny(dtype)
+
+
 def maps(name: str, x: Tensor, target: Any = (0, 3), net: Any = None, **how: Any) -> Tensor:
     """``(B, T, *grid)``."""
     layer = "bend2" if name == "cam" else "bend1"
-    found = explained(net or tiny(), x, name, list(target), layer, **{"budget": 12, **how})
+    found = explained(net or network(name), x, name, list(target), layer, **{"budget": 12, **how})
     return found.reshape(len(x), len(target), *found.shape[1:])
 
 
@@ -164,7 +169,7 @@ def test_a_batch_of_targets_is_image_by_image_target_by_target(name: str) -> Non
 
 @pytest.mark.parametrize("name", WHOLE)
 def test_a_network_that_always_says_the_same_is_explained_by_finite_maps(name: str) -> None:
-    net = tiny(torch.float32)
+    net = network(name, torch.float32)
     with torch.no_grad():
         for parameter in net.parameters():
             parameter.zero_()
@@ -172,6 +177,7 @@ def test_a_network_that_always_says_the_same_is_explained_by_finite_maps(name: s
 
 
 SEEDED = {"rise", "drise", "sscam", "smoothgradcampp", "random"}
+SEEDED |= {"smoothgrad", "vargrad", "expectedgradients", "kernelshap", "lime"}
 
 
 @pytest.mark.parametrize("name", WHOLE)

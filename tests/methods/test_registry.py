@@ -57,8 +57,12 @@ def test_what_a_method_looks_at() -> None:
         "per layer": {n for n, m in METHODS.items() if not m.per_layer},
         "target": {n for n, m in METHODS.items() if not m.knows_target},
     }
-    assert names["per layer"] == {"rise", "drise", "occlusion", "fullgrad", "fullgradmagnitude", "lrppixels", "edges"}
-    assert names["target"] == {*("eigencam", "kpcacam", "fem", "sidu", "random", "edges", "gaussian", "meanactivation")}
+    pixels = {name for name, method in METHODS.items() if method.family == "pixels"} - {"guidedgradcam"}
+    masks = {"rise", "drise", "occlusion", "featureablation", "kernelshap", "lime"}
+    followed = {"rollout", "chefer", "lrppixels"}
+    assert names["per layer"] == {*pixels, *masks, *followed, "fullgrad", "fullgradmagnitude", "edges"}
+    blind = {"eigencam", "kpcacam", "fem", "sidu", "attention", "rollout"}
+    assert names["target"] == {*blind, "random", "edges", "gaussian", "meanactivation"}
 
 
 def test_a_name_that_there_is_not_brings_those_that_are_like_it() -> None:
@@ -240,6 +244,7 @@ def test_all_leaves_out_what_is_not_defined_here_and_says_why() -> None:
     net, x = tiny(torch.float32), images(dtype=torch.float32)
     with pytest.warns(hm.HookmapWarning, match="cam is left out: cam is defined where .* 'bend1' isn't"):
         found = hm.Lens(net).explain(x, target=2, layer="bend1", method="all", budget=4)
-    assert {h.method.name for h in found} == METHODS.keys() - {"cam", "gcame"}
+    attention = {name for name, method in METHODS.items() if method.family == "attention"}
+    assert {h.method.name for h in found} == METHODS.keys() - {"cam", "gcame"} - attention
     with pytest.raises(hm.LayerError, match="cam is defined where"):
         explained(net, x, "cam")

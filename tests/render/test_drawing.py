@@ -65,7 +65,8 @@ def test_a_look_is_data_and_draws_the_same_when_it_is_read_again() -> None:
         ({"opacity": 2}, "opacity is 2; expected a number from 0 to 1, or 'ramp'"),
         ({"scale": "log"}, "there's no scale 'log'; use 'max', 'minmax' or 'symmetric'"),
         ({"limit": 0}, "limit is 0; expected the value drawn as the strongest, above 0"),
-        ({"color": "jet"}, "a heatmap's look has no color; it has colormap, opacity, scale, limit, outliers"),
+        ({"grey": 1}, "grey is 1; expected True or False"),
+        ({"color": "jet"}, "a heatmap's look has no color; it has colormap, opacity, scale, limit, outliers, grey"),
         ({"colormap": "infernal"}, "there's no colour map 'infernal'; did you mean inferno"),
     ],
 )

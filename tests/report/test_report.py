@@ -27,6 +27,7 @@ from hookmap.images.loading import Picture
 from hookmap.layers.channels import ChannelStatistics
 from hookmap.methods import METHODS
 from hookmap.render.look import Look
+from hookmap.render.overlay import greyed
 from hookmap.report import write_report
 from hookmap.report.head import header
 from hookmap.report.packing import packed_maps
@@ -306,6 +307,7 @@ LOOKS = {
     "from the smallest value": heatmap(8, "reciprocam"),
     "outliers": heatmap(8, "fullgrad", BOXED),
     "signed": heatmap(8, part="signed"),
+    "signed over a grey picture": heatmap(8, "integratedgradients"),
     "signed in a letterbox": heatmap(8, part="signed", geometry=BOXED),
     "what speaks against": heatmap(8, part="negative"),
     "another look": heatmap(8, look=Look(colormap="viridis", opacity=0.4, scale="minmax")),
@@ -327,9 +329,11 @@ def test_overlay_sheet_figure_and_page_draw_the_same_within_2_of_255(kind: str, 
     with opened(chromium, write_report(run)) as view:
         view.locator("#gallery [data-drawn]").wait_for()
         rgba = drawn(view, view.locator("#gallery .heat"))
+        filtered = view.locator("#gallery .heat").evaluate("heat => getComputedStyle(heat).backdropFilter")
         assert not view.wrong
+    assert filtered == ("grayscale(0.85)" if found.look.grey else "none")
     assert rgba.shape == (120, 160, 4)
-    on_page = over(found.picture.pixels, rgba)
+    on_page = over(greyed(found.picture.pixels) if found.look.grey else found.picture.pixels, rgba)
     overlay = np.asarray(found.painted(size=160), float)[:100]  # below, a word may stand in the picture's corner
     assert np.abs(overlay - found.picture.pixels[:100]).max() > 60  # there's heat
     assert np.abs(on_page[:100] - overlay).max() <= 2

@@ -13,7 +13,7 @@ from hookmap._progress import Track
 from hookmap.adapters.adapter import Fusion
 from hookmap.attribution.engine import About, Batch
 from hookmap.attribution.forward import Forward
-from hookmap.attribution.modifiers import Variation, augmented, eigen_smoothed, fused
+from hookmap.attribution.modifiers import Variation, augmented, competed, eigen_smoothed, fused
 from hookmap.errors import HookmapError, TargetError
 from hookmap.hooks.capture import INPUT
 from hookmap.hooks.matching import LayerSpec, match_layers
@@ -151,10 +151,12 @@ def _explained(
     geometries = [view.geometry for view in views]
 
     def resolved(output: Any) -> ResolvedTargets:
-        return ResolvedTargets(plan.targets, output, geometries, engine.label, traced.reading, x.shape[2:])
+        own = ResolvedTargets(plan.targets, output, geometries, engine.label, traced.reading, x.shape[2:])
+        return own.with_rivals(output, settings.rivals) if settings.rivals else own
 
     run = forward(x, resolved)
     targets = run.targets
+    count = len(targets) // (1 + settings.rivals)
     asked = [(m, name) for name in [*layouts, None] for m in used if m.per_layer == (name is not None)]
     if plan.lenient:
         asked = _defined(run, asked, engine.remark)
@@ -173,6 +175,11 @@ def _explained(
         maps = [total + undone(variation, other.map(*pair)) for total, pair in zip(maps, asked, strict=True)]
     if variations:
         maps = [total / (1 + len(variations)) for total in maps]
+    if settings.rivals:
+        maps = [
+            competed(every.reshape(-1, count, *every.shape[1:])) if method.knows_target else every[:count]
+            for every, (method, _) in zip(maps, asked, strict=True)
+        ]
     originals = {method.name: method for method in plan.methods}
     made = [
         Made(originals[method.name], (name,) if name else (), name or INPUT, raw)
@@ -186,7 +193,7 @@ def _explained(
 
     heatmaps = []
     for b, view in enumerate(views):
-        for t in range(len(targets)):
+        for t in range(count):
             target = targets[t][b]
             given = view.tensor if view.preprocessed else None
             heatmaps += [
@@ -203,7 +210,7 @@ def _explained(
                     where=target.where,
                     box=target.box,
                     number=target.number,
-                    caution=(run.cautions.get((shown.method.name, b)) or [""] * len(targets))[t],
+                    caution=(run.cautions.get((shown.method.name, b)) or [""] * count)[t],
                     frames=view.frames,
                     look=shown.method.look_of(plan.part),
                     question=Question(
@@ -212,7 +219,7 @@ def _explained(
                         shown.layers,
                         settings,
                         *about,
-                        (len(targets), len(views)),
+                        (count, len(views)),
                         (t, b),
                         given,
                         choice,

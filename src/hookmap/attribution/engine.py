@@ -270,7 +270,7 @@ class Engine:
         layers, fuse = measured.layers, measured.fuse
         if adapter is not None and fuse == "last" and len(layers) == 1:
             layers, fuse = tuple(adapter.around(layers[0])), adapter.fuse
-        method = default_method(traced.form, measured.alike).name
+        method = default_method(traced.form, measured.alike, attended=measured.attended).name
         return Choice(layers, method, fuse, measured.alike, measured.coverage)
 
     def default_layer(self, x: Tensor) -> str:

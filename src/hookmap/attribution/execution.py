@@ -146,13 +146,14 @@ class Execution:
         return run if same else plainly
 
 
-def copies_at_once(x: Tensor, traced: Trace, layer: str | None = None) -> int:
+def copies_at_once(x: Tensor, traced: Trace, layer: str | None = None, *, graph: bool = False) -> int:
     """How many copies of one image may run at once: their largest activations, times four, fit into memory.
 
     Args:
         x: the model's input ``(B, ...)``.
         traced: the model's layers as they ran.
         layer: only what runs from this layer on counts.
+        graph: whether all activations are kept, for derivatives.
     """
     order = [name for output in traced.outputs for name in output.modules]
     names = order[order.index(layer) :] if layer in order else order
@@ -160,6 +161,9 @@ def copies_at_once(x: Tensor, traced: Trace, layer: str | None = None) -> int:
     largest = max([math.prod(shape) for shape in shapes if shape], default=1)
     if layer is None:
         largest = max(largest, x[0].numel())
+    if graph:
+        each = (traced.layers[output.modules[0]].shape for output in traced.outputs)
+        largest = max(largest, sum(math.prod(shape) for shape in each if shape) // 4)
     room = _CPU_BYTES
     if x.device.type == "cuda":
         room = torch.cuda.mem_get_info(x.device)[0] // 4

@@ -16,6 +16,7 @@ from hookmap.attribution.execution import Execution, copies_at_once
 from hookmap.errors import DisconnectedError, HookmapError, TargetError
 from hookmap.hooks.capture import INPUT, Capture, capture
 from hookmap.hooks.registration import plain_attention
+from hookmap.layers.choice import attention_follows
 from hookmap.layers.layouts import Layout
 from hookmap.layers.trace import Trace
 from hookmap.methods import METHODS, Method
@@ -58,12 +59,16 @@ class Forward(Pass):
         self.budget = settings.budget
         self.track = track
         self.logits: Tensor | None = None
+        self.pixel_gradient: Tensor | None = None
         self.cautions: dict[tuple[str, int], Sequence[str]] = {}
         self.no_curvature: RuntimeError | None = None
         self._execution = execution
         self._settings = settings
         self._records = max((i.records for method in methods for i in method.ingredients), default=Records.NOTHING)
-        self._attention = any(i.attention for method in methods for i in method.ingredients)
+        wanted = [i for method in methods for i in method.ingredients if i.attention]
+        self._attention = bool(wanted)
+        whole = any(not i.of_layer for i in wanted) or not all(attention_follows(name, traced) for name in layouts)
+        self._start = [INPUT] if wanted and whole else []
         self._resolve = resolve
         self._transforms = [m for m in methods if m.score is not None]
         self._undefined: dict[str, TargetError] = {}
@@ -73,20 +78,28 @@ class Forward(Pass):
         kind = x.device.type
         # The user's own autocast, which holds for the model and not for sums over what it gives.
         self._autocast = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else None
+        # Several passes would need less memory: a batch whose graph doesn't fit is left to them.
+        whole = (
+            not (layouts or self._records)
+            and any(i.starts_at_input for method in methods for i in method.ingredients)
+            and len(x) <= copies_at_once(x, traced, graph=True)
+        )
         try:
-            self._run([*layouts])
+            self._run([INPUT] if whole else [*layouts, *self._start], Records.GRADIENTS if whole else self._records)
+            if whole:
+                self.pixel_gradient = full_precision(self.seen[INPUT].calls[-1].gradient[: len(self.scores)])
         except DisconnectedError:
             # A model that runs its backbone under no_grad needs a graph that starts at the input.
-            self._run([*layouts, INPUT])
+            self._run([*layouts, INPUT], self._records)
 
-    def _run(self, names: list[str]) -> None:
-        if self._records == Records.NOTHING:
+    def _run(self, names: list[str], records: Records) -> None:
+        if records == Records.NOTHING:
             with torch.no_grad(), self.casting(self.x):
                 output = self._execution.module(())(self.x)
             self.targets = self._resolve(output)
             self.scores = self.targets.scores(output)
             return
-        differentiated, curved = self._records >= Records.GRADIENTS, self._records >= Records.CURVATURES
+        differentiated, curved = records >= Records.GRADIENTS, records >= Records.CURVATURES
         # Neither compiled code nor fused attention can be differentiated twice, and compiled code hides its nodes.
         model = self.model if curved or self._attention else self._execution.module(names)
         attention = plain_attention() if curved else nullcontext()
@@ -221,19 +234,19 @@ class Forward(Pass):
             self._kept[key] = take()
         return self._kept[key]
 
-    def differentiated(self, x: Tensor, layers: Sequence[str], sample: int | None = None) -> tuple[Capture, Any]:
+    def differentiated(self, x: Tensor, layers: Sequence[str], of: int | slice | None = None) -> tuple[Capture, Any]:
         """Gradients for other inputs ``x``, and the model's output."""
         try:
-            return self._differentiated(x, layers, sample)
+            return self._differentiated(x, layers, of)
         except DisconnectedError:
-            return self._differentiated(x, [*layers, INPUT], sample)
+            return self._differentiated(x, [*layers, INPUT], of)
 
-    def _differentiated(self, x: Tensor, names: Sequence[str], sample: int | None) -> tuple[Capture, Any]:
+    def _differentiated(self, x: Tensor, names: Sequence[str], of: int | slice | None) -> tuple[Capture, Any]:
         model = self._execution.module(names)
         with capture(model, names) as seen:
             with self.casting(x):
                 output = model(x)
-            seen.differentiate(self.targets.scores(output, sample))
+            seen.differentiate(self.targets.scores(output, of))
         return seen, output
 
     def output(self, x: Tensor) -> Any:
@@ -249,10 +262,10 @@ class Forward(Pass):
         """Whether copies of an image can run together."""
         return self._execution.takes_batches(self.x)
 
-    def slices(self, count: int, what: str, layer: str | None = None) -> Iterator[slice]:
+    def slices(self, count: int, what: str, layer: str | None = None, *, graph: bool = False) -> Iterator[slice]:
         """Indices 0..count in slices whose copies fit into memory."""
         together = count > 1 and self.takes_batches()
-        size = copies_at_once(self.x, self.traced, layer) if together else 1
+        size = copies_at_once(self.x, self.traced, layer, graph=graph) if together else 1
         done = self.track(what, count)
         for start in range(0, count, size):
             part = slice(start, min(start + size, count))

@@ -1,4 +1,4 @@
-"""What goes with every method: smoothing over changed inputs or over feature maps, and fusion of layers."""
+"""What goes with every method: smoothing over changed inputs or feature maps, rival classes, and fusion of layers."""
 
 from __future__ import annotations
 
@@ -16,6 +16,8 @@ from hookmap.errors import HookmapError
 from hookmap.methods import Method, WeightedSum, contributions
 from hookmap.methods.eigen import first_component, oriented
 from hookmap.methods.weighting import LINEAR, per_place
+
+_TEMPERATURE, _AHEAD = 0.1, 0.01
 
 
 @dataclass(frozen=True)
@@ -84,6 +86,23 @@ def _weights(function: Callable[..., Tensor]) -> Callable[..., Tensor] | None:
         inner = _weights(function.func)
         return inner and functools.partial(inner, *function.args, **function.keywords)
     return function.weights if isinstance(function, WeightedSum) else None
+
+
+def competed(maps: Tensor) -> Tensor:
+    r"""What of a class's map its rivals leave it: the first of the maps is its own, the others are theirs.
+
+    .. math:: L = A_c \, M_c \, \big[M_c > \tfrac{1}{K + 1} + \tau\big], \qquad
+              M_{c,i} = \frac{\exp(A_{c,i} / t a)}{\sum_k \exp(A_{k,i} / t a)}, \qquad a = \max_{k,i} |A_{k,i}|
+
+    VAR: Walter, Vreeken and Fischer, *Now you see me!*, 2025, arXiv:2503.07346, with t = 0.1 and :math:`\tau` = 0.01 of
+    the authors' code; there attributions compete in their own units, of which what becomes of small ones would depend.
+
+    Args:
+        maps: ``(1 + K, T, B, *grid)``.
+    """
+    top = maps.abs().amax((0, *range(3, maps.ndim)), keepdim=True)
+    share = (maps / (_TEMPERATURE * torch.where(top > 0, top, 1))).softmax(0)[0]
+    return maps[0] * share * (share > 1 / len(maps) + _AHEAD)
 
 
 def fused(maps: Sequence[Tensor], how: Fusion) -> Tensor:

@@ -189,6 +189,9 @@ class AskOptions:
         bool,
         typer.Option("--eigen-smooth", rich_help_panel=_LOOKING, help="First component of the feature maps."),
     ] = False
+    rivals: Annotated[
+        int, typer.Option(min=0, rich_help_panel=_LOOKING, help="Let so many other classes compete for each place.")
+    ] = 0
     seed: Seed = 0
     budget: Budget = None
     check: Annotated[
@@ -211,6 +214,7 @@ class AskOptions:
             "aug_smooth": self.aug_smooth,
             "noise_smooth": self.noise_smooth,
             "eigen_smooth": self.eigen_smooth,
+            "rivals": self.rivals,
             "seed": self.seed,
             "budget": self.budget,
             "check": self.check or None,

@@ -355,16 +355,11 @@ def _laid(node: Node | None, number: int, codes: list[Tensor], batch: int) -> It
         of = kind(node)
         if of in _SAME_PLACES:
             yield from _read(codes, batch)
-            step = codes
-        elif of in _SHAPES:
-            step = [_backward(node, number, code) for code in codes]
-        elif of in ("Addmm", "Mm"):
-            width = int(getattr(node, "_saved_mat2").shape[0])  # noqa: B009
-            step = [code.sum(-1, keepdim=True).expand(-1, width) for code in codes]
-        elif of == "Convolution" and math.prod(getattr(node, "_saved_weight").shape[2:]) == 1:  # noqa: B009
-            width = int(getattr(node, "_saved_weight").shape[1] * getattr(node, "_saved_groups"))  # noqa: B009
-            step = [code.sum(1, keepdim=True).expand(-1, width, *code.shape[2:]) for code in codes]
-        else:
+        try:
+            step = _one_step(node, of, number, codes)
+        except RuntimeError:  # a node that wants all its outputs' gradients
+            break
+        if step is None:
             break
         codes = step
         node, number = node.next_functions[1 if of == "Addmm" else 0]
@@ -372,6 +367,21 @@ def _laid(node: Node | None, number: int, codes: list[Tensor], batch: int) -> It
     if node is not None and kind(node) == "Add":  # both sides of a residual connection lie alike
         for before, place in node.next_functions:
             yield from _laid(before, place, codes, batch)
+
+
+def _one_step(node: Any, of: str, number: int, codes: list[Tensor]) -> list[Tensor] | None:
+    """Codes of what a node gave as codes of what it took; None if it does more than laying out or mixing channels."""
+    if of in _SAME_PLACES:
+        return codes
+    if of in _SHAPES:
+        return [_backward(node, number, code) for code in codes]
+    if of in ("Addmm", "Mm"):
+        width = int(node._saved_mat2.shape[0])
+        return [code.sum(-1, keepdim=True).expand(-1, width) for code in codes]
+    if of == "Convolution" and math.prod(node._saved_weight.shape[2:]) == 1:
+        width = int(node._saved_weight.shape[1] * node._saved_groups)
+        return [code.sum(1, keepdim=True).expand(-1, width, *code.shape[2:]) for code in codes]
+    return None
 
 
 def _read(codes: list[Tensor], batch: int) -> Iterator[Tensor]:

@@ -298,10 +298,13 @@ class Capture(Mapping[str, Record]):
         copied = map_tensors(lambda _, t: t.clone() if t.is_inference() else t, (args, kwargs))
         if INPUT in self._records:
             copied = self._record(self._records[INPUT], copied)
-        elif self._made is not None:
-            copied = map_tensors(lambda _, t: self._leaf(t) if t.is_floating_point() else t, copied)
+        elif self._made is not None and not self._records:
+            copied = self._started(copied)
         self._inputs = map_tensors(lambda _, t: t.detach(), copied)
         return copied
+
+    def _start_layer(self, _: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        return self._started((args, kwargs)) if self._active() else None
 
     def _end_run(self, _: nn.Module, __: Any, output: Any) -> None:
         if self._active():
@@ -320,6 +323,10 @@ class Capture(Mapping[str, Record]):
             return attentions_in(tensors_in(output).values(), self._made, field)
         finally:
             self._replaying = False
+
+    def _started(self, inputs: Any) -> Any:
+        """A layer's inputs, or the model's, as the place where the graph starts."""
+        return map_tensors(lambda _, t: self._leaf(t) if t.is_floating_point() and not t.requires_grad else t, inputs)
 
     def _leaf(self, tensor: Tensor) -> Tensor:
         """The graph starts here."""
@@ -361,6 +368,9 @@ class Capture(Mapping[str, Record]):
             stack.callback(handle.remove)
             for name, record in self._records.items():
                 if name != INPUT:
+                    if self._made is not None:  # attention inside of the layer has a graph too
+                        handle = record.module.register_forward_pre_hook(self._start_layer, with_kwargs=True)
+                        stack.callback(handle.remove)
                     stack.callback(register(record.module, self._hook(record)).remove)
             stack.callback(self._model.register_forward_hook(self._end_run).remove)
 
@@ -402,8 +412,8 @@ def capture(
             :meth:`Capture.differentiate` works.
         keep: with ``gradients=False``, what to store of each output tensor instead of a copy of it.
         attention: read the attention that ran, in fused kernels too: of a layer by its record's
-            :attr:`Record.attention`, of the whole model by :attr:`Capture.attentions`. The graph then starts at the
-            input, and ``layers`` may be empty.
+            :attr:`Record.attention`, of all by :attr:`Capture.attentions`. The graph then starts at the input of the
+            first captured layer, or where ``layers`` is empty at the model's, and attention before that isn't seen.
 
     Raises:
         LayerError: if no layer matches.

@@ -39,6 +39,7 @@ class Measured:
         layers: by name, in the order in which they run; several are the levels that detections are read from, or what
             class tokens read the places from.
         fuse: how the maps of several layers become one.
+        attended: whether class tokens read these layers by an attention that can be read.
         alike: how much of the gradient is the same at all places, 0..1: see :func:`alikeness`; None where no gradient
             was seen.
         coverage: the share of what passes the layer that passes the places of its grid, 0..1, the rest being class and
@@ -49,6 +50,7 @@ class Measured:
     alike: float | None = None
     coverage: float | None = None
     fuse: Fusion = "last"
+    attended: bool = False
 
 
 def choose(model: nn.Module, inputs: Any, traced: Trace) -> Measured:
@@ -123,7 +125,7 @@ def candidates_in(traced: Trace) -> list[str]:
         # The outermost layer that gives this very tensor: "layer4", not "layer4.2.relu".
         makers = (n for n in reversed(output.modules) if n in parents or not _PASSES_ON.search(kinds[n]))
         name = next((n for n in makers if n), None)
-        if name is None or any(_is_attention(owner, kinds) for owner in owners(name) if owner):
+        if name is None or in_attention(name, traced):
             continue
         info = traced.layers[name]
         # A layer that ran several times is no single place in the network.
@@ -132,9 +134,26 @@ def candidates_in(traced: Trace) -> list[str]:
     return chosen
 
 
-def _is_attention(name: str, kinds: dict[str, str]) -> bool:
-    """By its class or by what its model calls it: some name the class MHSA, but the part attn."""
-    return bool(_ATTENTION.search(kinds[name]) or _ATTENTION.fullmatch(name.rpartition(".")[2]))
+def in_attention(name: str, traced: Trace) -> bool:
+    """Whether a layer is an attention or inside of one.
+
+    By its class or by what its model calls it: some name the class MHSA, but the part attn.
+    """
+    return any(
+        _ATTENTION.search(traced.layers[owner].kind) or _ATTENTION.fullmatch(owner.rpartition(".")[2])
+        for owner in owners(name)
+        if owner in traced.layers and owner
+    )
+
+
+def attention_follows(name: str, traced: Trace) -> bool:
+    """Whether there is an attention inside of a layer or after it, all of which a graph from there on shows.
+
+    Not from inside of an attention: its windows are made before.
+    """
+    names = list(traced.layers)
+    after = names[names.index(name) :] if name in names else []
+    return not in_attention(name, traced) and any(in_attention(each, traced) for each in after)
 
 
 def _before_attentions(candidates: Sequence[str], traced: Trace) -> list[str]:
@@ -216,7 +235,7 @@ def _look(
     extra: Sequence[str],
 ) -> Measured | None:
     args, kwargs = as_arguments(inputs)
-    with capture(model, [*candidates, *extra]) as seen:
+    with capture(model, [*candidates, *extra], attention=bool(reads)) as seen:
         scores = main_tensor(traced.reading.raw(model(*args, **kwargs)))
         if scores is None:
             return None
@@ -231,11 +250,14 @@ def _look(
         if name is None:
             return None
         coverage, layers = coverage_of(seen, name, traced), [name]
-        if coverage < _ALL and (live := [n for n in reads if n in reached]):
+        live = [n for n in reads if n in reached]
+        if coverage < _ALL and live:
             name, coverage, layers = live[-1], coverage_of(seen, live[-1], traced), live
         gradient = gradients[name]
         assert gradient is not None
-        return Measured(tuple(layers), alikeness(gradient[0]), coverage, "sum" if len(layers) > 1 else "last")
+        fuse: Fusion = "sum" if len(layers) > 1 else "last"
+        attended = layers == live and all(a.reached and not a.windowed for a in seen.attentions[-len(layers) :])
+        return Measured(tuple(layers), alikeness(gradient[0]), coverage, fuse, attended)
 
 
 def _but_class_scores(

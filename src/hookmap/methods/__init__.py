@@ -19,7 +19,18 @@ from pathlib import Path
 from typing import Any
 
 from hookmap.adapters.outputs import Form
-from hookmap.methods import attention, baselines, eigen, fullgrad, gradient, masking, relevance, replaying
+from hookmap.methods import (
+    attention,
+    baselines,
+    eigen,
+    fullgrad,
+    gradient,
+    masking,
+    pixels,
+    relevance,
+    replaying,
+    superpixels,
+)
 from hookmap.methods.ingredients import INGREDIENTS, ImageIngredient, Ingredient, Pass, Records, ingredient
 from hookmap.methods.registry import BUILT_IN, METHODS, Method, as_method, find_method, method
 from hookmap.methods.replaying import Distribution, Probe
@@ -49,13 +60,15 @@ __all__ = [
     "ingredient",
     "masking",
     "method",
+    "pixels",
     "relevance",
     "replaying",
+    "superpixels",
     "weighted_sum",
 ]
 
-_FAMILIES = {"attention": attention, "baselines": baselines, "eigen": eigen, "fullgrad": fullgrad, "gradient": gradient}
-_FAMILIES |= {"masking": masking, "relevance": relevance, "replaying": replaying}
+_MODULES = (attention, baselines, eigen, fullgrad, gradient, masking, pixels, relevance, replaying, superpixels)
+_FAMILIES = {module.__name__.rpartition(".")[2]: module for module in _MODULES}
 
 
 def _function(named: str) -> Callable[..., Any]:
@@ -78,15 +91,18 @@ ALIKE = 0.9
 """Where at least this much of the gradient is the same at all places, its mean says what it says."""
 
 
-def default_method(form: Form, alike: float | None = None, *, local: bool = False) -> Method:
+def default_method(form: Form, alike: float | None = None, *, local: bool = False, attended: bool = False) -> Method:
     """What is best where nothing is asked for, by what the model gives and by what was measured.
 
     Args:
         form: of what the model gives.
         alike: how much of the gradient is the same at all places of the layer, 0..1; None where that isn't known.
         local: of dense outputs, whether a target is at a place of its own and no class in its whole region.
+        attended: whether class tokens read the layers by attention.
 
-    Grad-CAM where what follows the layer treats all places alike: there its mean gradient is the gradient. Elsewhere,
+    Where class tokens read the places, the value path: what they read of each, as far as the score felt it; on a
+    trained ViT, of all that know the class, it lies most in the object (benchmarks/objects.py). Else Grad-CAM where
+    what follows the layer treats all places alike: there its mean gradient is the gradient. Elsewhere,
     before heads that flatten, class tokens and weighted places, HiResCAM, which takes the gradient place by place and
     adds up to the score where the rest is homogeneous. So it is for a place in a dense output, and for embeddings:
     summed over the places that a class token reads block by block, it adds up what each of them gave. A class in its
@@ -98,5 +114,7 @@ def default_method(form: Form, alike: float | None = None, *, local: bool = Fals
         return METHODS["odam"]
     if form == "regions":
         return METHODS["hirescam" if local else "gradcam"]
+    if attended:
+        return METHODS["valuepath"]
     apart = form == "embeddings" or (alike is not None and alike < ALIKE)
     return METHODS["hirescam" if apart else "gradcam"]

@@ -96,6 +96,25 @@ def gradient_attention(attention_with_gradient: Attended) -> Tensor:
     return attended.on_grid(felt.mean((1, 2)))
 
 
+def value_path(attention_with_gradient: Attended) -> Tensor:
+    r"""What each place gave to the score through the values that one layer's attention read of it.
+
+    .. math:: M_j = \sum_h A^h_{cls, j} \, \frac{\partial y}{\partial A^h_{cls, j}}
+                  = \sum_h A^h_{cls, j} \, v^h_j \cdot \frac{\partial y}{\partial o^h_{cls}}
+
+    o is what the attention gave to the class token, so over all keys the map adds up to gradient times o. It is
+    :func:`gradient_attention` with its signs, so that heads that speak against the score count, and gradient times
+    input with the attention held fixed (Ali et al., *XAI for Transformers*, ICML 2022, arXiv:2202.07304). Without a
+    class token, the sum over all tokens.
+
+    Args:
+        attention_with_gradient: of the layer.
+    """
+    attended = attention_with_gradient
+    gave = attended.weights(attended.read) * attended.gradient(attended.read)
+    return attended.on_grid(gave.sum((1, 2)))
+
+
 def rollout(
     attentions: Sequence[Attended], heads: Literal["mean", "max", "min"] = "mean", discard: float = 0.0
 ) -> Tensor:
@@ -125,7 +144,7 @@ def rollout(
         if layer.queries == layer.keys:
             fused = fused + torch.eye(layer.keys, dtype=fused.dtype, device=fused.device)
             fused = fused / fused.sum(-1, keepdim=True)
-        row = torch.einsum("bn,bnm->bm", _onto(row, layer.queries), fused)
+        row = torch.einsum("bn,bnm->bm", row, fused)
     return chain[0].on_grid(row)
 
 
@@ -139,25 +158,77 @@ def chefer(attentions_with_gradients: Sequence[Attended]) -> Tensor:
     arXiv:2103.15679, eqs. 5 and 6. With a class token that is its row. Where the score reads several tokens (their
     mean, say), each row counts by its share of what the last layer gave to the score. Followed backwards as one row.
 
+    Where queries of a decoder read the tokens of an encoder, by eqs. 7 to 10 on both: with :math:`R_{qq}`,
+    :math:`R_{ii}` and :math:`\hat R = (R - I) / \text{row sums} + I`,
+
+    .. math:: R_{qi} \leftarrow R_{qi} + \hat R_{qq}^\top \bar A_{qi} \hat R_{ii}, \qquad
+              R_{qi} \leftarrow R_{qi} + \bar A_{qq} R_{qi}
+
     Args:
         attentions_with_gradients: of all layers.
 
     Raises:
         LayerError: if tokens can't be followed: they are pooled or windowed on the way.
     """
-    chain = followed(attentions_with_gradients, "chefer")
-    row: Tensor | None = None
+    layers = attentions_with_gradients
+    squares = {layer.keys for layer in layers if layer.queries == layer.keys}
+    if layers and len(squares) > 1 and all(squares >= {each.queries, each.keys} for each in layers):
+        return _encoder_and_decoder(layers)
+    chain = followed(layers, "chefer")
+    row = _shares(chain[-1])
     for layer in reversed(chain):
-        felt = layer.weights(EVERY) * layer.gradient(EVERY)
-        if row is None:
-            share = felt.sum((1, 3)).abs()
-            total = share.sum(-1, keepdim=True)
-            row = share / torch.where(total > 0, total, 1)
-        row = _onto(row, layer.queries)
-        through = torch.einsum("bn,bnm->bm", row, felt.clamp(min=0).mean(1))
+        through = torch.einsum("bn,bnm->bm", row, _felt(layer))
         row = row + through if layer.queries == layer.keys else through
-    assert row is not None
     return chain[0].on_grid(row)
+
+
+def _encoder_and_decoder(layers: Sequence[Attended]) -> Tensor:
+    """Relevance between tokens of two kinds, told apart by how many there are."""
+    relevance: dict[tuple[int, int], Tensor] = {}
+
+    def of_themselves(count: int, like: Tensor) -> Tensor:
+        start = torch.eye(count, dtype=like.dtype, device=like.device).expand(len(like), -1, -1)
+        return relevance.setdefault((count, count), start)
+
+    for layer in layers:
+        if layer.windowed:
+            raise LayerError(f"chefer follows tokens from layer to layer, and {layer.layer!r} looks in windows")
+        felt = _felt(layer)
+        rows, columns = of_themselves(layer.queries, felt), of_themselves(layer.keys, felt)
+        pair = layer.queries, layer.keys
+        if layer.queries == layer.keys:
+            for (here, other), known in [*relevance.items()]:
+                if here == layer.queries:
+                    relevance[here, other] = known + felt @ known
+        else:
+            added = _apart(rows).mT @ felt @ _apart(columns)
+            relevance[pair] = relevance[pair] + added if pair in relevance else added
+    last = layers[-1]
+    crossing = next(
+        layer for layer in reversed(layers) if layer.queries != layer.keys and layer.queries == last.queries
+    )
+    row = torch.einsum("bn,bnm->bm", _shares(last), relevance[crossing.queries, crossing.keys])
+    return crossing.on_grid(row)
+
+
+def _felt(layer: Attended) -> Tensor:
+    """What the score felt of each weight, heads averaged, ``(B, N, M)``: eq. 5."""
+    return (layer.weights(EVERY) * layer.gradient(EVERY)).clamp(min=0).mean(1)
+
+
+def _shares(last: Attended) -> Tensor:
+    """How much of what an attention gave to the score came by each query, ``(B, N)``; the sum is one, or zero."""
+    gave = (last.weights(EVERY) * last.gradient(EVERY)).sum((1, 3)).abs()
+    total = gave.sum(-1, keepdim=True)
+    return gave / torch.where(total > 0, total, 1)
+
+
+def _apart(relevance: Tensor) -> Tensor:
+    """Eqs. 8 and 9: what came on the way normalised to rows of one, apart from what was there from the start."""
+    itself = torch.eye(relevance.shape[-1], dtype=relevance.dtype, device=relevance.device)
+    gained = relevance - itself
+    total = gained.sum(-1, keepdim=True)
+    return gained / torch.where(total > 0, total, 1) + itself
 
 
 def followed(attentions: Sequence[Attended], method: str) -> list[Attended]:
@@ -168,7 +239,7 @@ def followed(attentions: Sequence[Attended], method: str) -> list[Attended]:
     """
     chain: list[Attended] = []
     for layer in reversed(attentions):
-        fits = not chain or layer.queries in (chain[-1].keys, chain[-1].keys - 1)
+        fits = not chain or layer.queries == chain[-1].keys
         if layer.windowed or not fits:
             why = (
                 "looks in windows"
@@ -191,11 +262,6 @@ def _start(last: Attended) -> Tensor:
     row = like.new_zeros(len(like), last.queries)
     row[:, last.read] = 1 / len(range(*last.read.indices(last.queries)))
     return row
-
-
-def _onto(row: Tensor, queries: int) -> Tensor:
-    """A row over keys as a row over what the layer before gives: a class token that only came later is left out."""
-    return row[:, row.shape[1] - queries :]
 
 
 def _without_smallest(weights: Tensor, share: float, class_token: int | None) -> Tensor:

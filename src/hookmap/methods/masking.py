@@ -200,7 +200,7 @@ def rise(
     by Spearman and Brown.
     """
     sums = _random_masks(image, probe, generator, budget, cells, kept)
-    _say_if_noisy(sums.weighted, sums.weighted_half, caution)
+    say_if_noisy(sums.weighted, sums.weighted_half, caution)
     return (sums.weighted / (budget * kept)).reshape(-1, *image.shape[2:])
 
 
@@ -222,7 +222,7 @@ def drise(
     sums = _random_masks(image, probe, generator, budget, 16, kept, relative=True)
     mean = sums.scores[:, None] / budget
     maps, half = sums.weighted - mean * sums.masks, sums.weighted_half - mean * sums.masks_half
-    _say_if_noisy(maps, half, caution)
+    say_if_noisy(maps, half, caution)
     return (maps / (budget * kept)).reshape(-1, *image.shape[2:])
 
 
@@ -274,8 +274,8 @@ def _random_masks(
     return _MaskSums(*total)
 
 
-def _say_if_noisy(maps: Tensor, half: Tensor, caution: Caution | None) -> None:
-    """Caution where other masks would give other maps than these ``(T, P)``, told from those of half of the masks."""
+def say_if_noisy(maps: Tensor, half: Tensor, caution: Caution | None, drawn: str = "masks") -> None:
+    """Caution where other draws would give other maps than these ``(T, P)``, told from those of half of the draws."""
     if caution is None:
         return
     halves = torch.stack([half, maps - half])
@@ -285,7 +285,7 @@ def _say_if_noisy(maps: Tensor, half: Tensor, caution: Caution | None) -> None:
     steady = (2 * alike / (1 + alike)).tolist()
     caution(
         [
-            f"noisy: other masks would agree {r:.0%}" if s > 0 and r < STEADY else ""
+            f"noisy: other {drawn} would agree {r:.0%}" if s > 0 and r < STEADY else ""
             for r, s in zip(steady, scale.tolist(), strict=True)
         ]
     )

@@ -18,7 +18,16 @@ from hookmap.methods.ingredients import INGREDIENTS, Ingredient
 from hookmap.render.look import Look, Part
 
 Family = Literal[
-    "gradient", "activation", "attention", "replay", "masking", "whole model", "relevance", "baseline", "yours"
+    "gradient",
+    "activation",
+    "attention",
+    "replay",
+    "masking",
+    "pixels",
+    "whole model",
+    "relevance",
+    "baseline",
+    "yours",
 ]
 
 
@@ -84,7 +93,7 @@ class Method:
         """How its maps are drawn, or a part of them; None: what the paper shows."""
         if part is None:
             return self.look if self.rectified else replace(self.look, part="signed")
-        return Look(part=part, scale="symmetric" if part == "signed" else "max")
+        return replace(self.look, part=part, scale="symmetric" if part == "signed" else "max")
 
     def __getstate__(self) -> dict[str, Any]:
         """A function that can't be pickled, a lambda say, is lost; what the method is called and shown as isn't."""
@@ -126,6 +135,7 @@ METHODS: dict[str, Method] = {}
 BUILT_IN: set[str] = set()
 
 OTHER_NAMES = {"gradcamplusplus": "gradcampp", "gradcamelementwise": "elementwise", "randomcam": "random"}
+OTHER_NAMES |= {"guidedbackpropagation": "guidedbackprop", "gradientxinput": "inputxgradient"}
 """As other libraries call them."""
 
 _F = TypeVar("_F", bound=Callable[..., Tensor])

@@ -11,7 +11,7 @@ import numpy as np
 from hookmap.images.geometry import Geometry
 from hookmap.render.colors import Array
 from hookmap.render.figure import INK, MARGIN, QUIET, RULE, cut
-from hookmap.render.overlay import dimmed, font
+from hookmap.render.overlay import dimmed, font, greyed
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -41,7 +41,6 @@ NOT_DRAWN: tuple[Color, str] = ((186, 188, 194), "not drawn")
 
 _STRONGEST, _WEAK, _FULL, _FADE, _SHARP = 0.8, 0.08, 0.85, 1.3, 4
 _OUTLINED, _LINE = 0.4, 0.9
-_GREYED = 0.85
 _GAP, _BETWEEN = 6, 18
 _LEGEND, _CHIP, _CARD, _BADGE = 292, 56, 70, 21
 
@@ -199,17 +198,11 @@ def _outlines(maps: Array, width: float) -> Array:
     return line
 
 
-def _greyed(pixels: Array) -> Array:
-    grey = pixels @ np.array([0.299, 0.587, 0.114], np.float32)
-    greyed: Array = pixels * (1 - _GREYED) + grey[..., None] * _GREYED
-    return greyed
-
-
 def _blended(photo: Image.Image, colors: Array, alpha: Array, geometry: Geometry) -> Image.Image:
     """Colours over a photo in grey; what the model didn't see is dimmed, as on heatmaps."""
     from PIL import Image
 
-    grey = _greyed(np.asarray(photo))
+    grey = greyed(np.asarray(photo))
     mixed = np.round(grey * (1 - alpha) + colors * alpha).clip(0, 255).astype(np.uint8)
     return dimmed(Image.fromarray(mixed), grey, geometry)
 

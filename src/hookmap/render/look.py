@@ -24,6 +24,7 @@ class LookOptions(TypedDict, total=False):
     scale: Scale
     limit: float | None
     outliers: float
+    grey: bool
 
 
 @dataclass(frozen=True)
@@ -43,6 +44,7 @@ class Look:
             symmetric.
         opacity: ``"ramp"``: the stronger the more opaque, so that the photo stays visible where the map is cold; or
             one opacity in 0..1 everywhere (0.3 with ``"jet"`` is the classic look).
+        grey: whether the photo is drawn in grey: under fine maps in two colours it would hide them.
         ends: what the lowest and the highest value of a symmetric scale mean.
 
     Raises:
@@ -58,6 +60,7 @@ class Look:
     outliers: float = 0.0
     colormap: str | None = None
     opacity: float | Literal["ramp"] = "ramp"
+    grey: bool = False
     ends: tuple[str, str] = ("against", "for")
 
     def __post_init__(self) -> None:
@@ -70,6 +73,8 @@ class Look:
             raise HookmapError(f"outliers is {self.outliers!r}; expected a share from 0 to below 1")
         if self.opacity != "ramp" and not (_is_number(self.opacity) and 0 <= float(self.opacity) <= 1):
             raise HookmapError(f"opacity is {self.opacity!r}; expected a number from 0 to 1, or 'ramp'")
+        if not isinstance(self.grey, bool):
+            raise HookmapError(f"grey is {self.grey!r}; expected True or False")
 
     @property
     def symmetric(self) -> bool:

@@ -21,6 +21,8 @@ SMALLEST, LARGEST = 320, 2048
 """Longer sides in pixels between which a picture is drawn where nobody asks for a size."""
 UNSEEN = 0.82
 """How bright what the model didn't see is drawn."""
+_GREY = 0.85
+"""How much of its colour a photo loses under maps whose own colours would be lost on it; heat.js has the same."""
 # Bright, and unlike the colours of a warm heatmap.
 BOX_COLORS = ("#26d9ff", "#8cff4d", "#ff7ac6", "#ffffff", "#7aa8ff", "#2effc0", "#ffe45c", "#ff8a70")
 _DARK = (20, 20, 24)
@@ -57,6 +59,13 @@ def resized(pixels: Array, size: tuple[int, int]) -> Image.Image:
     return photo.resize(size[::-1], Image.Resampling.NEAREST if squares else Image.Resampling.LANCZOS, reducing_gap=1.5)
 
 
+def greyed(pixels: Array) -> Array:
+    """Pixels ``(..., 3)`` with hardly any colour, float32, by the weights of CSS."""
+    grey = pixels @ np.array([0.2126, 0.7152, 0.0722], np.float32)
+    mixed: Array = pixels * np.float32(1 - _GREY) + grey[..., None] * np.float32(_GREY)
+    return mixed
+
+
 def overlay(photo: Image.Image, heat: Heat, geometry: Geometry) -> Image.Image:
     """The heatmap in colour over the photo; corner marks show what the model saw, where that isn't all of it.
 
@@ -70,6 +79,8 @@ def overlay(photo: Image.Image, heat: Heat, geometry: Geometry) -> Image.Image:
     from PIL import Image
 
     pixels = np.asarray(photo)
+    if heat.look.grey:
+        pixels = np.round(greyed(pixels)).astype(np.uint8)
     rows, columns = (w.float().numpy() for w in geometry.weights(torch.from_numpy(heat.shares).double(), "cubic"))
     seen_rows, seen_columns = rows.sum(1) > 0.5, columns.sum(1) > 0.5
     whole = bool(seen_rows.all() and seen_columns.all())

@@ -27,6 +27,7 @@ class Settings:
         aug_smooth: averaged over mirrored, darker and brighter copies.
         noise_smooth: averaged over so many noisy copies too.
         eigen_smooth: weighted feature maps are reduced to their first principal component.
+        rivals: how many other classes compete for each place; 0: none.
         fuse: how the maps of several layers become one, or None.
 
     Raises:
@@ -38,6 +39,7 @@ class Settings:
     aug_smooth: bool = False
     noise_smooth: int = 0
     eigen_smooth: bool = False
+    rivals: int = 0
     fuse: Fusion | None = None
 
     def __post_init__(self) -> None:
@@ -50,6 +52,8 @@ class Settings:
             raise HookmapError(f"budget is {self.budget!r}; expected the number of changed copies, 1 or more, or None")
         if not _is_count(self.noise_smooth):
             raise HookmapError(f"noise_smooth is {self.noise_smooth!r}; expected how many noisy copies, 0 or more")
+        if not _is_count(self.rivals):
+            raise HookmapError(f"rivals is {self.rivals!r}; expected how many other classes compete, 0 or more")
         if self.fuse is not None and self.fuse not in get_args(Fusion):
             raise HookmapError(f"there's no fusion {self.fuse!r} of layers; use one of {', '.join(get_args(Fusion))}")
 

@@ -97,19 +97,44 @@ class ResolvedTargets(Sequence[Sequence[Resolved]]):
         """The number of a target as it was given."""
         return self._given[target]
 
+    def with_rivals(self, output: Any, count: int) -> ResolvedTargets:
+        """The T targets, then of all the most probable other class, then the second, and so on: ``(1 + count) T``.
+
+        Raises:
+            TargetError: if a target isn't the logit of a class, or there are fewer other classes.
+        """
+        classes, scores = self.classes("a competition of rival classes"), self.class_scores(output)
+        assert scores is not None
+        if (others := scores.values.shape[1] - 1) < count:
+            raise TargetError(f"rivals is {count}, and the model has {others} other classes; ask for so many at most")
+        order = scores.values.detach().argsort(1, descending=True)  # (B, K)
+        rivals = [
+            [[c for c in order[b].tolist() if c != own][:count] for b, own in enumerate(row)]
+            for row in classes.tolist()
+        ]
+        rows = [
+            [one.of_other(best[rank]) for one, best in zip(each, found, strict=True)]
+            for rank in range(count)
+            for each, found in zip(self._rows, rivals, strict=True)
+        ]
+        other = copy.copy(self)
+        other._rows = [*self._rows, *rows]
+        return other
+
     def mirrored(self, width: int) -> ResolvedTargets:
         """The same targets for the mirrored batch, whose input is ``width`` pixels wide: places change sides."""
         other = copy.copy(self)
         other._rows = [[resolved.mirrored(width) for resolved in row] for row in self._rows]
         return other
 
-    def scores(self, output: Any, sample: int | None = None) -> Tensor:
-        """Scores of all targets ``(T, B)``; with ``sample``, of K copies of that image, ``(T, K)``."""
-        return torch.stack([self._row(output, each, sample) for each in self._rows])
+    def scores(self, output: Any, of: int | slice | None = None) -> Tensor:
+        """Scores of all targets ``(T, B)``; ``of`` K copies of one image, or of some of the images, ``(T, K)``."""
+        return torch.stack([self._row(output, each, of) for each in self._rows])
 
-    def _row(self, output: Any, each: Sequence[Resolved], sample: int | None) -> Tensor:
-        if sample is not None:
-            return each[sample].score(output)
+    def _row(self, output: Any, each: Sequence[Resolved], of: int | slice | None) -> Tensor:
+        if isinstance(of, int):
+            return each[of].score(output)
+        each = each if of is None else each[of]
         # A function is the same for all images and called once.
         rows = {resolved: resolved.score(output) for resolved in dict.fromkeys(each)}
         if len(rows) == 1:

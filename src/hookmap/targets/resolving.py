@@ -60,6 +60,10 @@ class Resolved:
         """The same in the mirrored picture, whose input is ``width`` pixels wide."""
         return self
 
+    def of_other(self: Own, index: int) -> Own:
+        """The same of another class, where it has a :attr:`logit`."""
+        raise NotImplementedError
+
     @property
     def logit(self) -> int | None:
         """The class of the whole image whose plain score this is, or None."""

@@ -55,6 +55,11 @@ class ClassScore(Resolved):
         logits = self.of.logits(scores)
         return logits if self.side is None else logits * self.side
 
+    def of_other(self, index: int) -> ClassScore:
+        """The same of another class."""
+        of = replace(self.of, index=index, label=None)
+        return replace(self, asked=of, name=str(of), index=index, of=of, probability=None)
+
     @property
     def logit(self) -> int | None:
         """The class, if its plain score is read."""

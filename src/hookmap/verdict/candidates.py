@@ -25,6 +25,8 @@ from hookmap.targets import Goal
 
 USUAL = ("gradcam", "gradcampp", "xgradcam", "hirescam", "layercam", "eigengradcam")
 """Methods that are compared where none is named: each takes one forward and one backward pass."""
+OF_ATTENTION = ("valuepath", "gradientattention", "chefer")
+"""As well, where the default reads attention."""
 CONTROLS = ("gaussian", "meanactivation", "edges")
 """What knows nothing of the question: a method must be better than each."""
 RANDOM = "random"
@@ -74,7 +76,8 @@ def candidates_of(
     Where no layers are named: those of the default, and the last of each coarseness before them.
     """
     default = default_candidate(engine, x)
-    chosen = methods or [METHODS[name] for name in USUAL]
+    attends = METHODS[default.method].family == "attention"
+    chosen = methods or [METHODS[name] for name in USUAL + (OF_ATTENTION if attends else ())]
     names = list(engine.grids(layers, x)) if layers is not None else _last_of_each_grid(engine, x, default)
     every = [default]
     for method in chosen:

@@ -10,6 +10,7 @@ from hookmap.methods.ingredients import attention
 from hookmap.methods.ingredients import relevance
 from hookmap.methods.ingredients import full_gradients
 from hookmap.methods.ingredients import noisy_gradients
+from hookmap.methods.ingredients import pixel_gradients
 
 # isort: on
 from hookmap.methods.ingredients.ingredient import (
@@ -36,6 +37,7 @@ __all__ = [
     "heads",
     "ingredient",
     "noisy_gradients",
+    "pixel_gradients",
     "recorded",
     "relevance",
 ]

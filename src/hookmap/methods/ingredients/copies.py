@@ -75,7 +75,7 @@ class OtherCams(ImageIngredient):
 
         def cam_of(images: Tensor) -> tuple[Tensor, Tensor]:
             maps, probabilities = [], []
-            for part in run.slices(len(images), _described(run, request, sample)):
+            for part in run.slices(len(images), described(run, request, sample)):
                 seen, output = run.differentiated(images[part], [layer], sample)
                 probabilities.append(run.targets.likely(output, sample).detach())
                 call = seen[layer].calls[-1]
@@ -98,8 +98,14 @@ class Cautions(ImageIngredient):
         return partial(run.cautions.__setitem__, (request.method, sample))
 
 
-class _Copies:
-    """Changed copies of one input."""
+class Copies:
+    """Changed copies of one input.
+
+    Args:
+        run: the pass that asks.
+        request: who asks.
+        sample: the number of the image.
+    """
 
     def __init__(self, run: Pass, request: Request, sample: int) -> None:
         self._pass = run
@@ -108,18 +114,18 @@ class _Copies:
 
     def parts(self, count: int) -> Iterator[slice]:
         """The indices 0..count in slices that fit into memory; tells the progress bar."""
-        return self._pass.slices(count, _described(self._pass, self._request, self._sample))
+        return self._pass.slices(count, described(self._pass, self._request, self._sample))
 
     def _output(self, changed: Tensor) -> Any:
         return self._pass.output(changed.to(self._pass.x.dtype))
 
 
-class _InputDistribution(_Copies):
+class _InputDistribution(Copies):
     def __call__(self, changed: Tensor) -> Tensor:
         return self._pass.targets.distribution(self._output(changed))
 
 
-class InputProbe(_Copies):
+class InputProbe(Copies):
     """Scores of changed copies of one input ``(K, C, *size)``; a :class:`hookmap.methods.Probe`."""
 
     def __call__(self, changed: Tensor) -> Tensor:
@@ -136,7 +142,7 @@ class LayerProbe(InputProbe):
 
     def parts(self, count: int) -> Iterator[slice]:
         """The indices 0..count in slices that fit into memory; tells the progress bar."""
-        what = _described(self._pass, self._request, self._sample)
+        what = described(self._pass, self._request, self._sample)
         return self._pass.slices(count, what, self._request.layer)
 
     def _output(self, changed: Tensor) -> Any:
@@ -148,6 +154,6 @@ class LayerProbe(InputProbe):
             return run.seen.replay(layer, changed, sample=self._sample, call=len(calls) - 1)
 
 
-def _described(run: Pass, request: Request, sample: int) -> str:
+def described(run: Pass, request: Request, sample: int) -> str:
     """What the progress bar shows."""
     return f"{request.method}, image {sample + 1} of {len(run.x)}" if len(run.x) > 1 else request.method

@@ -52,6 +52,7 @@ class Pass(Protocol):
         scores: of the targets, ``(T, B)``.
         logits: of all classes, ``(B, K)``; None if the output isn't that.
         seen: what was recorded of the layers.
+        pixel_gradient: of the scores with respect to the input, ``(T, B, C, *size)``, where the pass took it anyway.
         no_curvature: why there's no second derivative, or None.
         layouts: how to read the layers that maps are wanted of.
         traced: all layers as they ran.
@@ -66,6 +67,7 @@ class Pass(Protocol):
     scores: Tensor
     logits: Tensor | None
     seen: Capture
+    pixel_gradient: Tensor | None
     no_curvature: RuntimeError | None
     layouts: Mapping[str, Layout]
     traced: Trace
@@ -93,8 +95,8 @@ class Pass(Protocol):
         """What several methods ask for, taken once."""
         ...
 
-    def differentiated(self, x: Tensor, layers: Sequence[str], sample: int | None = None) -> tuple[Capture, Any]:
-        """Gradients for other inputs ``x`` (with ``sample``: copies of that image), and the model's output."""
+    def differentiated(self, x: Tensor, layers: Sequence[str], of: int | slice | None = None) -> tuple[Capture, Any]:
+        """Gradients for other inputs ``x`` (``of``: copies of that image, or those images), and the model's output."""
         ...
 
     def output(self, x: Tensor) -> Any:
@@ -105,8 +107,11 @@ class Pass(Protocol):
         """Whether copies of an image can run together."""
         ...
 
-    def slices(self, count: int, what: str, layer: str | None = None) -> Iterator[slice]:
-        """The indices 0..count in slices whose copies fit into memory; ``what`` is shown with the progress."""
+    def slices(self, count: int, what: str, layer: str | None = None, *, graph: bool = False) -> Iterator[slice]:
+        """The indices 0..count in slices whose copies fit into memory; ``what`` is shown with the progress.
+
+        With a ``layer`` only what follows it runs; with a ``graph`` all activations are kept.
+        """
         ...
 
 
@@ -135,6 +140,7 @@ class Ingredient(ABC):
         of_one_image: whether methods that ask for it see one image at a time.
         records: what the pass has to record for it.
         attention: whether the pass has to read who looked where.
+        starts_at_input: whether it is the gradient at the input, which the pass takes if nothing else is recorded.
     """
 
     name: ClassVar[str]
@@ -145,6 +151,7 @@ class Ingredient(ABC):
     of_one_image: ClassVar[bool] = False
     records: ClassVar[Records] = Records.NOTHING
     attention: ClassVar[bool] = False
+    starts_at_input: ClassVar[bool] = False
 
     @abstractmethod
     def of_batch(self, run: Pass, request: Request) -> Any:

@@ -116,6 +116,7 @@ async function drawRow(canvas, row, longer) {
   const grid = Float64Array.from(new Uint16Array(bytes(await piles.maps.get(row)).buffer), (share) => share / 65535);
   const across = taps(canvas.width, original[0], table.grid_left[row], table.grid_right[row], columns);
   const down = taps(canvas.height, original[1], table.grid_top[row], table.grid_bottom[row], rows);
+  if (lookOf(row).grey) canvas.style.backdropFilter = "grayscale(0.85)";
   paint(canvas, laidBack(grid, [rows, columns], across, down), { look: lookOf(row), start: data.starts[row] });
   markCorners(canvas, across, down);
 }
