@@ -68,9 +68,7 @@ def test_what_does_not_add_up_is_told_with_the_node() -> None:
             return self.net[3:](self.net[:3]((x - 0.5) / 0.2) + torch.full((6, 1, 1), 0.5))
 
     # What is added to the pixels doesn't matter to what is made of them.
-    with pytest.warns(
-        hm.HookmapWarning, match=r"look at Add behind 'net.norm1', which adds a constant"
-    ):
+    with pytest.warns(hm.HookmapWarning, match=r"look at Add behind 'net.norm1', which adds a constant"):
         (heatmap,) = hm.Lens(Shifted().eval()).explain(noise(1, 3, 16, 16), target=2, method="lrp")
     assert heatmap.caution.startswith("incomplete: ")
 
