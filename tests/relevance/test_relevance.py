@@ -52,6 +52,7 @@ MODELS: dict[str, Callable[[], nn.Module]] = {
     "mobilenet": lambda: timm.create_model("mobilenetv3_small_050"),
     "efficientnet": lambda: timm.create_model("tf_efficientnet_lite0"),
     "torchvision vit": lambda: torchvision.models.VisionTransformer(64, 16, 2, 3, 48, 96),
+    "xcit": lambda: timm.create_model("xcit_nano_12_p8_224", img_size=64),
     "densenet": lambda: torchvision.models.densenet121(),
     "vgg": lambda: torchvision.models.vgg11(),
 }

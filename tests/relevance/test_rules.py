@@ -191,6 +191,22 @@ def test_the_shift_of_a_batch_norm_is_told_apart() -> None:
     assert account.error <= 1e-12
 
 
+@pytest.mark.parametrize("turned", [False, True])
+@pytest.mark.parametrize("last", [False, True])
+def test_how_tensors_lie_in_memory_does_not_matter_to_a_batch_norm(last: bool, turned: bool) -> None:
+    norm = nn.BatchNorm2d(3).double().eval()
+    norm.running_mean.copy_(noise(3, seed=1))
+    nn.init.normal_(norm.weight)
+    x, weights = noise(2, 3, 4, 5).double(), noise(4, 5, 3, seed=8).double()
+    x = x.contiguous(memory_format=torch.channels_last) if last else x
+    weights = weights if turned else weights.permute(2, 0, 1).contiguous().permute(1, 2, 0)
+    found = relevance(norm, x, lambda y: (y.permute(0, 2, 3, 1) * weights).flatten(1).sum(1))
+    scale = (norm.weight / (norm.running_var + norm.eps).sqrt()).detach()
+    expected = x * scale[:, None, None] * weights.permute(2, 0, 1)
+    assert (found.input[0] - expected).abs().max() <= 1e-12
+    assert found.accounts[0].error <= 1e-12
+
+
 # ------------------------------------------------------------------ attention
 
 

@@ -303,7 +303,7 @@ class Walk:
             return (gradient,)
         statistics = (node._saved_running_mean, node._saved_running_var, None, None, False, epsilon)
         at_x, _, at_bias = torch.ops.aten.native_batch_norm_backward(
-            gradient, node._saved_input, node._saved_weight, *statistics, [True, False, True]
+            gradient.contiguous(), node._saved_input.contiguous(), node._saved_weight, *statistics, [True, False, True]
         )
         found.shifts -= float((at_bias * scale * node._saved_running_mean).sum(dtype=torch.float64))
         return at_x, None, at_bias
