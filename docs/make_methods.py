@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 DOCS = Path(__file__).resolve().parent
 PAGE, COSTS, PICTURES = DOCS / "methods.md", DOCS / "methods.json", DOCS / "images" / "methods"
 PHOTO = DOCS.parent / "examples" / "photos" / "cat.jpg"
+COFFEE = PHOTO.with_name("coffee.jpg")
 LAYER, HEAD_LAYER = "blocks.6", "bn2"
 # A trained ViT-S/14, for methods that read attention; the tests' README says where it comes from.
 TRANSFORMER, TRANSFORMER_LAYER = (
@@ -51,7 +52,7 @@ All {count} methods by name, for `lens.explain(image, method=...)` and `hookmap 
 one that is defined for the model. Written from the registry by `docs/make_methods.py`.
 
 - **Shows** is the photo's predicted class, "tiger cat", at the same layer of the embedded network (`{layer}`; CAM at
-  `{head}`, which its definition needs); for methods that read attention "lynx", a trained ViT-S/14's answer.
+  `{head}`, which its definition needs); for methods that read attention a cup of coffee, by a trained ViT-S/14.
 - **Forwards** is the time in plain forward passes of that network, measured alone in one run; methods that are asked
   for together share what they need. A budget (`budget=256`) bounds methods that mask.
 - **By default** the method is Grad-CAM where all places of the layer are treated alike by what follows, as the gradient
@@ -108,10 +109,10 @@ def draw() -> dict[str, Callable[..., Explanation]]:
     asked = {}
     for method in METHODS.values():
         layer = HEAD_LAYER if "head" in method.needs else LAYER
-        asked_of = lens
+        asked_of, photo = lens, PHOTO
         if method.family == "attention":
-            asked_of, layer = transformer, TRANSFORMER_LAYER
-        explain = partial(asked_of.explain, PHOTO, layer=layer, method=method.name, progress=False)
+            asked_of, photo, layer = transformer, COFFEE, TRANSFORMER_LAYER
+        explain = partial(asked_of.explain, photo, layer=layer, method=method.name, progress=False)
         try:
             shown = explain(budget=None if method.family == "pixels" else 1000)[0]
         except hm.TargetError:  # it isn't for classifiers
