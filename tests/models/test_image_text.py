@@ -363,6 +363,7 @@ def test_the_tokenizer_and_the_processor_beside_the_weights_are_found(tmp_path: 
         for one, other in zip(lens.predict(x), wanted, strict=True):
             assert [p.label for p in one] == [p.label for p in other]
             assert [p.score for p in one] == pytest.approx([p.score for p in other], rel=1e-4)
+    assert lens.name == tmp_path.name  # not the whole path, which figures would show
 
 
 def test_names_are_read_again_when_the_weights_have_changed() -> None:

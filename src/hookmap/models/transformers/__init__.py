@@ -125,12 +125,12 @@ def describe(model: nn.Module, source: str | None = None, *, download: bool = Fa
         download: look for the image processor's configuration on the hub as well.
     """
     if (embedding := image_text.describe(model, download=download)) is not None:
-        embedding.name = source or embedding.name
+        embedding.name = _short(source or embedding.name)
         return embedding
     given = model if isinstance(model, TransformersAdapter) else None
     known: Any = model if given is None else given.plain
     kind = next(kind.__name__ for kind in type(known).__mro__ if kind.__module__.startswith("transformers."))
-    loaded = Loaded(known, source or known.name_or_path or type(known).__name__)
+    loaded = Loaded(known, _short(source or known.name_or_path or type(known).__name__))
     adapter = loaded.adapter = given or _adapter(known, kind)
     loaded.labels = ["depth"] if isinstance(adapter, DepthEstimator) else _labels(known.config)
     if given is not None and given.labels:
@@ -148,6 +148,11 @@ def describe(model: nn.Module, source: str | None = None, *, download: bool = Fa
             )
         loaded.preprocessing = read(processor) if processor is not None else None
     return loaded
+
+
+def _short(name: str) -> str:
+    """A repository's name as it is; a folder without what lies above it, which says nothing to who reads a page."""
+    return Path(name).resolve().name if Path(name).is_dir() else name
 
 
 def _adapter(model: nn.Module, kind: str) -> Adapter | None:
