@@ -11,6 +11,9 @@ from torch import Tensor, nn
 import hookmap as hm
 from networks import convnet, noise, stirred
 
+OF_ATTENTION = {name for name, method in hm.methods.METHODS.items() if method.family == "attention"}
+"""Methods that a network of convolutions doesn't have."""
+
 
 def tiny(dtype: torch.dtype = torch.float64, rank: int = 2) -> nn.Sequential:
     """:func:`networks.convnet` with predictions that are sure of something: ``bend1`` gives 6 channels on 12x16."""

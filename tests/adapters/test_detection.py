@@ -20,7 +20,7 @@ from hookmap.render.overlay import BOX_COLORS
 from hookmap.results.sheet import _windows
 from hookmap.targets.resolved import ResolvedTargets
 from networks import noise
-from tiny import close
+from tiny import OF_ATTENTION, close
 from trained import PHOTOS, centerface, fastestdet
 
 pytestmark = pytest.mark.filterwarnings("ignore::hookmap.HookmapWarning")
@@ -358,6 +358,7 @@ def test_gcame_is_defined_for_detected_objects_only(lens: hm.Lens, cat: Any) -> 
 
 
 LEAVES_OUT = {"cam", "finercam", "sidu"}  # for classes of whole images
+LEAVES_OUT |= {"guidedbackprop", "guidedgradcam", *OF_ATTENTION}  # for networks with ReLUs, and with attention
 
 
 @pytest.mark.filterwarnings("ignore::hookmap.HookmapWarning")

@@ -16,7 +16,7 @@ from hookmap.layers.choice import choose
 from hookmap.layers.trace import trace
 from hookmap.targets.resolved import ResolvedTargets
 from networks import noise, stirred
-from tiny import close
+from tiny import OF_ATTENTION, close
 from trained import u2net
 
 smp = pytest.importorskip("segmentation_models_pytorch")
@@ -163,7 +163,7 @@ def test_a_place_that_the_crop_cuts_off_is_said() -> None:
 def test_all_methods_that_do_not_need_classes_work_on_regions() -> None:
     found = hm.Lens(small()).explain(noise(1, 3, 32, 48), target="point:20,10", method="all", budget=16)
     missing = set(hm.methods.METHODS) - {h.method.name for h in found}
-    assert missing == {"cam", "finercam", "sidu", "gcame"}
+    assert missing == {"cam", "finercam", "sidu", "gcame", *OF_ATTENTION}
     assert all(torch.isfinite(h.raw).all() for h in found)
 
 

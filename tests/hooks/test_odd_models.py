@@ -15,6 +15,7 @@ from torch.utils.checkpoint import checkpoint
 
 import hookmap as hm
 from networks import convnet, noise
+from tiny import OF_ATTENTION
 
 X = noise(1, 3, 16, 16)
 
@@ -274,7 +275,7 @@ def test_a_bug_of_the_model_is_its_own() -> None:
 
 def test_under_the_users_autocast_maps_are_summed_in_full_precision() -> None:
     net = convnet()
-    methods = [name for name in hm.methods.METHODS if name not in ("cam", "gcame", "finercam")]
+    methods = [name for name in hm.methods.METHODS if name not in {"cam", "gcame", "finercam", *OF_ATTENTION}]
     with torch.autocast("cpu", torch.bfloat16):
         found = hm.Lens(net).explain(X, 1, layer="norm2", method=methods, budget=16, progress=False)
         assert all(heatmap.map.dtype == torch.float32 for heatmap in found)

@@ -16,7 +16,7 @@ from hookmap.images.loading import Picture
 from hookmap.methods import METHODS
 from hookmap.render.overlay import resized
 from hookmap.results.explanation import Explanation
-from tiny import images, tiny
+from tiny import OF_ATTENTION, images, tiny
 
 pytestmark = pytest.mark.filterwarnings("ignore::hookmap.HookmapWarning")
 
@@ -203,10 +203,10 @@ def test_classes_and_functions_of_one_name_are_all_shown(laid: Callable) -> None
 def test_all_methods_fit_on_a_page(laid: Callable) -> None:
     lens, x = hm.Lens(tiny(torch.float32)), images(dtype=torch.float32)
     explanation = lens.explain(x, target=2, method="all", layer=["bend1", "bend2"], budget=8)
-    assert {heatmap.method.name for heatmap in explanation} >= set(METHODS) - {"cam", "gcame"}
+    assert {heatmap.method.name for heatmap in explanation} >= set(METHODS) - {"cam", "gcame"} - OF_ATTENTION
     sheet, tiles, _ = laid(explanation)
     assert_whole(sheet, tiles)
-    assert len(tiles) == 1 + len(explanation)
+    assert len(tiles) == 2 + len(explanation)  # the photo, and the key to signed colours
     assert 0.7 < sheet.width / sheet.height < 2.5
 
 

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import json
+from importlib.resources import files
 from pathlib import Path
 
 import pytest
@@ -8,6 +10,7 @@ import torch
 import hookmap as hm
 from coloured import SIDE, colours, pictures
 from hookmap.attribution.scoring import Scoring
+from hookmap.hooks.fingerprint import fingerprint
 from hookmap.results.question import Settings
 from hookmap.verdict.candidates import Candidate, maps_of
 from hookmap.verdict.folder import Folder
@@ -126,6 +129,19 @@ def test_the_mosaics_maps_are_those_of_the_cell() -> None:
     mosaic = maps_of(whole, lens.engine.goal(0), [candidate], Settings())[candidate]
     alone = maps_of(batches[2], lens.engine.goal(0), [candidate], Settings())[candidate]
     torch.testing.assert_close(mosaic[SIDE:, :SIDE], alone)
+
+
+def test_auto_takes_the_verdict_that_comes_with_the_embedded_default(
+    cat: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))  # nothing was decided here
+    lens = hm.Lens("efficientnet_lite0", device="cpu")
+    auto = lens.explain(cat, method="auto")[0]
+    assert (auto.method.name, auto.layer) == ("layercam", "bn2")
+    shipped = files("hookmap.attribution") / "verdicts" / f"{fingerprint(lens.model)}.json"
+    told = json.loads(shipped.read_text())["provenance"]
+    assert told["preprocessing"] == repr(lens.preprocessing)
+    assert "photos" in told
 
 
 def test_auto_takes_what_was_decided_for_these_weights(verdict: tuple[hm.Verdict, Path]) -> None:

@@ -73,10 +73,16 @@ class Verdict:
         if j.outcome == "nothing":
             head = f"Nothing here passes ({about}): no heatmap of these methods can be recommended."
         elif j.outcome == "winner":
-            head = f"Take {j.best} ({about}): it is better than everything else that was compared."
+            others = [standing for standing in j.standings if standing.name != j.best]
+            rivals = [standing for standing in others if not standing.faults]
+            if rivals == others:
+                why = "better than everything else that was compared"
+            else:
+                why = "better than everything else that has no fault" if rivals else "the only one that has no fault"
+            head = f"Take {j.best} ({about}): it is {why}."
         elif j.outcome == "tied":
-            others = [name for name in j.answer if name != j.best]
-            head = f"Take {j.best} ({about}): it is tied with {listed(others)}, and the cheapest of them."
+            tied = [name for name in j.answer if name != j.best]
+            head = f"Take {j.best} ({about}): it is tied with {listed(tied)}, and the cheapest of them."
         else:
             orders = "; ".join(f"by {vote}: {', '.join(order)}" for vote, order in j.orders.items())
             head = f"The metrics disagree ({about}), so none is clearly best: {orders}."
