@@ -92,7 +92,8 @@ def main() -> None:
         predicted[path] = lens.predict(x)[0][0].index
         for name, keywords in asked.items():
             heatmap = lens.explain(x, predicted[path], progress=False, **keywords)[0]
-            share[name].append(float(hm.metrics.energy(heatmap.map[None], mask)[0] / mask.float().mean()))
+            found = float(hm.metrics.energy(heatmap.map[None], mask)[0] / mask.float().mean())
+            share[name].append(found if np.isfinite(found) else 1.0)  # no evidence at all finds nothing
     for number in range(0, len(looked) - 3, 4):
         four = [path for path, _ in looked[number : number + 4]]
         classes = [predicted[path] for path in four]
