@@ -2,7 +2,7 @@
 
     python benchmarks/attention.py [DINOV2_FOLDER]
 
-CPU seconds, so that other work on the machine doesn't count; the best of several rounds. The peer is the model itself
+CPU seconds, so that other work on the machine doesn't count. The peer is the model itself
 told to attend in plain operators (transformers' ``attn_implementation="eager"`` with ``output_attentions=True``).
 Memory is the growth of the process's peak.
 """
@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import resource
 import sys
-import time
 import warnings
 from collections.abc import Callable
 from typing import Any
@@ -19,23 +18,10 @@ from typing import Any
 import timm
 import torch
 import transformers
+from cpu_time import medians
 from torch import Tensor
 
 import hookmap as hm
-
-
-def ratios(runs: dict[str, Callable[[], Any]], rounds: int) -> dict[str, float]:
-    """Each one's CPU seconds over those of the first."""
-    best = dict.fromkeys(runs, float("inf"))
-    for run in runs.values():
-        run()
-    for _ in range(rounds):
-        for name, run in runs.items():
-            start = time.process_time()
-            run()
-            best[name] = min(best[name], time.process_time() - start)
-    first = next(iter(best.values()))
-    return {name: seconds / first for name, seconds in best.items()}
 
 
 def looks(model: torch.nn.Module, x: Tensor, queries: slice) -> None:
@@ -84,7 +70,8 @@ def report(name: str, model: torch.nn.Module, x: Tensor, peer: Any = None) -> No
     runs["all rows"] = lambda: looks(model, x, slice(None))
     if peer is not None:
         runs["eager, all rows"] = lambda: eager(peer, x)
-    parts = [f"{what} {ratio:.2f}" for what, ratio in ratios(runs, 3).items()][1:]
+    seconds = medians(runs, 3)
+    parts = [f"{what} {spent / seconds['forward']:.2f}" for what, spent in seconds.items() if what != "forward"]
     print(f"{name}: {', '.join(parts)}; the rows' peak +{grown:.0f} MiB", flush=True)
 
 

@@ -7,14 +7,13 @@ a busy machine disturbs all alike. Run: ``python benchmarks/pixels.py [--only TE
 from __future__ import annotations
 
 import argparse
-import statistics
-import time
 import warnings
 from collections.abc import Callable
 
 import timm
 import torch
 from captum import attr as captum
+from cpu_time import medians
 from rich.console import Console
 from rich.table import Table
 from torch import nn
@@ -62,18 +61,6 @@ def contenders(net: nn.Module, x: torch.Tensor) -> dict[str, dict[str, Callable[
     }
 
 
-def measured(runs: dict[str, Callable[[], object]], rounds: int) -> dict[str, float]:
-    """Median CPU seconds."""
-    times: dict[str, list[float]] = {name: [] for name in runs}
-    for n in range(rounds + 1):
-        for name, run in runs.items():
-            start = time.process_time()
-            run()
-            if n:  # the first round warms up
-                times[name].append(time.process_time() - start)
-    return {name: statistics.median(values) for name, values in times.items()}
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--only", default="", help="models and methods whose names hold this text")
@@ -87,7 +74,7 @@ def main() -> None:
         for what, runs in contenders(net, x).items():
             if options.only not in f"{name} {what}" or (what.startswith("guided") and not name.startswith("resnet")):
                 continue
-            seconds = measured(runs, options.rounds if len(runs) < 3 or what == "saliency" else min(3, options.rounds))
+            seconds = medians(runs, options.rounds if len(runs) < 3 or what == "saliency" else min(3, options.rounds))
             ratio = {by: f"{seconds[by] / seconds['pairs']:.3f}" for by in seconds}
             table.add_row(name, what, f"{seconds['pairs']:.2f}", ratio["hookmap"], ratio.get("Captum", ""))
             print(name, what, seconds, ratio, flush=True)

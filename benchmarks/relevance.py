@@ -8,14 +8,13 @@ from __future__ import annotations
 
 import argparse
 import platform
-import statistics
-import time
 import warnings
 from collections.abc import Callable
 
 import timm
 import torch
 import torchvision
+from cpu_time import medians
 from rich.console import Console
 from rich.table import Table
 from torch import Tensor, nn
@@ -85,18 +84,6 @@ def contenders(name: str, model: nn.Module, x: Tensor) -> dict[str, Run]:
     return runs if vit else runs | {"zennit, epsilon plus flat": theirs}
 
 
-def measure(runs: dict[str, Run], rounds: int) -> dict[str, float]:
-    """Median CPU seconds of each contender."""
-    times: dict[str, list[float]] = {name: [] for name in runs}
-    for number in range(rounds + 1):
-        for name, run in runs.items():
-            start = time.process_time()
-            run()
-            if number:  # the first round warms up
-                times[name].append(time.process_time() - start)
-    return {name: statistics.median(values) for name, values in times.items()}
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--only", default="", help="models whose name holds this text")
@@ -111,7 +98,7 @@ def main() -> None:
             continue
         model, x = built(name), torch.randn(1, 3, 224, 224)
         runs = contenders(name, model, x)
-        seconds = measure(runs, options.rounds)
+        seconds = medians(runs, options.rounds)
         peer = runs["zennit, epsilon plus flat"]() if "zennit, epsilon plus flat" in runs else None
         for by, value in seconds.items():
             apart = ""

@@ -19,7 +19,7 @@ from torch.autograd.graph import GradientEdge, Node
 
 from hookmap._text import counted
 from hookmap.errors import LayerError, ModelError
-from hookmap.hooks.graph import Origins, kind, nodes_of
+from hookmap.hooks.graph import NOT_REENTRANT, Origins, kind, nodes_of
 
 MOST_BYTES = 4 * 2**30
 """Whole N x N weights above this are refused: rows of them aren't."""
@@ -318,8 +318,8 @@ def attentions_in(outputs: Iterable[Tensor], made: Origins, field: Sequence[int]
         of = kind(node)
         if of.startswith("CheckpointFunction"):
             raise ModelError(
-                "a part of the model runs under reentrant gradient checkpointing, which hides its attention; switch "
-                "checkpointing off, or use torch.utils.checkpoint.checkpoint(..., use_reentrant=False)"
+                "a part of the model runs under reentrant gradient checkpointing, which hides its attention; "
+                f"{NOT_REENTRANT}"
             )
         if of.startswith("ScaledDotProduct"):
             found.append(FusedAttention(node, made.of(node), field))

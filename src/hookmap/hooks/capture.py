@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from hookmap._nested import map_tensors, tensors_in
 from hookmap.errors import DisconnectedError, HookmapWarning, LayerError, ModelError, TargetError
 from hookmap.hooks.attention import Attention, attentions_in, one_inside
-from hookmap.hooks.graph import Origins, origins
+from hookmap.hooks.graph import NOT_REENTRANT, Origins, origins
 from hookmap.hooks.matching import LayerSpec, listed, match_layers
 from hookmap.hooks.registration import REGISTRATION, check_hookable, register
 from hookmap.hooks.replay import Inputs, Replay, rerun
@@ -477,7 +477,7 @@ def _check_differentiable(model: nn.Module, error: Exception) -> None:
     if "use_reentrant" in str(error):
         raise ModelError(
             "a part of the model runs under reentrant gradient checkpointing, which gives no gradient with respect to "
-            "layers; switch checkpointing off, or use torch.utils.checkpoint.checkpoint(..., use_reentrant=False)"
+            f"layers; {NOT_REENTRANT}"
         ) from None
     quantised = next((m for m in model.modules() if ".quantized" in type(m).__module__), None)
     if isinstance(error, DisconnectedError) and quantised is not None:

@@ -21,6 +21,9 @@ from torch.jit._script import RecursiveScriptModule
 
 from hookmap.hooks.registration import REGISTRATION
 
+NOT_REENTRANT = "switch checkpointing off, or use torch.utils.checkpoint.checkpoint(..., use_reentrant=False)"
+"""What to do about checkpoints that hide what they run from the graph."""
+
 
 def nodes_of(outputs: Iterable[Tensor]) -> list[Node]:
     """All nodes that tensors depend on, in the order in which they ran; leaves (parameters, inputs) first."""

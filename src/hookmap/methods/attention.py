@@ -251,9 +251,14 @@ def followed(attentions: Sequence[Attended], method: str) -> list[Attended]:
                 "gradientattention, which is of one layer, or gradcam"
             )
         chain.append(layer)
-    if not chain:
-        raise LayerError(f"{method} reads attention, and this model has none that can be read; take gradcam")
+    check_some(chain, method)
     return chain[::-1]
+
+
+def check_some(attentions: Sequence[object], method: str) -> None:
+    """Raise a :class:`LayerError` where a method has no attention to read."""
+    if not attentions:
+        raise LayerError(f"{method} reads attention, and this model has none that can be read; take gradcam")
 
 
 def _start(last: Attended) -> Tensor:
@@ -267,8 +272,6 @@ def _start(last: Attended) -> Tensor:
 def _without_smallest(weights: Tensor, share: float, class_token: int | None) -> Tensor:
     flat = weights.flatten(1)
     smallest = flat.topk(int(share * flat.shape[1]), largest=False).indices
-    if class_token is not None:
-        smallest = torch.where(smallest == class_token, flat.argmax(1, keepdim=True) * 0 + class_token, smallest)
     kept = flat.scatter(1, smallest, 0.0)
     if class_token is not None:
         kept[:, class_token] = flat[:, class_token]

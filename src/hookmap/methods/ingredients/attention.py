@@ -14,7 +14,7 @@ from hookmap.hooks.capture import capture
 from hookmap.layers.blocks import blocks_of
 from hookmap.layers.layouts import Layout
 from hookmap.layers.trace import Trace
-from hookmap.methods.attention import Attended
+from hookmap.methods.attention import Attended, check_some
 from hookmap.methods.ingredients.ingredient import ImageIngredient, Ingredient, Pass, Records, Request, ingredient
 
 
@@ -113,8 +113,7 @@ class BlockGradients(ImageIngredient):
 def _nearest(run: Pass, request: Request) -> Attention:
     """The attention in a layer; else the next one, which reads the layer; else the last one before it."""
     layer, attentions = request.layer, run.seen.attentions
-    if not attentions:
-        raise LayerError(f"{request.method} reads attention, and this model has none that can be read; take gradcam")
+    check_some(attentions, request.method)
     inside = [each for each in attentions if each.module == layer or each.module.startswith(f"{layer}.")]
     if inside:
         return inside[-1]
