@@ -1,0 +1,495 @@
+"""What the interface asks and what it is told: the only list of its messages, from which its schema is made.
+
+Every question is about one model and one picture. An answer is a dataclass here, and arrays by name beside it, which
+:mod:`hookmap.explorer.wire` packs together. Coordinates are pixels of the picture as it was given.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+Box = tuple[float, float, float, float]
+"""(left, top, right, bottom)."""
+
+
+# ---------------------------------------------------------------- questions
+
+
+@dataclass(frozen=True)
+class Muting:
+    """Channels of a layer, or heads of an attention, that are made weaker.
+
+    Attributes:
+        layer: by name.
+        numbers: of the channels or heads.
+        factor: what they are multiplied with, 0..1; 0 mutes them.
+        of: whether the numbers are those of channels or of heads.
+    """
+
+    layer: str
+    numbers: tuple[int, ...]
+    factor: float = 0.0
+    of: Literal["channels", "heads"] = "channels"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Question:
+    """What all questions say.
+
+    Attributes:
+        model: the id of a model.
+        picture: the id of a picture.
+        muted: what of the model is muted.
+    """
+
+    model: str
+    picture: str
+    muted: tuple[Muting, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Predict(Question):
+    """What does the model see?
+
+    Attributes:
+        top: how many classes; by default five, and all detections and regions.
+    """
+
+    top: int | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Explain(Question):
+    """Why did a target score as it did?
+
+    Attributes:
+        target: in words, as on the command line: ``predicted``, an index, a label, ``box:2``, ``point:120,80``,
+            ``text:a red car``, ``polygon:10,20 90,20 50,80``.
+        versus: rather than which class.
+        method: by name; by default the model's.
+        layer: by name; by default the model's.
+        part: of the signed map.
+        aug_smooth, noise_smooth, eigen_smooth, rivals, seed, budget: as in :meth:`hookmap.Lens.explain`.
+        check: also measure how far it can be believed.
+    """
+
+    target: str = "predicted"
+    versus: str | None = None
+    method: str | None = None
+    layer: str | None = None
+    part: Literal["positive", "negative", "signed"] | None = None
+    aug_smooth: bool = False
+    noise_smooth: int = 0
+    eigen_smooth: bool = False
+    rivals: int = 0
+    seed: int = 0
+    budget: int | None = None
+    check: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class Stages(Question):
+    """What does the network look like, from the picture to the decision?"""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Features(Question):
+    """What do a layer's channels see?
+
+    Attributes:
+        layer: by name.
+        target: whose gradient the channels are sorted by, in words; by default the predicted class or thing.
+    """
+
+    layer: str
+    target: str = "predicted"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Patch(Question):
+    """What is at one place of a layer?
+
+    Attributes:
+        layer: by name.
+        x: of the place.
+        y: likewise.
+    """
+
+    layer: str
+    x: float
+    y: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class Missed(Question):
+    """Why wasn't something detected?
+
+    Attributes:
+        box: around what was missed.
+    """
+
+    box: Box
+
+
+@dataclass(frozen=True)
+class Stroke:
+    """A line that was brushed.
+
+    Attributes:
+        points: (x, y), one or more.
+        width: of the brush.
+    """
+
+    points: tuple[tuple[float, float], ...]
+    width: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class Erase:
+    """A picture without a region.
+
+    Attributes:
+        picture: its id.
+        strokes: what is brushed out.
+        fill: what comes in its place: ``blur``, ``mean`` or ``linear`` (from its edges).
+    """
+
+    picture: str
+    strokes: tuple[Stroke, ...]
+    fill: Literal["blur", "mean", "linear"] = "blur"
+
+
+# ---------------------------------------------------------------- answers
+
+
+@dataclass(frozen=True)
+class MethodAbout:
+    """A method that a model can be asked by.
+
+    Attributes:
+        name: as it is asked for.
+        title: for people.
+        summary: what it does, in a sentence.
+        family: what it is built on.
+        per_layer: whether it looks at a layer.
+        signed: whether its map has two signs.
+        passes: about how many forward passes it costs; None: not known.
+    """
+
+    name: str
+    title: str
+    summary: str
+    family: str
+    per_layer: bool
+    signed: bool
+    passes: float | None = None
+
+
+@dataclass(frozen=True)
+class ModelAbout:
+    """A model that can be asked.
+
+    Attributes:
+        id: as it is asked for.
+        name: for people.
+        form: of its output.
+        labels: names of its classes, in the order of their indices; empty if they aren't known.
+        texts: whether it can be asked for a text.
+        methods: that it can be asked by.
+        method: the default.
+        layers: the default layers.
+    """
+
+    id: str
+    name: str
+    form: Literal["classes", "regions", "detections", "embeddings", "values", "unknown"]
+    labels: tuple[str, ...]
+    texts: bool
+    methods: tuple[MethodAbout, ...]
+    method: str | None = None
+    layers: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class PictureAbout:
+    """A picture that was opened.
+
+    Attributes:
+        id: as it is asked for.
+        name: for people.
+        width: in pixels.
+        height: in pixels.
+    """
+
+    id: str
+    name: str
+    width: int
+    height: int
+
+
+@dataclass(frozen=True)
+class Seen:
+    """Something that the model sees; see :class:`hookmap.Prediction`.
+
+    Attributes:
+        target: what is asked to explain it, in words.
+    """
+
+    target: str
+    index: int
+    label: str
+    score: float
+    probability: float
+    box: Box | None = None
+    share: float | None = None
+
+
+@dataclass(frozen=True)
+class Predicted:
+    """What the model sees, the strongest first; ``seen`` is what of the picture it looks at."""
+
+    predictions: tuple[Seen, ...]
+    seen: Box
+
+
+@dataclass(frozen=True)
+class Believed:
+    """How far a heatmap can be believed; see :class:`hookmap.results.check.Check`."""
+
+    word: str
+    text: str
+    percentile: float
+    kept: float
+    score: float
+    stability: float | None = None
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """A heatmap as it is drawn: its signed map is an array ``(h, w)``, float32.
+
+    Attributes:
+        array: the name of its array.
+        target: in words, with the class's synonyms.
+        title: the target and how sure the model is of it.
+        index: of the class, if it is one.
+        score: of the target.
+        probability: of the target, if it has one.
+        where: on the picture, in words.
+        box: of a detection.
+        number: of a detection.
+        method: by name.
+        method_title: for people.
+        layer: by name, or several that were fused, in words.
+        evidence: none, faint, even or some.
+        caveat: why there is little to see or to trust; empty where there is evidence.
+        coverage: the share of what passes the layer that passes these places, if it was measured.
+        look: how it is drawn, as :meth:`hookmap.Look.as_json` says it.
+        area: of the picture that the map's grid spans.
+        why: what was chosen by default, and why; empty where all was named.
+        python: the lines that give it again.
+        command: the command that gives it again.
+        believed: how far, if that was asked.
+    """
+
+    array: str
+    target: str
+    title: str
+    index: int | None
+    score: float
+    probability: float | None
+    where: str
+    box: Box | None
+    number: int | None
+    method: str
+    method_title: str
+    layer: str
+    evidence: Literal["none", "faint", "even", "some"]
+    caveat: str
+    coverage: float | None
+    look: dict[str, Any]
+    area: Box
+    why: str
+    python: str
+    command: str
+    believed: Believed | None = None
+
+
+@dataclass(frozen=True)
+class Explained:
+    """Heatmaps of a question: one, but of a detector as many as it means detections.
+
+    Attributes:
+        heatmaps: what was asked.
+        remarks: what the library warned of.
+        forwards: what it cost, in forward passes of the same picture.
+    """
+
+    heatmaps: tuple[Drawn, ...]
+    remarks: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Stage:
+    """A layer of the strip: its mean feature map is an array ``(h, w)``, float32.
+
+    Attributes:
+        array: the name of its array.
+        layer: by name.
+        kind: its class.
+        channels: how many.
+        rows: of its grid.
+        columns: of its grid.
+        default: whether heatmaps are taken here by default.
+        main: whether it is a stage of the network; others are layers inside of one.
+    """
+
+    array: str
+    layer: str
+    kind: str
+    channels: int
+    rows: int
+    columns: int
+    default: bool
+    main: bool
+
+
+@dataclass(frozen=True)
+class Staged:
+    """The network as a strip, in the order in which its layers ran; ``area`` is what their grids span."""
+
+    stages: tuple[Stage, ...]
+    area: Box
+
+
+@dataclass(frozen=True)
+class Channels:
+    """Feature maps of a layer: an array ``maps (C, h, w)``, float16, of the channels in ``numbers``.
+
+    Attributes:
+        layer: by name.
+        kind: its class.
+        count: how many channels the layer has.
+        numbers: of those that came: all, or the first of each order where they would be too many.
+        area: of the picture that the grid spans.
+        orders: places in ``numbers``, the first first: by ``mean``, ``variance`` and ``influence`` on the target.
+        low: the smallest value of all.
+        high: the largest.
+        heads: of an attention in this layer; 0 if there is none.
+    """
+
+    layer: str
+    kind: str
+    count: int
+    numbers: tuple[int, ...]
+    area: Box
+    orders: dict[str, tuple[int, ...]]
+    low: float
+    high: float
+    heads: int = 0
+
+
+@dataclass(frozen=True)
+class Fires:
+    """A channel at a place: its value there, and how far that is above its mean over the picture, in deviations."""
+
+    number: int
+    value: float
+    deviations: float
+
+
+@dataclass(frozen=True)
+class Patched:
+    """What is at one place of a layer.
+
+    Attributes:
+        cell: (row, column) of the layer's grid.
+        patch: the cell on the picture.
+        field: what of the picture the cell sees; None where that can't be measured.
+        channels: that fire most there.
+        alike: how alike every other place is; its map is the array ``alike``.
+        heads: where each head looks from there, arrays ``(h, w)`` by name; empty without attention.
+        area: of the picture that the grids of heads span.
+    """
+
+    cell: tuple[int, int]
+    patch: Box
+    field: Box | None
+    channels: tuple[Fires, ...]
+    alike: Drawn
+    heads: tuple[str, ...] = ()
+    area: Box | None = None
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A row that the detector proposed and that isn't among its detections.
+
+    Attributes:
+        label: of its strongest class.
+        box: on the picture.
+        probability: 0..1.
+        overlap: with the box that was asked about, intersection over union, 0..1.
+        target: what is asked to explain it, in words.
+    """
+
+    label: str
+    box: Box
+    probability: float
+    overlap: float
+    target: str
+
+
+@dataclass(frozen=True)
+class Missing:
+    """Why something wasn't detected.
+
+    Attributes:
+        died: where: ``detected`` (it wasn't missed), ``confidence`` (it scored too low), ``suppression`` (a stronger
+            box overlaps it), ``nowhere`` (no row is near).
+        sentence: the same in words.
+        candidate: the best row near the box.
+        winner: the detection that suppressed it.
+    """
+
+    died: Literal["detected", "confidence", "suppression", "nowhere"]
+    sentence: str
+    candidate: Candidate | None = None
+    winner: Candidate | None = None
+
+
+@dataclass(frozen=True)
+class Problem:
+    """What was wrong with a question, in one sentence."""
+
+    error: str
+    kind: str = "error"
+
+
+@dataclass(frozen=True)
+class Progress:
+    """How far a job is."""
+
+    what: str = ""
+    done: int = 0
+    total: int = 0
+
+
+@dataclass(frozen=True)
+class JobAbout:
+    """A question that is being answered.
+
+    Attributes:
+        id: of the job.
+        key: of its answer, once it is there.
+        state: how it stands.
+        progress: of what it is doing.
+        problem: why it failed.
+    """
+
+    id: str
+    key: str
+    state: Literal["waiting", "running", "done", "failed", "cancelled"]
+    progress: Progress = field(default_factory=Progress)
+    problem: Problem | None = None

@@ -1,0 +1,49 @@
+"""An answer as bytes: arrays as safetensors, and what they mean as JSON in its metadata."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from torch import Tensor
+
+
+@dataclass(frozen=True, eq=False)
+class Answer:
+    """What a question is told.
+
+    Attributes:
+        about: a dataclass of :mod:`hookmap.explorer.questions`.
+        arrays: by the names that it says.
+    """
+
+    about: Any
+    arrays: Mapping[str, Tensor] = field(default_factory=dict)
+
+
+def packed(answer: Answer) -> bytes:
+    """The answer as safetensors, with ``{"answer": JSON}`` as metadata.
+
+    >>> from hookmap.explorer.questions import Problem
+    >>> b"what came" in packed(Answer(Problem("what came")))
+    True
+    """
+    from safetensors.torch import save
+
+    arrays = {name: tensor.detach().cpu().contiguous() for name, tensor in answer.arrays.items()}
+    return save(arrays, {"answer": as_json(answer.about)})
+
+
+def as_json(about: Any) -> str:
+    """A dataclass as JSON; NaN and infinity, which JSON doesn't have, are null."""
+    return json.dumps(_finite(asdict(about)), ensure_ascii=False, separators=(",", ":"), allow_nan=False)
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, float):
+        return value if value - value == 0 else None
+    if isinstance(value, dict):
+        return {key: _finite(one) for key, one in value.items()}
+    return [_finite(one) for one in value] if isinstance(value, (list, tuple)) else value
