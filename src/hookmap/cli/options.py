@@ -15,6 +15,10 @@ if TYPE_CHECKING:
     from hookmap.lens import ExplainOptions, Lens
 
 DEFAULT_MODEL = "efficientnet_lite0"
+_NAMES = (
+    "A torchvision or timm name; or file.py:build or package.module:build, which gives an nn.Module, a hookmap.Adapter "
+    "or a hookmap.Lens."
+)
 _MODEL, _LOOKING, _SPEED = "Model", "What is asked", "Speed"
 
 Images = Annotated[
@@ -49,19 +53,9 @@ Json = Annotated[bool, typer.Option("--json", help="Print one JSON document and 
 
 
 @dataclass(kw_only=True)
-class ModelOptions:
-    """The model, and how its images are preprocessed."""
+class MakingOptions:
+    """How a model is made, and how its images are preprocessed."""
 
-    model: Annotated[
-        str,
-        typer.Option(
-            "--model",
-            "-m",
-            rich_help_panel=_MODEL,
-            help="A torchvision or timm name; or file.py:build or package.module:build, which gives an nn.Module, a "
-            "hookmap.Adapter or a hookmap.Lens.",
-        ),
-    ] = DEFAULT_MODEL
     weights: Annotated[
         Path | None,
         typer.Option(rich_help_panel=_MODEL, help="Checkpoint to load: safetensors, or a saved state dict."),
@@ -101,8 +95,8 @@ class ModelOptions:
         typer.Option(rich_help_panel=_MODEL, help="cpu, cuda, cuda:1, mps; by default the best there is."),
     ] = None
 
-    def lens(self, speed: PrecisionOptions | None = None) -> Lens:
-        """The lens that the options describe."""
+    def lens_of(self, model: str, speed: PrecisionOptions | None = None) -> Lens:
+        """The lens of a model that the options describe."""
         import hookmap as hm
         from hookmap._devices import best_device
         from hookmap.models import custom, holds_one
@@ -115,18 +109,18 @@ class ModelOptions:
         }
         if speed is not None:
             given |= {"precision": speed.precision, "compile": speed.compile}
-        if ":" not in self.model or self.weights is not None:
-            return hm.Lens(self.model, weights=self.weights, pretrained=self.pretrained, **given)
-        made = custom.made(self.model)
+        if ":" not in model or self.weights is not None:
+            return hm.Lens(model, weights=self.weights, pretrained=self.pretrained, **given)
+        made = custom.made(model)
         if holds_one(made):
             return hm.Lens(made, **given | {"device": self.device or best_device()})
         if not isinstance(made, hm.Lens):
             raise ModelError(
-                f"{self.model} gave a {type(made).__name__}; expected an nn.Module, a hookmap.Adapter or a hookmap.Lens"
+                f"{model} gave a {type(made).__name__}; expected an nn.Module, a hookmap.Adapter or a hookmap.Lens"
             )
         if self.labels or self.device or given["preprocessing"] is not None or self.fit != "crop":
             raise ModelError(
-                f"{self.model} gave a Lens, which holds all of that itself; leave out --labels, --size, --mean, --std, "
+                f"{model} gave a Lens, which holds all of that itself; leave out --labels, --size, --mean, --std, "
                 "--fit and --device"
             )
         return made
@@ -148,6 +142,44 @@ class ModelOptions:
         if min(given.get("std", (1.0,))) <= 0:
             raise HookmapError(f"--std is {self.std!r}; expected numbers above 0")
         return hm.Preprocessing(**given)
+
+
+@dataclass(kw_only=True)
+class ModelOptions(MakingOptions):
+    """The model, and how it is made."""
+
+    model: Annotated[str, typer.Option("--model", "-m", rich_help_panel=_MODEL, help=_NAMES)] = DEFAULT_MODEL
+
+    def lens(self, speed: PrecisionOptions | None = None) -> Lens:
+        """The lens that the options describe."""
+        return self.lens_of(self.model, speed)
+
+
+@dataclass(kw_only=True)
+class ModelsOptions(MakingOptions):
+    """Several models, and how they are made."""
+
+    models: Annotated[
+        list[str] | None,
+        typer.Option("--model", "-m", rich_help_panel=_MODEL, help=f"{_NAMES} Repeatable. Default: {DEFAULT_MODEL}."),
+    ] = None
+
+    def lenses(self, speed: PrecisionOptions) -> dict[str, Lens]:
+        """The lenses that the options describe, by the names as they were given.
+
+        Raises:
+            ModelError: if what describes one model comes with several.
+        """
+        names = list(dict.fromkeys(self.models or [DEFAULT_MODEL]))
+        own = {"--weights": self.weights, "--labels": self.labels, "--size": self.size}
+        own |= {"--mean": self.mean, "--std": self.std}
+        given = [option for option, value in own.items() if value is not None]
+        if given and len(names) > 1:
+            raise ModelError(
+                f"{len(names)} models are named, and {', '.join(given)} describes one; for several write a "
+                "file.py:build each"
+            )
+        return {name: self.lens_of(name, speed) for name in names}
 
 
 @dataclass(kw_only=True)

@@ -7,7 +7,7 @@ Every question is about one model and one picture. An answer is a dataclass here
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 Box = tuple[float, float, float, float]
 """(left, top, right, bottom)."""
@@ -16,8 +16,14 @@ Box = tuple[float, float, float, float]
 # ---------------------------------------------------------------- questions
 
 
+class _Asked:
+    """What comes from a browser: fields that aren't known are refused (pydantic reads it)."""
+
+    __pydantic_config__: ClassVar[dict[str, Any]] = {"extra": "forbid"}
+
+
 @dataclass(frozen=True)
-class Muting:
+class Muting(_Asked):
     """Channels of a layer, or heads of an attention, that are made weaker.
 
     Attributes:
@@ -34,7 +40,7 @@ class Muting:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Question:
+class Question(_Asked):
     """What all questions say.
 
     Attributes:
@@ -133,7 +139,7 @@ class Missed(Question):
 
 
 @dataclass(frozen=True)
-class Stroke:
+class Stroke(_Asked):
     """A line that was brushed.
 
     Attributes:
@@ -146,7 +152,7 @@ class Stroke:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Erase:
+class Erase(_Asked):
     """A picture without a region.
 
     Attributes:
@@ -158,6 +164,19 @@ class Erase:
     picture: str
     strokes: tuple[Stroke, ...]
     fill: Literal["blur", "mean", "linear"] = "blur"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Export(_Asked):
+    """A heatmap as a file.
+
+    Attributes:
+        question: that it answers.
+        look: how it is drawn, as :meth:`hookmap.Look.as_json` says it; by default as usual.
+    """
+
+    question: Explain
+    look: dict[str, Any] | None = None
 
 
 # ---------------------------------------------------------------- answers
@@ -493,3 +512,16 @@ class JobAbout:
     state: Literal["waiting", "running", "done", "failed", "cancelled"]
     progress: Progress = field(default_factory=Progress)
     problem: Problem | None = None
+
+
+@dataclass(frozen=True)
+class About:
+    """What is asked.
+
+    Attributes:
+        version: of hookmap.
+        device: where the models run.
+    """
+
+    version: str
+    device: str
