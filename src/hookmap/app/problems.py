@@ -50,7 +50,7 @@ def problem_of(error: Exception) -> Problem:
     if isinstance(error, RequestValidationError):
         return Problem(_said(error.errors()), "question")
     if isinstance(error, HookmapError):
-        return Problem(str(error), type(error).__name__.removesuffix("Error").lower())
+        return Problem(str(error), type(error).__name__.removesuffix("Error").lower().replace("hookmap", "question"))
     if out_of_memory(error):
         return Problem("out of memory; ask for less at once, or with a smaller budget", "memory")
     return Problem(f"something went wrong in hookmap: {type(error).__name__}: {first_line(error)}", "internal")

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-import json
 from collections.abc import AsyncIterator, Callable, Coroutine
-from threading import Lock
 from typing import Annotated, Any, Literal, TypeAlias
 from urllib.parse import quote
 
@@ -58,8 +56,8 @@ REFERENCE = "#/components/schemas/{model}"
 JSON = "application/json"
 SAFETENSORS = "application/vnd.safetensors"
 FOREVER = "private, max-age=31536000, immutable"
-_UPLOADS = 4
-"""Pictures that are received at the same time."""
+_AT_ONCE = 4
+"""Pictures that are received, and decoded, at the same time: each may take a lot of memory."""
 
 Wait: TypeAlias = Annotated[float, Query(ge=0, le=300, allow_inf_nan=False, description="Seconds for an answer.")]
 Longer: TypeAlias = Annotated[int, Query(ge=16, le=4096, description="The longer side, at most, in pixels.")]
@@ -95,16 +93,12 @@ def routes(explorer: Explorer, jobs: Jobs) -> APIRouter:
     router = APIRouter(route_class=_Route, responses={"4XX": _PROBLEM})
     models, samples = explorer.models(), explorer.samples()
     about = About(__version__, explorer.device)
-    shelf, uploads = Lock(), asyncio.Semaphore(_UPLOADS)
+    receiving, decoding = asyncio.Semaphore(_AT_ONCE), asyncio.Semaphore(_AT_ONCE)
 
-    async def with_pictures(do: Callable[..., Any], *given: Any) -> Any:
-        """Beside the worker, whose answers may take long, and one after the other."""
-
-        def alone() -> Any:
-            with shelf:
-                return do(*given)
-
-        return await run_in_threadpool(alone)
+    async def decoded(do: Callable[..., Any], *given: Any) -> Any:
+        """Beside the worker, whose answers may take long."""
+        async with decoding:
+            return await run_in_threadpool(do, *given)
 
     async def answered(request: Request, key: str, work: Work, wait: float) -> Response:
         reply = jobs.answers.get(key)
@@ -124,7 +118,7 @@ def routes(explorer: Explorer, jobs: Jobs) -> APIRouter:
 
     def asking(kind: type[Question]) -> Callable[..., Coroutine[Any, Any, Response]]:
         async def ask(question: Any, request: Request, wait: Wait = 30.0) -> Response:
-            key = await with_pictures(explorer.key, question)
+            key = await run_in_threadpool(explorer.key, question)
 
             def work(track: Track) -> Reply:
                 return Reply(packed(explorer.answer(question, track)), SAFETENSORS)
@@ -163,26 +157,25 @@ def routes(explorer: Explorer, jobs: Jobs) -> APIRouter:
     @router.post("/pictures", openapi_extra={"requestBody": {"required": True, "content": {"image/*": {}}}})
     async def add_picture(request: Request, name: Annotated[str, Query(max_length=255)] = "picture") -> PictureAbout:
         """Open a picture: the body is its file."""
-        async with uploads:
+        async with receiving:
             data = await request.body()
             await run_in_threadpool(check_pixels, data)
-            opened: PictureAbout = await with_pictures(explorer.add, data, name)
+            opened: PictureAbout = await decoded(explorer.add, data, name)
             return opened
 
     @router.get("/pictures/{id}", response_class=Response, responses={200: {"content": {"image/*": {}}}})
     async def get_picture(id: str, longer: Longer = 2048) -> Response:
         """A picture as it is shown."""
         try:
-            data = await with_pictures(explorer.shown, id, longer)
+            data, media = await decoded(explorer.shown, id, longer)
         except ImageError as error:
             raise Refused("absent", str(error)) from None
-        media = "image/png" if data.startswith(b"\x89PNG") else "image/jpeg"
         return Response(data, headers={"cache-control": FOREVER}, media_type=media)
 
     @router.post("/erased")
     async def erase(asked: Erase) -> PictureAbout:
         """A picture without a region, as a new picture."""
-        erased: PictureAbout = await with_pictures(explorer.erase, asked)
+        erased: PictureAbout = await decoded(explorer.erase, asked)
         return erased
 
     @router.post(
@@ -194,8 +187,8 @@ def routes(explorer: Explorer, jobs: Jobs) -> APIRouter:
         asked: Export, request: Request, form: Literal["png", "svg", "pdf", "npz"] = "png", wait: Wait = 30.0
     ) -> Response:
         """A heatmap as a file."""
-        key = await with_pictures(explorer.key, asked.question)
-        drawn = json.dumps([key, form, asked.look], sort_keys=True)
+        key = await run_in_threadpool(explorer.key, asked.question)
+        drawn = repr((key, form, asked.look))
 
         def work(track: Track) -> Reply:
             return Reply(*explorer.export(asked.question, form, asked.look))

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import shlex
+from collections.abc import Iterator
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, cast
 
@@ -11,8 +13,10 @@ import typer
 from hookmap.errors import HookmapError, ModelError
 
 if TYPE_CHECKING:
+    from hookmap.attribution.planning import ExplainOptions
+    from hookmap.explorer.answering import Named
     from hookmap.images.preprocessing import Preprocessing
-    from hookmap.lens import ExplainOptions, Lens
+    from hookmap.lens import Lens
 
 DEFAULT_MODEL = "efficientnet_lite0"
 _NAMES = (
@@ -164,27 +168,48 @@ class ModelsOptions(MakingOptions):
         typer.Option("--model", "-m", rich_help_panel=_MODEL, help=f"{_NAMES} Repeatable. Default: {DEFAULT_MODEL}."),
     ] = None
 
-    def lenses(self, speed: PrecisionOptions) -> dict[str, Lens]:
-        """The lenses that the options describe, by the names as they were given.
+    def named(self, speed: PrecisionOptions) -> dict[str, Named]:
+        """The models that the options describe, by the names as they were given.
 
         Raises:
             ModelError: if what describes one model comes with several.
         """
+        from hookmap.explorer.answering import Named
+
         names = list(dict.fromkeys(self.models or [DEFAULT_MODEL]))
-        own = {"--weights": self.weights, "--labels": self.labels, "--size": self.size}
-        own |= {"--mean": self.mean, "--std": self.std}
-        given = [option for option, value in own.items() if value is not None]
-        if given and len(names) > 1:
+        own = ("weights", "labels", "size", "mean", "std")
+        if len(names) > 1 and (given := [f"--{name}" for name in own if getattr(self, name) is not None]):
             raise ModelError(
                 f"{len(names)} models are named, and {', '.join(given)} describes one; for several write a "
                 "file.py:build each"
             )
-        return {name: self.lens_of(name, speed) for name in names}
+        return {
+            name: Named(self.lens_of(name, speed).engine, self._python(name), shlex.join(["-m", name, *self._words()]))
+            for name in names
+        }
+
+    def _words(self) -> Iterator[str]:
+        """What describes the model on a command line."""
+        for option in fields(MakingOptions):
+            value = getattr(self, option.name)
+            if value != option.default:
+                yield from ["--no-pretrained"] if value is False else [f"--{option.name}", str(value)]
+
+    def _python(self, model: str) -> str:
+        """What makes the lens in Python."""
+        given = {"weights": self.weights and str(self.weights), "fit": self.fit, "device": self.device}
+        usual = {"weights": None, "fit": "crop", "device": None}
+        words = [repr(model), *(f"{name}={value!r}" for name, value in given.items() if value != usual[name])]
+        words += [] if self.pretrained else ["pretrained=False"]
+        words += [] if self.labels is None else [f"labels=open({str(self.labels)!r}).read().splitlines()"]
+        preprocessing = self._preprocessing()
+        words += [] if preprocessing is None else [f"preprocessing=hm.{preprocessing!r}"]
+        return f"hm.Lens({', '.join(words)})"
 
 
 @dataclass(kw_only=True)
 class AskOptions:
-    """What is asked of each image; all of :class:`hookmap.lens.ExplainOptions` but how a batch is run."""
+    """What is asked of each image: :class:`~hookmap.attribution.planning.ExplainOptions` but for how a batch runs."""
 
     target: Annotated[
         list[str] | None,

@@ -47,7 +47,7 @@ def serve(
 
     with listening(host, port) as listener:
         access = Access.at(host)
-        explorer = Explorer(models.lenses(speed), {path.stem: path for path in images_in(images or [])})
+        explorer = Explorer(models.named(speed), images_in(images or []))
         app = App(explorer, access)
         link = address(listener, host, access.token)
         if access.token is not None:

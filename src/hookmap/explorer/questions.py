@@ -9,6 +9,12 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal
 
+from hookmap.adapters.outputs import Form
+from hookmap.attribution.muting import Muting
+from hookmap.render.look import Look
+from hookmap.results.heatmap import Evidence
+from hookmap.results.missed import Died
+
 Box = tuple[float, float, float, float]
 """(left, top, right, bottom)."""
 
@@ -20,23 +26,6 @@ class _Asked:
     """What comes from a browser: fields that aren't known are refused (pydantic reads it)."""
 
     __pydantic_config__: ClassVar[dict[str, Any]] = {"extra": "forbid"}
-
-
-@dataclass(frozen=True)
-class Muting(_Asked):
-    """Channels of a layer, or heads of an attention, that are made weaker.
-
-    Attributes:
-        layer: by name.
-        numbers: of the channels or heads.
-        factor: what they are multiplied with, 0..1; 0 mutes them.
-        of: whether the numbers are those of channels or of heads.
-    """
-
-    layer: str
-    numbers: tuple[int, ...]
-    factor: float = 0.0
-    of: Literal["channels", "heads"] = "channels"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -172,11 +161,11 @@ class Export(_Asked):
 
     Attributes:
         question: that it answers.
-        look: how it is drawn, as :meth:`hookmap.Look.as_json` says it; by default as usual.
+        look: how it is drawn, as :attr:`Drawn.look` says it; by default so.
     """
 
     question: Explain
-    look: dict[str, Any] | None = None
+    look: Look | None = None
 
 
 # ---------------------------------------------------------------- answers
@@ -193,7 +182,7 @@ class MethodAbout:
         family: what it is built on.
         per_layer: whether it looks at a layer.
         signed: whether its map has two signs.
-        passes: about how many forward passes it costs; None: not known.
+        slow: whether it takes many passes.
     """
 
     name: str
@@ -202,7 +191,7 @@ class MethodAbout:
     family: str
     per_layer: bool
     signed: bool
-    passes: float | None = None
+    slow: bool
 
 
 @dataclass(frozen=True)
@@ -222,7 +211,7 @@ class ModelAbout:
 
     id: str
     name: str
-    form: Literal["classes", "regions", "detections", "embeddings", "values", "unknown"]
+    form: Form
     labels: tuple[str, ...]
     texts: bool
     methods: tuple[MethodAbout, ...]
@@ -324,7 +313,7 @@ class Drawn:
     method: str
     method_title: str
     layer: str
-    evidence: Literal["none", "faint", "even", "some"]
+    evidence: Evidence
     caveat: str
     coverage: float | None
     look: dict[str, Any]
@@ -342,7 +331,6 @@ class Explained:
     Attributes:
         heatmaps: what was asked.
         remarks: what the library warned of.
-        forwards: what it cost, in forward passes of the same picture.
     """
 
     heatmaps: tuple[Drawn, ...]
@@ -361,7 +349,6 @@ class Stage:
         rows: of its grid.
         columns: of its grid.
         default: whether heatmaps are taken here by default.
-        main: whether it is a stage of the network; others are layers inside of one.
     """
 
     array: str
@@ -371,15 +358,21 @@ class Stage:
     rows: int
     columns: int
     default: bool
-    main: bool
 
 
 @dataclass(frozen=True)
 class Staged:
-    """The network as a strip, in the order in which its layers ran; ``area`` is what their grids span."""
+    """The network as a strip.
+
+    Attributes:
+        stages: in the order in which they ran.
+        area: of the picture that their grids span.
+        layers: all layers that can be looked at, by name, in the order in which they ran.
+    """
 
     stages: tuple[Stage, ...]
     area: Box
+    layers: tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -395,7 +388,6 @@ class Channels:
         orders: places in ``numbers``, the first first: by ``mean``, ``variance`` and ``influence`` on the target.
         low: the smallest value of all.
         high: the largest.
-        heads: of an attention in this layer; 0 if there is none.
     """
 
     layer: str
@@ -406,7 +398,6 @@ class Channels:
     orders: dict[str, tuple[int, ...]]
     low: float
     high: float
-    heads: int = 0
 
 
 @dataclass(frozen=True)
@@ -465,14 +456,13 @@ class Missing:
     """Why something wasn't detected.
 
     Attributes:
-        died: where: ``detected`` (it wasn't missed), ``confidence`` (it scored too low), ``suppression`` (a stronger
-            box overlaps it), ``nowhere`` (no row is near).
+        died: where; see :class:`hookmap.Missed`.
         sentence: the same in words.
         candidate: the best row near the box.
         winner: the detection that suppressed it.
     """
 
-    died: Literal["detected", "confidence", "suppression", "nowhere"]
+    died: Died
     sentence: str
     candidate: Candidate | None = None
     winner: Candidate | None = None
