@@ -221,9 +221,9 @@ def routes(explorer: Explorer, jobs: Jobs) -> APIRouter:
             try:
                 while True:
                     await job.after(last_event_id)
-                    last_event_id = job.number
+                    last_event_id, ended = job.number, job.ended  # more may happen while this is sent
                     yield ServerSentEvent(raw_data=as_json(job.about), id=str(last_event_id))
-                    if job.ended:
+                    if ended:
                         return
             finally:
                 jobs.promise(job)

@@ -35,8 +35,8 @@ def listening(host: str, port: int | None) -> socket.socket:
 
 
 def address(listener: socket.socket, host: str, token: str | None) -> str:
-    """The link that opens the page."""
-    name = f"[{host}]" if ":" in host else host
+    """The link that opens the page; at all addresses of this machine by its name."""
+    name = socket.gethostname() if host in ("0.0.0.0", "::") else f"[{host}]" if ":" in host else host
     secret = "" if token is None else f"?token={token}"
     return f"http://{name}:{listener.getsockname()[1]}/{secret}"
 

@@ -13,7 +13,6 @@ import json
 import math
 import secrets
 import socket
-import warnings
 from dataclasses import dataclass
 from http.cookies import CookieError, SimpleCookie
 from ipaddress import ip_address
@@ -162,10 +161,8 @@ def check_pixels(data: bytes) -> None:
     from PIL import Image
 
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-            with Image.open(io.BytesIO(data)) as image:
-                pixels, form = image.width * image.height, image.format
+        with Image.open(io.BytesIO(data)) as image:
+            pixels, form = image.width * image.height, image.format
     except Image.DecompressionBombError:
         pixels, form = PICTURE_PIXELS + 1, None
     except Exception:  # whatever damaged bytes make Pillow run into: whoever decodes it says so
