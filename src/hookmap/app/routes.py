@@ -21,37 +21,17 @@ from hookmap.app.safety import StrictRequest, check_pixels
 from hookmap.errors import ImageError
 from hookmap.explorer.answering import Explorer
 from hookmap.explorer.questions import (
+    QUESTIONS,
     About,
-    Channels,
     Erase,
-    Explain,
-    Explained,
     Export,
-    Features,
     JobAbout,
-    Missed,
-    Missing,
     ModelAbout,
-    Patch,
-    Patched,
     PictureAbout,
-    Predict,
-    Predicted,
     Question,
-    Staged,
-    Stages,
 )
 from hookmap.explorer.wire import as_json, packed
 
-QUESTIONS: dict[str, tuple[type[Question], type]] = {
-    "predict": (Predict, Predicted),
-    "explain": (Explain, Explained),
-    "stages": (Stages, Staged),
-    "features": (Features, Channels),
-    "patch": (Patch, Patched),
-    "missed": (Missed, Missing),
-}
-"""What is asked where, and what it is told."""
 REFERENCE = "#/components/schemas/{model}"
 JSON = "application/json"
 SAFETENSORS = "application/vnd.safetensors"

@@ -515,3 +515,14 @@ class About:
 
     version: str
     device: str
+
+
+QUESTIONS: dict[str, tuple[type[Question], type]] = {
+    "predict": (Predict, Predicted),
+    "explain": (Explain, Explained),
+    "stages": (Stages, Staged),
+    "features": (Features, Channels),
+    "patch": (Patch, Patched),
+    "missed": (Missed, Missing),
+}
+"""What is asked by which name, and what it is told."""

@@ -37,9 +37,14 @@ def packed(answer: Answer) -> bytes:
     return data
 
 
+def plain(about: Any) -> Any:
+    """A dataclass as what JSON is made of; NaN and infinity, which JSON doesn't have, are None."""
+    return _finite(asdict(about))
+
+
 def as_json(about: Any) -> str:
-    """A dataclass as JSON; NaN and infinity, which JSON doesn't have, are null."""
-    return json.dumps(_finite(asdict(about)), ensure_ascii=False, separators=(",", ":"), allow_nan=False)
+    """A dataclass as JSON."""
+    return json.dumps(plain(about), ensure_ascii=False, separators=(",", ":"), allow_nan=False)
 
 
 def _finite(value: Any) -> Any:
