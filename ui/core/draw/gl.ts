@@ -80,11 +80,11 @@ export class GlPainter {
     this.palette = createTexture(gl, { width: STEPS, height: 1, ...exact(gl) });
   }
 
-  /** Nothing where there's no WebGL2 that renders floats. */
-  static create(lost: () => void): GlPainter | null {
+  /** Nothing where there's no WebGL2 that renders floats, or only a slow one and that isn't wanted. */
+  static create(lost: () => void, { slow }: { slow: boolean }): GlPainter | null {
     const canvas = document.createElement("canvas");
-    const gl = canvas.getContext("webgl2", { antialias: false, depth: false, preserveDrawingBuffer: false });
-    if (!gl?.getExtension("EXT_color_buffer_float")) return null;
+    const gl = canvas.getContext("webgl2", { antialias: false, depth: false, failIfMajorPerformanceCaveat: !slow });
+    if (!gl?.getExtension("EXT_color_buffer_float") || (!slow && inSoftware(gl))) return null;
     canvas.addEventListener("webglcontextlost", lost, { once: true });
     const painter = new GlPainter(canvas, gl);
     return painter.lay && painter.color ? painter : null;
@@ -137,6 +137,12 @@ export class GlPainter {
     setUniforms(program, uniforms);
     drawBufferInfo(this.gl, this.square);
   }
+}
+
+/** Whether the card is only played: some browsers don't call that a caveat. */
+function inSoftware(gl: WebGL2RenderingContext): boolean {
+  const named = gl.getExtension("WEBGL_debug_renderer_info")?.UNMASKED_RENDERER_WEBGL ?? gl.RENDERER;
+  return /swiftshader|llvmpipe|softpipe|software|basic render/i.test(String(gl.getParameter(named)));
 }
 
 const exact = (gl: WebGL2RenderingContext) => ({ min: gl.NEAREST, mag: gl.NEAREST, wrap: gl.CLAMP_TO_EDGE, auto: false });

@@ -8,18 +8,21 @@ import { type Frame, frameOf, type Layer } from "./layer.ts";
 
 export { overlay, type Layer } from "./layer.ts";
 
-/** Paints by the graphics card where there is one; else, and from when it is lost on, by the processor. */
+/**
+ * Paints by the graphics card where there is one; else, and from when it is lost on, by the processor, which is faster
+ * than a graphics card in software.
+ */
 export class Painter {
   private cpu = new CpuPainter();
   private gl: GlPainter | null;
 
   /** @param lost is called when all has to be painted anew */
-  constructor(lost: () => void = () => {}, by: "any" | "cpu" = "any") {
+  constructor(lost: () => void = () => {}, by: "best" | "gl" | "cpu" = "best") {
     const fall = () => {
       this.gl = null;
       lost();
     };
-    this.gl = by === "any" ? GlPainter.create(fall) : null;
+    this.gl = by === "cpu" ? null : GlPainter.create(fall, { slow: by === "gl" });
   }
 
   get by(): "gl" | "cpu" {
