@@ -30,6 +30,7 @@ FLOORS = [
     ("results",),
     ("attribution",),
     ("metrics",),
+    ("explorer",),
     ("lens",),
     ("datasets",),
     ("runs",),

@@ -9,6 +9,7 @@ from .adapters.outputs import Embeddings as Embeddings
 from .adapters.outputs import Kept as Kept
 from .adapters.outputs import Values as Values
 from .adapters.outputs import keep_best as keep_best
+from .attribution.opened import Opened as Opened
 from .callbacks.lightning import LightningProbe as LightningProbe
 from .callbacks.probe import Probe as Probe
 from .callbacks.transformers import TransformersProbe as TransformersProbe
@@ -42,6 +43,7 @@ from .results.explanation import load as load
 from .results.features import FeatureMaps as FeatureMaps
 from .results.heatmap import Heatmap as Heatmap
 from .results.logit_lens import LogitLens as LogitLens
+from .results.missed import Missed as Missed
 from .results.predictions import Prediction as Prediction
 from .runs import Run as Run
 from .runs import open_run as open_run
@@ -56,7 +58,9 @@ from .targets import Likeness as Likeness
 from .targets import Mask as Mask
 from .targets import PerImage as PerImage
 from .targets import Point as Point
+from .targets import Polygon as Polygon
 from .targets import Probability as Probability
+from .targets import Proposal as Proposal
 from .targets import Regression as Regression
 from .targets import ReST as ReST
 from .targets import Similarity as Similarity

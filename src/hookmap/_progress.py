@@ -15,6 +15,12 @@ if TYPE_CHECKING:
 Track = Callable[[str, int], Callable[[int], None]]
 """Called with a description and a total, gives a function that is told how much has been done."""
 
+
+def silent(what: str, total: int) -> Callable[[int], None]:
+    """Tells nobody."""
+    return lambda done: None
+
+
 SILENCE = 10.0
 """Seconds for which nothing is said where lines are written, so that short work says nothing."""
 
@@ -28,7 +34,7 @@ def tracking(wanted: bool) -> Iterator[Track]:
     What is tracked inside of what is tracked stands below it.
     """
     if not wanted:
-        yield lambda what, total: lambda done: None
+        yield silent
     elif not (sys.stderr.isatty() or _in_notebook()):
         yield _in_lines
     elif _shown:

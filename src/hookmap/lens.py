@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import fields, replace
+from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeAlias, TypedDict, Unpack
+from typing import TYPE_CHECKING, Any, Literal, Unpack
 
 import torch
 from torch import Tensor, nn
@@ -13,15 +14,13 @@ from torch import Tensor, nn
 from hookmap import models
 from hookmap._devices import best_device, usable_device
 from hookmap._progress import tracking
-from hookmap._text import did_you_mean
-from hookmap.adapters.adapter import Adapter, Fusion
+from hookmap.adapters.adapter import Adapter
 from hookmap.attribution.attention import attention_distances, attention_maps, attention_rollout
 from hookmap.attribution.batch import Plan
 from hookmap.attribution.concepts import find_concepts
 from hookmap.attribution.engine import Engine, Failure
 from hookmap.attribution.execution import Execution, Precision
 from hookmap.attribution.explain import (
-    OnError,
     asked_again,
     explain_again,
     explain_each,
@@ -30,11 +29,13 @@ from hookmap.attribution.explain import (
 )
 from hookmap.attribution.features import features_of_batch, joined
 from hookmap.attribution.logit_lens import logit_lens
+from hookmap.attribution.missed import missed
+from hookmap.attribution.muting import Muting, muted
+from hookmap.attribution.opened import Opened
+from hookmap.attribution.planning import ExplainOptions, MethodSpec, planned
 from hookmap.attribution.scoring import Scale, Scoring
 from hookmap.attribution.similarity import similar_patches
-from hookmap.attribution.stored import AUTO, stored_choice
 from hookmap.errors import HookmapError, ImageError, LayerError, ModelError, TargetError
-from hookmap.hooks.fingerprint import fingerprint
 from hookmap.hooks.matching import LayerSpec
 from hookmap.hooks.registration import check_hookable, unwrapped
 from hookmap.images.loading import Picture
@@ -42,9 +43,7 @@ from hookmap.images.preprocessing import Fit, Preprocessing
 from hookmap.images.views import is_input, patch_size
 from hookmap.layers.layouts import Layout
 from hookmap.layers.tree import LayerTree
-from hookmap.methods import METHODS, Method, find_method
 from hookmap.metrics.check import checked_each
-from hookmap.render.look import Part
 from hookmap.results.attention import AttentionDistances, AttentionMaps, AttentionRollout
 from hookmap.results.check import Check
 from hookmap.results.concepts import Concepts, Factorization
@@ -52,32 +51,12 @@ from hookmap.results.explanation import Explanation
 from hookmap.results.features import FeatureMaps, LayerMaps
 from hookmap.results.heatmap import Heatmap
 from hookmap.results.logit_lens import LogitLens
+from hookmap.results.missed import Missed
 from hookmap.results.predictions import Prediction, predictions
-from hookmap.results.question import Settings
 from hookmap.targets import PREDICTED, TargetSpec
 
 if TYPE_CHECKING:
     from PIL import Image
-
-
-MethodSpec: TypeAlias = "str | Callable[..., Tensor]"
-
-
-class ExplainOptions(TypedDict, total=False):
-    """What can be said of an explanation beside its target, layer and method; see :meth:`Lens.explain`."""
-
-    aug_smooth: bool
-    noise_smooth: bool | int
-    eigen_smooth: bool
-    rivals: bool | int
-    fuse: Fusion | None
-    part: Part | None
-    seed: int
-    budget: int | None
-    batch_size: int
-    on_error: OnError
-    progress: bool
-    check: bool
 
 
 class Lens:
@@ -280,6 +259,66 @@ class Lens:
             for explanation in _explanations(answers):
                 heatmaps = checked_each(self.engine, explanation) if check else explanation
                 yield Explanation(heatmaps, explanation.errors)
+
+    def open(self, image: Any) -> Opened:
+        """One image whose pass is kept, so that each further question of it costs only what is new.
+
+        Another class costs a gradient from the output to the layer, another layer of :attr:`Opened.stages` one to
+        there; methods that mask take what they always take.
+
+        Args:
+            image: one, as in :meth:`explain`.
+        """
+        return Opened(self.engine, image)
+
+    @contextmanager
+    def muted(
+        self,
+        layer: str,
+        numbers: Sequence[int],
+        *,
+        factor: float = 0.0,
+        of: Literal["channels", "heads"] = "channels",
+        image: Any = None,
+    ) -> Iterator[None]:
+        """Inside the block, in this thread, channels of a layer or heads of an attention are weaker.
+
+        Everything that the lens is asked is asked of the model as it is then; the model itself isn't changed.
+
+        Args:
+            layer: by name.
+            numbers: of the channels or heads.
+            factor: what they are multiplied with; 0 mutes them.
+            of: whether the numbers are those of channels or of heads.
+            image: an example, where the model's input size isn't known.
+
+        Raises:
+            LayerError: for layers, channels and heads that there aren't.
+
+        >>> import hookmap as hm
+        >>> lens = hm.Lens()
+        >>> with lens.muted("bn2", range(1280)):
+        ...     round(lens.predict("examples/photos/coffee.jpg", top=1)[0][0].probability, 3)
+        0.001
+        """
+        x = self.engine.example() if image is None else next(self.engine.batches(image, 1)).x
+        with muted(self.engine, x, [Muting(layer, tuple(numbers), factor, of)]):
+            yield
+
+    def missed(self, image: Any, box: tuple[float, float, float, float]) -> Missed:
+        """Why a detector didn't detect what is in a box: its best candidate there, and where that was lost.
+
+        Args:
+            image: one, as in :meth:`explain`.
+            box: (left, top, right, bottom) in pixels of the picture.
+
+        Returns:
+            What was found; ``lens.explain(image, missed.target)`` shows what spoke for the candidate.
+
+        Raises:
+            TargetError: if the model is no detector, or the box is empty.
+        """
+        return missed(self.engine, image, box)
 
     def again(self, heatmap: Heatmap) -> Heatmap:
         """The heatmap that the same question gives of this model: with the same weights the same, bit for bit.
@@ -491,32 +530,7 @@ class Lens:
 
     def plan(self, target: Any, layer: LayerSpec | None, method: Any, options: ExplainOptions) -> Plan:
         """What :meth:`explain` would ask of every image, with all words looked up."""
-        if _listed(method) == [AUTO]:
-            return self._plan_of_a_comparison(target, layer, options)
-        methods = methods_of(method)
-        if method is not None and not methods:
-            raise TargetError("an empty list of methods was given; pass at least one")
-        given: dict[str, Any] = dict(options)
-        for name, usual in (("noise_smooth", 25), ("rivals", 3)):
-            given[name] = usual if given.get(name) is True else given.get(name) or 0
-        part = given.pop("part", None)
-        for name in given.keys() - {field.name for field in fields(Settings)}:
-            known = ExplainOptions.__annotations__
-            hint = did_you_mean(name, known, f"there are {', '.join(known)}")
-            raise HookmapError(f"there's no option {name!r} here; {hint}")
-        lenient = "all" in _listed(method)
-        return Plan(self.engine.goals(target), methods, layer, Settings(**given), part, lenient)
-
-    def _plan_of_a_comparison(self, target: Any, layer: LayerSpec | None, options: ExplainOptions) -> Plan:
-        """What :func:`hookmap.compare` decided for these weights, or else the default."""
-        choice = stored_choice(fingerprint(self.model))
-        if choice is None:
-            return self.plan(target, layer, None, options)
-        if layer is None and choice.layers:
-            layer = list(choice.layers)
-            if len(layer) > 1:
-                options = {"fuse": choice.fuse, **options}
-        return self.plan(target, layer, choice.method, options)
+        return planned(self.engine, target, layer, method, options)
 
     def _overlays(self, images: Any, batch_size: int) -> list[tuple[str, Image.Image]]:
         try:
@@ -545,27 +559,6 @@ def _joined(parts: Iterable[Explanation]) -> Explanation:
             # Two images may have one name.
             errors[f"{name} ({len(errors) + 1})" if name in errors else name] = error
     return Explanation(heatmaps, errors)
-
-
-def _listed(method: MethodSpec | Sequence[MethodSpec] | None) -> list[MethodSpec]:
-    return [method] if isinstance(method, str) or callable(method) else list(method or [])
-
-
-def methods_of(method: MethodSpec | Sequence[MethodSpec] | None) -> list[Method]:
-    """The methods that are meant, in the order of the table if all are; none of None.
-
-    Raises:
-        HookmapError: for names that no method has, and different methods of one name.
-    """
-    specs = _listed(method)
-    if specs == [AUTO]:
-        return []
-    chosen = [known for spec in specs for known in (METHODS.values() if spec == "all" else [find_method(spec)])]
-    named = {known.name: known for known in chosen}
-    for known in chosen:
-        if known.function is not named[known.name].function:
-            raise HookmapError(f"two methods are called {known.name!r}; give your functions different names")
-    return list(named.values())
 
 
 def _as_preprocessing(given: Any) -> Preprocessing | None:

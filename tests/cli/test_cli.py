@@ -192,8 +192,8 @@ def test_a_model_of_ones_own_that_is_named_wrongly(
 
 
 def test_explain_and_run_take_the_same_options_as_python(monkeypatch: pytest.MonkeyPatch) -> None:
+    from hookmap.attribution.planning import ExplainOptions
     from hookmap.cli.options import AskOptions, SpeedOptions
-    from hookmap.lens import ExplainOptions
 
     asked = {
         **AskOptions(budget=3, part="signed", fuse="mean", check=True).options(),

@@ -9,7 +9,7 @@ from typing import Any, TypeAlias
 from torch import Tensor
 
 from hookmap._devices import out_of_memory
-from hookmap._progress import Track
+from hookmap._progress import Track, silent
 from hookmap.adapters.adapter import Fusion
 from hookmap.attribution.engine import About, Batch
 from hookmap.attribution.forward import Forward
@@ -57,7 +57,7 @@ class Plan:
     settings: Settings = field(default_factory=Settings)
     part: Part | None = None
     lenient: bool = False
-    track: Track = field(default=lambda what, total: lambda done: None)
+    track: Track = silent
 
     def __post_init__(self) -> None:
         check_part(self.part)
@@ -146,7 +146,8 @@ def _explained(
     engine, x, views, settings = batch.engine, batch.x, batch.views, plan.settings
 
     def forward(inputs: Tensor, resolve: Callable[[Any], ResolvedTargets]) -> Forward:
-        return Forward(engine.execution, inputs, layouts, used, traced, settings, plan.track, resolve)
+        kept = batch.passes if inputs is x else None
+        return Forward(engine.execution, inputs, layouts, used, traced, settings, plan.track, resolve, kept)
 
     geometries = [view.geometry for view in views]
 

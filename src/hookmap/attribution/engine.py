@@ -19,6 +19,7 @@ from hookmap.adapters.adapter import Adapter
 from hookmap.adapters.outputs import vectors_in
 from hookmap.attribution.execution import Execution, Precision
 from hookmap.attribution.inputs import WithInputs, image_among, of_sample
+from hookmap.attribution.passes import Passes
 from hookmap.errors import HookmapError, HookmapWarning, ImageError, LayerError, ModelError, TargetError, first_line
 from hookmap.hooks.fingerprint import fingerprint
 from hookmap.hooks.matching import LayerSpec, match_layers
@@ -46,17 +47,20 @@ class Batch:
         x: their input where the model is, ``(B, C, *size)``.
         numbers: of the images among all that were given.
         engine: that they are to be asked of: one that knows a sample's other inputs, where a model takes several.
+        passes: over this input that are kept for more questions, if any are.
     """
 
     views: list[View]
     x: Tensor
     numbers: list[int]
     engine: Engine
+    passes: Passes | None = None
 
     def __getitem__(self, place: int) -> Batch:
         """One of its images as a batch of its own."""
         here = slice(place, place + 1)
-        return replace(self, views=self.views[here], x=self.x[here], numbers=self.numbers[here])
+        kept = self.passes if len(self.views) == 1 else None
+        return replace(self, views=self.views[here], x=self.x[here], numbers=self.numbers[here], passes=kept)
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
+from typing import Any
 
 import torch
 from torch import nn
@@ -28,18 +29,27 @@ def features_of_batch(batch: Batch, layers: LayerSpec, goal: Goal | None = None)
     traced = engine.trace(x)
     names = list(match_layers(engine.called, layers))
     model = engine.execution.module(names)
-    with preserved(engine.model), capture(model, names, gradients=goal is not None) as seen:
-        with engine.execution.casting(x):
-            output = model(x)
+
+    def differentiated(seen: Capture, output: Any) -> None:
         if goal is not None:
             geometries = [view.geometry for view in batch.views]
             goals = ResolvedTargets([goal], output, geometries, engine.label, traced.reading, x.shape[2:])
-            seen.differentiate(goals.scores(output)[0])
+            seen.differentiate(goals.scores(output)[0], layers=names)
+
+    if batch.passes is not None:
+        with preserved(engine.model), torch.enable_grad():
+            kept = batch.passes.over(model, x, names, engine.execution.casting(x), attention=False)
+            differentiated(*kept)
+        return layer_maps(kept[0], traced, layers, names)
+    with preserved(engine.model), capture(model, names, gradients=goal is not None) as seen:
+        with engine.execution.casting(x):
+            output = model(x)
+        differentiated(seen, output)
     return layer_maps(seen, traced, layers)
 
 
-def layer_maps(seen: Capture, traced: Trace, spec: LayerSpec) -> list[LayerMaps]:
-    """Feature maps of the captured layers, each under its own name, in the order in which they ran.
+def layer_maps(seen: Capture, traced: Trace, spec: LayerSpec, names: Collection[str] | None = None) -> list[LayerMaps]:
+    """Feature maps of the captured layers, or of some of them, each under its own name, in the order in which they ran.
 
     Raises:
         LayerError: if a layer that was named can't be read as a grid, or none of a pattern's can.
@@ -48,6 +58,8 @@ def layer_maps(seen: Capture, traced: Trace, spec: LayerSpec) -> list[LayerMaps]
     asked = [spec] if isinstance(spec, (str, nn.Module, type)) else list(spec)
     features = []
     for name in seen.order:
+        if names is not None and name not in names:
+            continue
         info = traced.info(name)
         vector = info.shape is not None and len(info.shape) == 2
         if info.layout is None and not vector and name not in asked:
@@ -55,7 +67,7 @@ def layer_maps(seen: Capture, traced: Trace, spec: LayerSpec) -> list[LayerMaps]
         layout = None if vector else traced.layout(name)
         for i, call in enumerate(seen[name].calls):
             key = next(iter(call.activations))
-            maps, gradient = call.activation, call.gradients.get(key)
+            maps, gradient = call.activation.detach(), call.gradients.get(key)
             if layout is not None:
                 own = layout.of_call(maps)
                 maps = own.to_grid(maps)

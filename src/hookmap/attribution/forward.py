@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import cached_property
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from hookmap._devices import out_of_memory
 from hookmap._progress import Track
 from hookmap.attribution.execution import Execution, copies_at_once
+from hookmap.attribution.passes import Passes
 from hookmap.errors import DisconnectedError, HookmapError, TargetError
 from hookmap.hooks.capture import INPUT, Capture, capture
 from hookmap.hooks.registration import plain_attention
@@ -40,6 +41,7 @@ class Forward(Pass):
         settings: seed and budget.
         track: called with a description and a total, gives a function that is told of progress.
         resolve: from the model's output to T targets.
+        passes: that are kept over this input, among which its own may be; None: it is made and forgotten.
     """
 
     def __init__(
@@ -52,6 +54,7 @@ class Forward(Pass):
         settings: Settings,
         track: Track,
         resolve: Callable[[Any], ResolvedTargets],
+        passes: Passes | None = None,
     ) -> None:
         self.model = execution.model
         self.x = x
@@ -65,6 +68,7 @@ class Forward(Pass):
         self.no_curvature: RuntimeError | None = None
         self._execution = execution
         self._settings = settings
+        self._passes = passes
         self._records = max((i.records for method in methods for i in method.ingredients), default=Records.NOTHING)
         wanted = [i for method in methods for i in method.ingredients if i.attention]
         self._attention = bool(wanted)
@@ -103,8 +107,45 @@ class Forward(Pass):
         differentiated, curved = records >= Records.GRADIENTS, records >= Records.CURVATURES
         # Neither compiled code nor fused attention can be differentiated twice, and compiled code hides its nodes.
         model = self.model if curved or self._attention else self._execution.module(names)
-        attention = plain_attention() if curved else nullcontext()
         graph = differentiated or self._attention
+        with (
+            self._captured(model, names, graph=graph, curved=curved) as (seen, output),
+            torch.set_grad_enabled(differentiated),
+        ):
+            self.targets = self._resolve(output)
+            rows = self.targets.scores(output)
+            if (classes := self.targets.class_scores(output)) is not None:
+                self.logits = classes.values.detach()
+            if rows.shape[1] != len(self.x):
+                raise TargetError(
+                    f"a target gave {rows.shape[1]} scores for {len(self.x)} images; expected one per image, (B,)"
+                )
+            if differentiated:
+                seen.differentiate(torch.cat([rows, *self._transformed(output)]), layers=names)
+            if curved:
+                try:
+                    seen.curve(rows)
+                except RuntimeError as error:  # not every operation can be differentiated twice
+                    if out_of_memory(error):
+                        raise
+                    self.no_curvature = error
+            for attended_to in seen.attentions:
+                attended(self.traced, attended_to)  # which finds what the graph alone can tell
+        self.scores = rows.detach()
+        self.seen = seen
+
+    @contextmanager
+    def _captured(
+        self, model: nn.Module, names: list[str], *, graph: bool, curved: bool
+    ) -> Iterator[tuple[Capture, Any]]:
+        """The block of a pass without gradients: what was captured, and the output; with its graph if that is asked."""
+        if self._passes is not None and graph and not curved:
+            casting = self.casting(self.x)
+            kept = self._passes.over(model, self.x, names, casting, attention=self._attention)
+            with torch.no_grad():
+                yield kept
+            return
+        attention = plain_attention() if curved else nullcontext()
         with (
             capture(model, names, gradients=graph, attention=self._attention) as seen,
             torch.set_grad_enabled(False),
@@ -112,28 +153,7 @@ class Forward(Pass):
         ):
             with self.casting(self.x):
                 output = model(self.x)
-            with torch.set_grad_enabled(differentiated):
-                self.targets = self._resolve(output)
-                rows = self.targets.scores(output)
-                if (classes := self.targets.class_scores(output)) is not None:
-                    self.logits = classes.values.detach()
-                if rows.shape[1] != len(self.x):
-                    raise TargetError(
-                        f"a target gave {rows.shape[1]} scores for {len(self.x)} images; expected one per image, (B,)"
-                    )
-                if differentiated:
-                    seen.differentiate(torch.cat([rows, *self._transformed(output)]))
-                if curved:
-                    try:
-                        seen.curve(rows)
-                    except RuntimeError as error:  # not every operation can be differentiated twice
-                        if out_of_memory(error):
-                            raise
-                        self.no_curvature = error
-                for attended_to in seen.attentions:
-                    attended(self.traced, attended_to)  # which finds what the graph alone can tell
-        self.scores = rows.detach()
-        self.seen = seen
+            yield seen, output
 
     def _transformed(self, output: Any) -> list[Tensor]:
         """The scores of methods that differentiate others than the targets' own; those that can't be are noted."""

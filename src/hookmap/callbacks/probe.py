@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
+from hookmap.attribution.planning import MethodSpec
 from hookmap.callbacks.cost import Cost
 from hookmap.callbacks.heatmaps import caption, explained, in_small, named_apart
 from hookmap.callbacks.history import HeatmapHistory
@@ -22,7 +23,7 @@ from hookmap.hooks.registration import unwrapped
 from hookmap.images.loading import load_all
 from hookmap.images.views import View, is_input
 from hookmap.layers.layouts import Layout
-from hookmap.lens import Lens, MethodSpec
+from hookmap.lens import Lens
 from hookmap.loggers.animation import Animation
 from hookmap.loggers.logger import Logger, loggers_from
 from hookmap.render.figure import contact_sheet

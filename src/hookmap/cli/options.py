@@ -11,8 +11,9 @@ import typer
 from hookmap.errors import HookmapError, ModelError
 
 if TYPE_CHECKING:
+    from hookmap.attribution.planning import ExplainOptions
     from hookmap.images.preprocessing import Preprocessing
-    from hookmap.lens import ExplainOptions, Lens
+    from hookmap.lens import Lens
 
 DEFAULT_MODEL = "efficientnet_lite0"
 _MODEL, _LOOKING, _SPEED = "Model", "What is asked", "Speed"
@@ -152,7 +153,7 @@ class ModelOptions:
 
 @dataclass(kw_only=True)
 class AskOptions:
-    """What is asked of each image; all of :class:`hookmap.lens.ExplainOptions` but how a batch is run."""
+    """What is asked of each image: :class:`~hookmap.attribution.planning.ExplainOptions` but for how a batch runs."""
 
     target: Annotated[
         list[str] | None,

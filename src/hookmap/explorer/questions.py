@@ -9,28 +9,16 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from hookmap.adapters.outputs import Form
+from hookmap.attribution.muting import Muting
+from hookmap.results.heatmap import Evidence
+from hookmap.results.missed import Died
+
 Box = tuple[float, float, float, float]
 """(left, top, right, bottom)."""
 
 
 # ---------------------------------------------------------------- questions
-
-
-@dataclass(frozen=True)
-class Muting:
-    """Channels of a layer, or heads of an attention, that are made weaker.
-
-    Attributes:
-        layer: by name.
-        numbers: of the channels or heads.
-        factor: what they are multiplied with, 0..1; 0 mutes them.
-        of: whether the numbers are those of channels or of heads.
-    """
-
-    layer: str
-    numbers: tuple[int, ...]
-    factor: float = 0.0
-    of: Literal["channels", "heads"] = "channels"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -174,7 +162,7 @@ class MethodAbout:
         family: what it is built on.
         per_layer: whether it looks at a layer.
         signed: whether its map has two signs.
-        passes: about how many forward passes it costs; None: not known.
+        slow: whether it takes many passes.
     """
 
     name: str
@@ -183,7 +171,7 @@ class MethodAbout:
     family: str
     per_layer: bool
     signed: bool
-    passes: float | None = None
+    slow: bool
 
 
 @dataclass(frozen=True)
@@ -203,7 +191,7 @@ class ModelAbout:
 
     id: str
     name: str
-    form: Literal["classes", "regions", "detections", "embeddings", "values", "unknown"]
+    form: Form
     labels: tuple[str, ...]
     texts: bool
     methods: tuple[MethodAbout, ...]
@@ -305,7 +293,7 @@ class Drawn:
     method: str
     method_title: str
     layer: str
-    evidence: Literal["none", "faint", "even", "some"]
+    evidence: Evidence
     caveat: str
     coverage: float | None
     look: dict[str, Any]
@@ -323,7 +311,6 @@ class Explained:
     Attributes:
         heatmaps: what was asked.
         remarks: what the library warned of.
-        forwards: what it cost, in forward passes of the same picture.
     """
 
     heatmaps: tuple[Drawn, ...]
@@ -342,7 +329,6 @@ class Stage:
         rows: of its grid.
         columns: of its grid.
         default: whether heatmaps are taken here by default.
-        main: whether it is a stage of the network; others are layers inside of one.
     """
 
     array: str
@@ -352,15 +338,21 @@ class Stage:
     rows: int
     columns: int
     default: bool
-    main: bool
 
 
 @dataclass(frozen=True)
 class Staged:
-    """The network as a strip, in the order in which its layers ran; ``area`` is what their grids span."""
+    """The network as a strip.
+
+    Attributes:
+        stages: in the order in which they ran.
+        area: of the picture that their grids span.
+        layers: all layers that can be looked at, by name, in the order in which they ran.
+    """
 
     stages: tuple[Stage, ...]
     area: Box
+    layers: tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -376,7 +368,6 @@ class Channels:
         orders: places in ``numbers``, the first first: by ``mean``, ``variance`` and ``influence`` on the target.
         low: the smallest value of all.
         high: the largest.
-        heads: of an attention in this layer; 0 if there is none.
     """
 
     layer: str
@@ -387,7 +378,6 @@ class Channels:
     orders: dict[str, tuple[int, ...]]
     low: float
     high: float
-    heads: int = 0
 
 
 @dataclass(frozen=True)
@@ -446,14 +436,13 @@ class Missing:
     """Why something wasn't detected.
 
     Attributes:
-        died: where: ``detected`` (it wasn't missed), ``confidence`` (it scored too low), ``suppression`` (a stronger
-            box overlaps it), ``nowhere`` (no row is near).
+        died: where; see :class:`hookmap.Missed`.
         sentence: the same in words.
         candidate: the best row near the box.
         winner: the detection that suppressed it.
     """
 
-    died: Literal["detected", "confidence", "suppression", "nowhere"]
+    died: Died
     sentence: str
     candidate: Candidate | None = None
     winner: Candidate | None = None

@@ -33,7 +33,8 @@ def packed(answer: Answer) -> bytes:
     from safetensors.torch import save
 
     arrays = {name: tensor.detach().cpu().contiguous() for name, tensor in answer.arrays.items()}
-    return save(arrays, {"answer": as_json(answer.about)})
+    data: bytes = save(arrays, {"answer": as_json(answer.about)})
+    return data
 
 
 def as_json(about: Any) -> str:

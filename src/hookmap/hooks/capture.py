@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import threading
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from typing import Any
 
@@ -159,7 +159,7 @@ class Capture(Mapping[str, Record]):
         """All attentions of the last pass, in the order in which they ran; with ``capture(..., attention=True)``."""
         return self._attentions
 
-    def differentiate(self, scores: Tensor, *, create_graph: bool = False) -> None:
+    def differentiate(self, scores: Tensor, *, layers: Iterable[str] | None = None, create_graph: bool = False) -> None:
         r"""Write the gradient of each score into the records' ``gradient``.
 
         Samples of a batch don't influence each other in evaluation mode, so the gradient of the sum
@@ -169,12 +169,14 @@ class Capture(Mapping[str, Record]):
             scores: ``()`` or ``(B,)``: one score per sample; gradients take the activation's shape.
                 ``(T, B)``: T targets at once, differentiated one after the other on the same graph (on
                 CPU a loop is as fast as a batched vector-Jacobian product); gradients gain a leading T.
+            layers: which of the captured layers are wanted, by name, and the attention; by default all. The backward
+                pass goes no further than they are.
             create_graph: keep the graph of the gradients, for second derivatives.
 
         Raises:
             DisconnectedError: if the scores don't depend on any captured layer.
         """
-        leaves = self._leaves(scores)
+        leaves = self._leaves(scores, layers)
         edges = [attention.edges for attention in self._attentions]
         ends: list[Any] = [tensor for _, _, tensor in leaves] + [edge for several in edges for edge in several]
         rows = [
@@ -221,12 +223,12 @@ class Capture(Mapping[str, Record]):
             assert curvature is not None
             call.curvatures[key] = curvature
 
-    def _leaves(self, scores: Tensor) -> list[tuple[Call, str, Tensor]]:
+    def _leaves(self, scores: Tensor, layers: Iterable[str] | None = None) -> list[tuple[Call, str, Tensor]]:
         if not self._gradients:
             raise TargetError("this capture records no gradients; use capture(model, layers, gradients=True)")
         leaves = [
             (call, key, tensor)
-            for record in self._records.values()
+            for record in (self._records.values() if layers is None else [self[name] for name in layers])
             for call in record.calls
             for key, tensor in call.activations.items()
         ]
@@ -399,6 +401,7 @@ def capture(
     gradients: bool = True,
     keep: Callable[[Tensor], Tensor] | None = None,
     attention: bool = False,
+    retain_graph: bool = False,
 ) -> Iterator[Capture]:
     """Record activations of ``layers`` while the block runs, and gradients on demand.
 
@@ -417,6 +420,8 @@ def capture(
         attention: read the attention that ran, in fused kernels too: of a layer by its record's
             :attr:`Record.attention`, of all by :attr:`Capture.attentions`. The graph then starts at the input of the
             first captured layer, or where ``layers`` is empty at the model's, and attention before that isn't seen.
+        retain_graph: keep the graph when the block is left, so that scores made in it can be differentiated later. The
+            memory of the model's tail is held as long as the capture is.
 
     Raises:
         LayerError: if no layer matches.
@@ -447,7 +452,8 @@ def capture(
         if torch.is_inference_mode_enabled():
             stack.enter_context(torch.inference_mode(False))
         stack.enter_context(torch.no_grad())
-        stack.callback(seen._release_graph)
+        if not retain_graph:
+            stack.callback(seen._release_graph)
         # Under no_grad, autocast caches weights cast without a graph: a training step must not find them.
         if any(torch.is_autocast_enabled(kind) for kind in ("cpu", "cuda")):
             stack.callback(torch.clear_autocast_cache)

@@ -21,10 +21,17 @@ REGISTRATION = threading.Lock()
 
 
 @contextmanager
-def hooked(modules: Iterable[nn.Module], hook: Callable[[nn.Module, Any, Any], Any]) -> Iterator[None]:
+def hooked(
+    modules: Iterable[nn.Module], hook: Callable[[nn.Module, Any, Any], Any], *, first: bool = False
+) -> Iterator[None]:
     """Call ``hook(module, args, output)`` after each of the modules, in this thread only, inside the block.
 
     Modules of TorchScript can't be hooked and are passed over.
+
+    Args:
+        modules: to hook.
+        hook: is called; what it returns, unless it is None, takes the output's place.
+        first: before the hooks that are there already.
     """
     thread = threading.get_ident()
 
@@ -35,11 +42,26 @@ def hooked(modules: Iterable[nn.Module], hook: Callable[[nn.Module, Any, Any], A
         with REGISTRATION:
             for module in modules:
                 if not isinstance(module, RecursiveScriptModule):
-                    stack.callback(register(module, in_this_thread).remove)
+                    stack.callback(register(module, in_this_thread, first=first).remove)
         yield
 
 
-def register(module: nn.Module, hook: Callable[[nn.Module, Any, Any], Any]) -> RemovableHandle:
+@contextmanager
+def hooked_before(modules: Iterable[nn.Module], hook: Callable[[nn.Module, Any, Any], Any]) -> Iterator[None]:
+    """Call ``hook(module, None, args)`` before each of the modules, likewise; what it returns takes args' place."""
+    thread = threading.get_ident()
+
+    def in_this_thread(module: nn.Module, args: Any) -> Any:
+        return hook(module, None, args) if threading.get_ident() == thread else None
+
+    with ExitStack() as stack:
+        with REGISTRATION:
+            for module in modules:
+                stack.callback(module.register_forward_pre_hook(in_this_thread).remove)
+        yield
+
+
+def register(module: nn.Module, hook: Callable[[nn.Module, Any, Any], Any], *, first: bool = False) -> RemovableHandle:
     """Register a forward hook that may change the output.
 
     Raises:
@@ -57,7 +79,7 @@ def register(module: nn.Module, hook: Callable[[nn.Module, Any, Any], Any]) -> R
         getattr(other, "__module__", None) == "transformers.utils.output_capturing"
         for other in module._forward_hooks.values()
     )
-    return module.register_forward_hook(hook, prepend=recorded)
+    return module.register_forward_hook(hook, prepend=recorded or first)
 
 
 # Which attention kernel runs is a setting of the process, and forward-mode differentiation doesn't nest.

@@ -87,6 +87,12 @@ class Geometry:
         ]
         return low[1], low[0], high[1], high[0]
 
+    @property
+    def span(self) -> tuple[float, float, float, float]:
+        """The rectangle of the original that the input spans, (left, top, right, bottom): also beyond its edges."""
+        (high, wide), (down, across), (top, left) = self.input, self.scale, self.offset
+        return -left / across, -top / down, (wide - left) / across, (high - top) / down
+
     def cells(self, grid: Sequence[int]) -> tuple[slice, slice]:
         """The rows and columns of a grid (h, w) that lie on the original, and not on what was padded to it."""
         sides = zip(grid, self.input, self.original, self.scale, self.offset, strict=True)

@@ -12,13 +12,14 @@ from torch import nn
 
 from hookmap._progress import tracking
 from hookmap._text import listed
+from hookmap.attribution.planning import MethodSpec, methods_of
 from hookmap.datasets.labels import TrueClasses
 from hookmap.datasets.reader import Reader
 from hookmap.datasets.sources import Source, source
 from hookmap.errors import DataError, HookmapError, HookmapWarning
 from hookmap.hooks.matching import LayerSpec
 from hookmap.images.views import input_rank
-from hookmap.lens import Lens, MethodSpec, methods_of
+from hookmap.lens import Lens
 from hookmap.models import DEFAULT
 from hookmap.runs import record
 from hookmap.runs.job import LABEL, Job

@@ -14,11 +14,11 @@ from importlib.metadata import PackageNotFoundError, version
 from types import CodeType
 from typing import Any
 
+from hookmap.attribution.planning import methods_of
 from hookmap.datasets.sources import Source
 from hookmap.errors import DataError, HookmapError
 from hookmap.hooks.fingerprint import fingerprint
 from hookmap.layers.receptive import receptive_field
-from hookmap.lens import methods_of
 from hookmap.methods import METHODS
 from hookmap.render.look import check_part
 from hookmap.results.choice import Choice

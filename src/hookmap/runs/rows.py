@@ -191,9 +191,7 @@ def _described(result: ImageResult, heatmap: Heatmap) -> dict[str, Any]:
 
 def _spanned(geometry: Geometry) -> dict[str, float]:
     """The rectangle of the picture that the grid spans."""
-    (high, wide), (down, across), (top, left) = geometry.input, geometry.scale, geometry.offset
-    sides = -left / across, -top / down, (wide - left) / across, (high - top) / down
-    return {f"grid_{name}": side for name, side in zip(_SIDES, sides, strict=True)}
+    return {f"grid_{name}": side for name, side in zip(_SIDES, geometry.span, strict=True)}
 
 
 def geometry_of(row: Any) -> Geometry:

@@ -17,7 +17,7 @@ from hookmap.targets.classes import (
 )
 from hookmap.targets.likeness import Likeness, Similarity, Text, with_references
 from hookmap.targets.naming import find_class
-from hookmap.targets.places import Box, Detection, Everywhere, Mask, Place, Point
+from hookmap.targets.places import Box, Detection, Everywhere, Mask, Place, Point, Polygon, Proposal
 from hookmap.targets.resolving import PlainOutput, Resolved
 
 __all__ = [
@@ -35,7 +35,9 @@ __all__ = [
     "Place",
     "PlainOutput",
     "Point",
+    "Polygon",
     "Probability",
+    "Proposal",
     "ReST",
     "Regression",
     "Resolved",

@@ -11,9 +11,9 @@ from hookmap.errors import TargetError
 from hookmap.targets.classes import PREDICTED, Class, Contrast, Goal, PerImage, Regression, TargetSpec
 from hookmap.targets.likeness import Likeness, Text
 from hookmap.targets.naming import find_class
-from hookmap.targets.places import Box, Detection, Everywhere, Point
+from hookmap.targets.places import Box, Detection, Everywhere, Point, Polygon, Proposal
 
-_PLACE = re.compile(r"\s*(box|point|everywhere)\s*(?::\s*(.*))?", re.IGNORECASE)
+_PLACE = re.compile(r"\s*(box|point|polygon|proposal|everywhere)\s*(?::\s*(.*))?", re.IGNORECASE)
 
 _ALIKE = re.compile(r"\s*(text|like)\s*:(.*)", re.IGNORECASE | re.DOTALL)
 
@@ -25,7 +25,8 @@ def resolve(spec: TargetSpec, labels: Sequence[str] | None) -> Goal:
 
     Places in words are ``"box:2"`` (a detection by its number), ``"box:2:left"`` (how far it reaches; also ``top``,
     ``right``, ``bottom``, ``box`` and ``mask``), ``"box:2:left_shoulder"`` (a keypoint), ``"box:10,20,200,180"``,
-    ``"point:120,80"`` (of a volume ``"point:120,80,31"``) and ``"everywhere"``; likenesses are ``"text:a red car"`` and
+    ``"point:120,80"`` (of a volume ``"point:120,80,31"``), ``"polygon:10,20 90,20 50,80"``, ``"everywhere"`` and
+    ``"proposal:812:17"`` (a detector's candidate, as a class); likenesses are ``"text:a red car"`` and
     ``"like:car.jpg"``.
 
     Raises:
@@ -66,16 +67,22 @@ def _place(words: str) -> Goal | None:
     detection = _DETECTION.fullmatch(words)
     if detection is not None:
         return Detection(int(detection[1]), (detection[2] or "class").casefold())
+    kind = match[1].casefold()
     try:
-        numbers = [float(part) for part in match[2].split(",")]
+        numbers = [float(part) for part in re.split(r"[,\s]+" if kind == "polygon" else "[,:]", match[2].strip())]
     except ValueError:
         numbers = []
-    if match[1].casefold() == "point" and len(numbers) in (2, 3):
+    if kind == "polygon" and len(numbers) >= 6 and len(numbers) % 2 == 0:
+        return Polygon(tuple(zip(numbers[::2], numbers[1::2], strict=True)))
+    if kind == "proposal" and len(numbers) == 2 and all(number.is_integer() for number in numbers):
+        return Proposal(int(numbers[0]), int(numbers[1]))
+    if kind == "point" and len(numbers) in (2, 3):
         return Point(numbers[0], numbers[1], z=numbers[2] if numbers[2:] else None)
-    if match[1].casefold() == "box" and len(numbers) == 4:
+    if kind == "box" and len(numbers) == 4:
         left, top, right, bottom = numbers
         return Box(left, top, right, bottom)
     raise TargetError(
-        f"{words!r} is no place; expected box:NUMBER of a detection, box:LEFT,TOP,RIGHT,BOTTOM or point:X,Y in pixels "
-        "of the picture (point:X,Y,Z: with the slice of a volume)"
+        f"{words!r} is no place; expected box:NUMBER of a detection, box:LEFT,TOP,RIGHT,BOTTOM, point:X,Y or "
+        "polygon:X,Y X,Y X,Y in pixels of the picture (point:X,Y,Z: with the slice of a volume), or proposal:ROW:CLASS "
+        "of a detector"
     )

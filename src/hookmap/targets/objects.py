@@ -15,7 +15,7 @@ from hookmap.errors import NothingDetectedError, TargetError
 from hookmap.images.geometry import Geometry
 from hookmap.targets.classes import PREDICTED, Class, Contrast, Goal, Regression, name_of
 from hookmap.targets.naming import simplified
-from hookmap.targets.places import PARTS, Box, Detection, Mask, Point
+from hookmap.targets.places import PARTS, Box, Detection, Mask, Point, Polygon, Proposal
 from hookmap.targets.resolving import PlainOutput, Resolved, against, averaging
 
 Candidate = TypeVar("Candidate", bound="CandidateScore")
@@ -231,7 +231,7 @@ class DetectionOutput(PlainOutput):
     def of_place(self, target: Any, image: int) -> Sequence[Resolved]:
         """The detection of a number, or at a place."""
         target.check(self._geometry.original)
-        return self._detections(target)
+        return [self._proposed(target)] if isinstance(target, Proposal) else self._detections(target)
 
     def of_contrast(self, target: Contrast, image: int) -> Sequence[Resolved]:
         """Each detection as one class rather than another, or rather than another detection."""
@@ -255,6 +255,24 @@ class DetectionOutput(PlainOutput):
             row=this.row,
             on_input=this.on_input,
             boxed=this.boxed,
+        )
+
+    def _proposed(self, target: Proposal) -> CandidateScore:
+        output: Detections = self.output
+        _check_class(target.label, output)
+        if not 0 <= target.row < output.scores.shape[1]:
+            raise TargetError(f"{target} doesn't exist; the detector has {output.scores.shape[1]} in this picture")
+        on_input = output.boxes_of(target.label)[0, target.row].detach()
+        return CandidateScore(
+            asked=target,
+            name=self.label(target.label),
+            index=target.label,
+            probability=float(output.probabilities[0, target.row, target.label].detach()),
+            where=str(target),
+            box=tuple(on_picture(on_input, self._geometry).tolist()),
+            row=target.row,
+            on_input=on_input,
+            boxed=target.label,
         )
 
     def _detections(self, target: Any) -> Sequence[Resolved]:
@@ -386,8 +404,8 @@ def _meant(goal: Goal, kept: Any, boxes: list[Tensor]) -> list[int]:
     if isinstance(goal, Point):
         around = [n for n in wanted if Box(*boxes[n].tolist()).covers(torch.tensor(goal.centre))]
         return sorted(around, key=lambda n: float((boxes[n][2:] - boxes[n][:2]).prod()))[:1]
-    if isinstance(goal, (Box, Mask)):
-        box = goal.bounds if isinstance(goal, Mask) else goal
+    if isinstance(goal, (Box, Mask, Polygon)):
+        box = goal if isinstance(goal, Box) else goal.bounds
         shared = {n: float(overlap(torch.tensor([box.left, box.top, box.right, box.bottom]), boxes[n])) for n in wanted}
         best = max(shared, key=shared.__getitem__, default=None)
         return [best] if best is not None and shared[best] > 0 else []

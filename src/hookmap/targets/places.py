@@ -168,6 +168,47 @@ class Mask(Place):
 
 
 @dataclass(frozen=True)
+class Polygon(Place):
+    """An area inside of a closed line: what a :class:`Mask` of it means.
+
+    Attributes:
+        corners: (x, y) of each, three or more, in pixels of the picture; inside is what a ray crosses the line an odd
+            number of times from.
+        of: the class; by default the one that scores highest there.
+    """
+
+    corners: tuple[tuple[float, float], ...]
+    of: TargetSpec | None = None
+
+    def __post_init__(self) -> None:
+        if len(self.corners) < 3:
+            raise TargetError(f"a polygon of {len(self.corners)} corners came; expected three or more")
+
+    def __str__(self) -> str:
+        return f"polygon of {len(self.corners)} corners"
+
+    def covers(self, points: Tensor) -> Tensor:
+        """Points inside."""
+        x, y = points.unbind(-1)
+        inside = torch.zeros_like(x, dtype=torch.bool)
+        for (x1, y1), (x2, y2) in zip(self.corners, self.corners[1:] + self.corners[:1], strict=True):
+            if y1 != y2:
+                inside ^= ((y1 > y) != (y2 > y)) & (x < (x2 - x1) * (y - y1) / (y2 - y1) + x1)
+        return inside
+
+    @property
+    def bounds(self) -> Box:
+        """The smallest box around it."""
+        xs, ys = zip(*self.corners, strict=True)
+        return Box(min(xs), min(ys), max(xs), max(ys), self.of)
+
+    @property
+    def centre(self) -> tuple[float, float]:
+        """The middle of its bounds."""
+        return self.bounds.centre
+
+
+@dataclass(frozen=True)
 class Everywhere(Place):
     """The whole picture: a class's dense score, averaged over all of it.
 
@@ -201,3 +242,19 @@ class Detection(Place):
 
     def __str__(self) -> str:
         return f"box {self.number}" + ("" if self.attribute == "class" else f", its {self.attribute}")
+
+
+@dataclass(frozen=True)
+class Proposal(Place):
+    """One of a detector's candidates before its post-processing, detected or not; see :meth:`hookmap.Lens.missed`.
+
+    Attributes:
+        row: of the candidate.
+        label: the class that it is asked as.
+    """
+
+    row: int
+    label: int
+
+    def __str__(self) -> str:
+        return f"proposal {self.row}"

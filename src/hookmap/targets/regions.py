@@ -12,7 +12,7 @@ from torch import Tensor
 from hookmap.adapters.outputs import Reading, Scores
 from hookmap.errors import TargetError
 from hookmap.targets.classes import PREDICTED, Binary, Class, Contrast, Probability, Regression, existing, name_of
-from hookmap.targets.places import Detection, Place, Point
+from hookmap.targets.places import Detection, Place, Point, Proposal
 from hookmap.targets.resolving import PlainOutput, Resolved, against, averaging
 
 
@@ -82,7 +82,7 @@ class DenseOutput(PlainOutput):
 
     def of_place(self, target: Any, image: int) -> Sequence[Resolved]:
         """A class, by default the strongest, or a value in the cells that a place covers."""
-        if isinstance(target, Detection):
+        if isinstance(target, (Detection, Proposal)):
             raise TargetError(
                 f"{target} is a detected object, and this model gives scores of places; pass a Box or a Point"
             )

@@ -20,6 +20,7 @@ from hookmap._files import write_bytes
 from hookmap._progress import tracking
 from hookmap._text import counted
 from hookmap.attribution.engine import Batch
+from hookmap.attribution.planning import MethodSpec, methods_of
 from hookmap.attribution.scoring import Scale
 from hookmap.attribution.stored import store_choice
 from hookmap.datasets.reader import Reader
@@ -27,7 +28,7 @@ from hookmap.datasets.sources import source
 from hookmap.errors import DataError
 from hookmap.hooks.matching import LayerSpec
 from hookmap.images.views import input_rank
-from hookmap.lens import Lens, MethodSpec, methods_of
+from hookmap.lens import Lens
 from hookmap.metrics.removal import STEPS
 from hookmap.models import DEFAULT
 from hookmap.results.choice import Choice

@@ -1,0 +1,125 @@
+"""Parts of a model made weaker while questions are asked: channels of a layer, heads of an attention."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+from hookmap._nested import map_tensors, tensors_in
+from hookmap.attribution.engine import Engine
+from hookmap.errors import LayerError
+from hookmap.hooks.capture import capture
+from hookmap.hooks.matching import match_layers
+from hookmap.hooks.preserve import preserved
+from hookmap.hooks.registration import hooked, hooked_before
+from hookmap.layers.trace import Trace
+
+
+@dataclass(frozen=True)
+class Muting:
+    """Channels of a layer, or heads of an attention, that are made weaker.
+
+    Attributes:
+        layer: by name.
+        numbers: of the channels or heads.
+        factor: what they are multiplied with; 0 mutes them.
+        of: whether the numbers are those of channels or of heads.
+    """
+
+    layer: str
+    numbers: tuple[int, ...]
+    factor: float = 0.0
+    of: Literal["channels", "heads"] = "channels"
+
+
+@contextmanager
+def muted(engine: Engine, x: Tensor, mutings: Sequence[Muting]) -> Iterator[None]:
+    """Whatever runs the model in this block, in this thread, runs it with these parts made weaker.
+
+    Args:
+        engine: of the model.
+        x: an input of the size that is meant, ``(B, C, *size)``.
+        mutings: what is made weaker.
+
+    Raises:
+        LayerError: for layers, channels and heads that there aren't, and heads that can't be told apart.
+    """
+    traced, modules = engine.trace(x), dict(engine.called.named_modules())
+    with ExitStack() as stack:
+        for muting in mutings:
+            layer = next(iter(match_layers(engine.called, muting.layer)))
+            if muting.of == "channels":
+                axis, count = _channels(traced, layer)
+                change = _weakened(_checked(muting, count), muting.factor, axis, count)
+                stack.enter_context(hooked([modules[layer]], change, first=True))
+            else:
+                name, heads = _after_heads(engine, x, traced, layer)
+                linear = modules[name]
+                change = _weakened(_checked(muting, heads), muting.factor, -1, heads)
+                stack.enter_context(hooked_before([linear], change))
+        yield
+
+
+def _checked(muting: Muting, count: int) -> tuple[int, ...]:
+    for number in muting.numbers:
+        if not 0 <= number < count:
+            raise LayerError(f"layer {muting.layer!r} has {muting.of} 0 to {count - 1}; {number} doesn't exist")
+    return muting.numbers
+
+
+def _channels(traced: Trace, layer: str) -> tuple[int, int]:
+    """The axis of a layer's channels, and how many there are."""
+    info = traced.info(layer)
+    if info.shape is None or len(info.shape) < 2:
+        raise LayerError(f"layer {layer!r} gives no channels that could be muted; pass another layer")
+    axis = 1 if info.layout is not None and info.layout.order == "channels first" else -1
+    return axis, info.shape[axis]
+
+
+def _weakened(numbers: Sequence[int], factor: float, axis: int, parts: int) -> Callable[[nn.Module, Any, Any], Any]:
+    """A hook that multiplies equal parts of the main tensor's axis."""
+
+    def change(_: nn.Module, __: Any, given: Any) -> Any:
+        main = next(iter(tensors_in(given)))
+
+        def weaker(key: str, tensor: Tensor) -> Tensor:
+            if key != main:
+                return tensor
+            size = tensor.shape[axis]
+            factors = tensor.new_ones(parts)
+            factors[list(numbers)] = factor
+            shape = [1] * tensor.ndim
+            shape[axis] = size
+            return tensor * factors.repeat_interleave(size // parts).reshape(shape)
+
+        return map_tensors(weaker, given)
+
+    return change
+
+
+def _after_heads(engine: Engine, x: Tensor, traced: Trace, layer: str) -> tuple[str, int]:
+    """The linear layer that takes what the heads of an attention give, side by side, and how many they are."""
+    with preserved(engine.model), capture(engine.called, (), attention=True) as seen, torch.no_grad():
+        engine.called(x[:1].clone())
+        inside = [one for one in seen.attentions if f"{one.module}.".startswith(f"{layer}.")]
+        if not inside:
+            raise LayerError(f"no attention ran in {layer!r}, so it has no heads")
+        module, heads = inside[0].module, inside[0].weights(slice(0, 1)).shape[1]
+    modules = dict(engine.called.named_modules())
+    ran = {name: place for place, output in enumerate(traced.outputs) for name in output.modules}
+    linears = [
+        name
+        for name, one in modules.items()
+        if name.startswith(f"{module}.") and type(one) is nn.Linear and name in ran and one.in_features % heads == 0
+    ]
+    if len(linears) < 2:
+        raise LayerError(
+            f"the heads of {module!r} can't be muted: what they give isn't taken by a linear layer of its own; mute "
+            "channels of the layer instead"
+        )
+    return max(linears, key=ran.__getitem__), heads

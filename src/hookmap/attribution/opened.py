@@ -1,0 +1,119 @@
+"""One image in a model, its pass kept: each further question costs only what is new of it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
+from dataclasses import replace
+from typing import Any, Unpack
+
+from hookmap._progress import Track, silent
+from hookmap.attribution.attention import only_image
+from hookmap.attribution.batch import explain_batch
+from hookmap.attribution.engine import Engine
+from hookmap.attribution.explain import warn_of_maps_that_show_nothing
+from hookmap.attribution.features import features_of_batch
+from hookmap.attribution.muting import Muting, muted
+from hookmap.attribution.passes import Passes
+from hookmap.attribution.planning import ExplainOptions, MethodSpec, planned
+from hookmap.errors import LayerError
+from hookmap.hooks.matching import LayerSpec
+from hookmap.hooks.preserve import preserved
+from hookmap.layers.stages import stages_of
+from hookmap.methods import METHODS
+from hookmap.results.explanation import Explanation
+from hookmap.results.features import LayerMaps
+from hookmap.results.predictions import Prediction, predictions
+from hookmap.targets import PREDICTED, TargetSpec
+
+ROOM = 2**30
+"""Bytes of activations that a kept pass may hold; of larger ones only what follows the default layer is kept."""
+
+
+class Opened:
+    """One image in a model, whose pass is kept, so that another target costs its gradient and not another prediction.
+
+    Made by :meth:`hookmap.Lens.open`. It holds the pass's activations as long as it lives. Not for several threads at
+    once.
+
+    Attributes:
+        stages: the layers that one walks through from the picture to the decision, by name.
+
+    >>> import hookmap as hm
+    >>> opened = hm.Lens().open("examples/photos/coffee.jpg")
+    >>> opened.predict(top=1)[0].label
+    'espresso'
+    >>> opened.explain("espresso")[0].method.name, opened.explain("cup", layer="blocks.4")[0].layer
+    ('gradcam', 'blocks.4')
+    """
+
+    def __init__(self, engine: Engine, image: Any, mutings: Sequence[Muting] = ()) -> None:
+        batch, _ = only_image(engine, image)
+        self._mutings = tuple(mutings)
+        self.stages = stages_of(batch.engine.trace(batch.x))
+        self._batch = batch
+        with self._muted():
+            self._batch = replace(batch, passes=self._passes())
+
+    def _passes(self) -> Passes:
+        engine, x = self._batch.engine, self._batch.x
+        traced = engine.trace(x)
+        try:
+            choice = engine.choice(x)
+        except LayerError:  # nothing to explain by default: it can still be predicted
+            return Passes(self.stages)
+        shapes = (traced.layers[output.modules[0]].shape for output in traced.outputs)
+        small = sum(math.prod(shape) for shape in shapes if shape) * x.element_size() <= ROOM
+        layers = dict.fromkeys([*(self.stages if small else ()), *choice.layers])
+        attends = any(ingredient.attention for ingredient in METHODS[choice.method].ingredients)
+        return Passes(list(layers), attention=attends)
+
+    def _muted(self) -> AbstractContextManager[None]:
+        return muted(self._batch.engine, self._batch.x, self._mutings)
+
+    def predict(self, *, top: int | None = None) -> list[Prediction]:
+        """What the model sees, the strongest first; see :meth:`hookmap.Lens.predict`."""
+        batch, engine = self._batch, self._batch.engine
+        engine.check_weights()
+        assert batch.passes is not None
+        with self._muted(), preserved(engine.model):
+            output = batch.passes.output(engine.execution, batch.x)
+            geometries = [view.geometry for view in batch.views]
+            return predictions(output, engine.trace(batch.x).reading, geometries, top, engine.label)[0]
+
+    def explain(
+        self,
+        target: TargetSpec | Sequence[TargetSpec] | None = PREDICTED,
+        layer: LayerSpec | None = None,
+        method: MethodSpec | Sequence[MethodSpec] | None = None,
+        *,
+        track: Track = silent,
+        **options: Unpack[ExplainOptions],
+    ) -> Explanation:
+        """Heatmaps, as :meth:`hookmap.Lens.explain` gives them, from the kept pass where the method needs no other.
+
+        Args:
+            target: as there.
+            layer: as there.
+            method: as there.
+            track: called with a description and a total, gives a function that is told of progress.
+            **options: as there, but for those of many images.
+        """
+        plan = replace(planned(self._batch.engine, target, layer, method, options), track=track)
+        with self._muted():
+            heatmaps = explain_batch(self._batch, plan)
+        plan.check(1)
+        warn_of_maps_that_show_nothing(heatmaps)
+        return Explanation(heatmaps)
+
+    def features(self, layers: LayerSpec | None = None, *, target: TargetSpec | None = None) -> list[LayerMaps]:
+        """Feature maps of layers, by default of the :attr:`stages`; see :meth:`hookmap.Lens.features`.
+
+        Args:
+            layers: as there.
+            target: also take gradients of it, so that channels can be ranked by them.
+        """
+        goal = None if target is None else self._batch.engine.goal(target)
+        with self._muted():
+            return features_of_batch(self._batch, self.stages if layers is None else layers, goal)
