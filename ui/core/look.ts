@@ -97,9 +97,9 @@ export function shades(heat: Heat): Uint8ClampedArray {
   return found;
 
   function opacity(share: number): number {
-    if (blank(heat)) return 0;
-    if (look.opacity !== "ramp") return look.opacity;
     const strength = look.scale === "symmetric" ? Math.abs(2 * share - 1) : share;
+    if (blank(heat) || strength < look.threshold) return 0;
+    if (look.opacity !== "ramp") return look.opacity;
     return STRONGEST * Math.max(0, (strength - start) / (1 - start)) ** FADE;
   }
 }

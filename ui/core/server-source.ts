@@ -4,11 +4,10 @@ import type { Erase, Exchange, Explain, JobAbout, Kind, Look, ModelAbout, Pictur
 
 type Decode = <T>(bytes: ArrayBuffer) => Promise<Answer<T>>;
 
-/** Asks the local server; the token, where one is needed, came with the page's address. */
+/** Asks the server that the page came from, which knows by a cookie whom it answers. */
 export class ServerSource implements Source {
   constructor(
     private root = "api",
-    private token = "",
     private decode: Decode = async (bytes) => decoded(bytes),
   ) {}
 
@@ -29,7 +28,7 @@ export class ServerSource implements Source {
   }
 
   async export(question: Explain, form: Form, look: Partial<Look>): Promise<{ data: Blob; name: string }> {
-    const answer = await this.fetch("export", posted({ question, look }), { form });
+    const answer = await this.finished(await this.fetch("export", posted({ question, look }), { form }));
     const said = /filename\*?=(?:UTF-8'')?"?([^";]+)/i.exec(answer.headers.get("content-disposition") ?? "");
     return { data: await answer.blob(), name: said ? decodeURIComponent(said[1]) : `heatmap.${form}` };
   }
@@ -45,29 +44,26 @@ export class ServerSource implements Source {
   ): Promise<Answer<Exchange[K]["about"]>> {
     // Who waits long wants to see how far it is, so the first wait is short.
     const first = await this.fetch(kind, { ...posted(question), signal }, { wait: onProgress ? "0.4" : "30" });
-    const answer = first.status === 202 ? await this.finished(await first.json(), { signal, onProgress }) : first;
-    return this.decode(await answer.arrayBuffer());
+    return this.decode(await (await this.finished(first, { signal, onProgress })).arrayBuffer());
   }
 
-  /** Follow a job to its end. */
-  private async finished(job: JobAbout, { signal, onProgress }: Asking): Promise<Response> {
+  /** An answer, waited for where it isn't there yet; who no longer follows a job has cancelled it. */
+  private async finished(first: Response, { signal, onProgress }: Asking = {}): Promise<Response> {
+    if (first.status !== 202) return first;
+    const job = (await first.json()) as JobAbout;
     const events = new EventSource(this.address(`jobs/${encodeURIComponent(job.id)}/events`));
     try {
       const done = await new Promise<JobAbout>((resolve, reject) => {
-        const gone = () => {
-          void this.fetch(`jobs/${encodeURIComponent(job.id)}`, { method: "DELETE" }).catch(() => {});
-          reject(signal!.reason);
-        };
+        const gone = () => reject(signal!.reason);
         if (signal?.aborted) gone();
         signal?.addEventListener("abort", gone, { once: true });
-        const told = ({ data }: MessageEvent<string>) => {
+        events.onmessage = ({ data }: MessageEvent<string>) => {
           const now = JSON.parse(data) as JobAbout;
           if (now.state === "done") resolve(now);
           else if (now.state === "failed") reject(new Refused(now.problem!.error, now.problem!.kind));
           else if (now.state === "cancelled") reject(new DOMException("The job was cancelled", "AbortError"));
           else onProgress?.(now.progress);
         };
-        events.onmessage = told;
         events.onerror = () => {
           if (events.readyState === EventSource.CLOSED) reject(new Refused("the server doesn't know this job any more"));
         };
@@ -79,7 +75,7 @@ export class ServerSource implements Source {
   }
 
   private address(path: string, query: Record<string, string> = {}): string {
-    const search = new URLSearchParams(this.token ? { ...query, token: this.token } : query).toString();
+    const search = new URLSearchParams(query).toString();
     return `${this.root}/${path}${search && `?${search}`}`;
   }
 

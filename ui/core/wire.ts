@@ -10,7 +10,7 @@ export interface Muting {
   of?: "channels" | "heads";
 }
 
-interface Question {
+export interface Question {
   model: string;
   picture: string;
   muted?: Muting[];
@@ -72,13 +72,13 @@ export interface MethodAbout {
   family: string;
   per_layer: boolean;
   signed: boolean;
-  passes: number | null;
+  slow: boolean;
 }
 
 export interface ModelAbout {
   id: string;
   name: string;
-  form: "classes" | "regions" | "detections" | "embeddings" | "values" | "unknown";
+  form: "classes" | "regions" | "detections" | "embeddings" | "other";
   labels: string[];
   texts: boolean;
   methods: MethodAbout[];
@@ -125,6 +125,7 @@ export interface Look {
   outliers: number;
   colormap: string;
   opacity: number | "ramp";
+  threshold: number;
   grey: boolean;
   ends: [string, string];
 }
@@ -156,7 +157,6 @@ export interface Drawn {
 export interface Explained {
   heatmaps: Drawn[];
   remarks: string[];
-  forwards: number;
 }
 
 export interface Stage {
@@ -167,12 +167,12 @@ export interface Stage {
   rows: number;
   columns: number;
   default: boolean;
-  main: boolean;
 }
 
 export interface Staged {
   stages: Stage[];
   area: Box;
+  layers: string[];
 }
 
 export type Order = "mean" | "variance" | "influence";
@@ -183,10 +183,9 @@ export interface Channels {
   count: number;
   numbers: number[];
   area: Box;
-  orders: Record<Order, number[]>;
+  orders: Partial<Record<Order, number[]>>;
   low: number;
   high: number;
-  heads: number;
 }
 
 export interface Fires {
