@@ -91,7 +91,7 @@ const STRINGS = {
   network: ["The network, from the picture to the decision", "网络：从图片到决策"],
   layer: ["Layer", "层"],
   channelCount: ["{count} channels", "{count} 个通道"],
-  heatmapHere: ["Take the heatmap here", "在此层生成热力图"],
+  heatmapHere: ["Heatmap from here", "在此层生成热力图"],
   order: ["Order", "排序"],
   influence: ["Influence", "影响"],
   mean: ["Mean", "均值"],
@@ -132,8 +132,9 @@ const STRINGS = {
   ],
   check: ["Check", "检查"],
   checking: ["Checking…", "正在检查…"],
-  better: ["Better than so many random maps", "优于随机图的比例"],
-  kept: ["Score kept", "保留的得分"],
+  better: ["Better than random maps", "优于随机图的比例"],
+  kept: ["Score of the hot quarter alone", "仅保留最热四分之一时的得分"],
+  keptOf: ["{kept} of {score}", "{score} 中的 {kept}"],
   stability: ["Stability", "稳定性"],
 
   // Take away
