@@ -37,16 +37,18 @@ FLOORS = [
     ("verdict",),
     ("analysis",),
     ("callbacks",),
+    ("pages",),
     ("report",),
+    ("app",),
     ("cli",),
     ("__main__",),
 ]
 FLOOR = {name: number for number, names in enumerate(FLOORS) for name in names}
 
 EXTRAS = {
-    *("cv2", "datasets", "filelock", "huggingface_hub", "lightning", "mlflow", "open_clip", "pandas", "pyarrow"),
-    *("pytorch_lightning", "ray", "rfdetr", "segmentation_models_pytorch", "skimage", "sklearn", "transformers"),
-    *("ultralytics", "wandb"),
+    *("cv2", "datasets", "fastapi", "filelock", "huggingface_hub", "lightning", "mlflow", "open_clip", "pandas"),
+    *("pyarrow", "pydantic", "pytorch_lightning", "ray", "rfdetr", "segmentation_models_pytorch", "skimage"),
+    *("sklearn", "transformers", "ultralytics", "uvicorn", "wandb"),
 }
 """Libraries that only some parts need, most of them not installed."""
 SLOW = {

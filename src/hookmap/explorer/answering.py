@@ -14,6 +14,7 @@ from dataclasses import asdict, dataclass
 from functools import singledispatchmethod
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from threading import RLock
 from typing import Any, Literal
 
 import numpy as np
@@ -21,6 +22,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from hookmap import __version__
 from hookmap._progress import Track, silent
 from hookmap.attribution.attention import attention_maps
 from hookmap.attribution.engine import Engine
@@ -65,7 +67,7 @@ from hookmap.layers.receptive import receptive_field
 from hookmap.methods import METHODS
 from hookmap.metrics.check import checked_each
 from hookmap.metrics.fills import FILLS
-from hookmap.render.look import LookOptions
+from hookmap.render.look import Look, LookOptions
 from hookmap.results.explanation import Explanation
 from hookmap.results.heatmap import Heatmap
 from hookmap.results.predictions import Prediction
@@ -110,7 +112,7 @@ class Named:
 
 
 class Explorer:
-    """Answers the questions of an interface. Not for several threads at once.
+    """Answers the questions of an interface: one at a time, while other threads open and show pictures.
 
     Args:
         models: by the ids that questions name; the first is asked by default.
@@ -120,6 +122,7 @@ class Explorer:
     def __init__(self, models: Mapping[str, Named | Engine], samples: Sequence[Path] = ()) -> None:
         self._models = {id: one if isinstance(one, Named) else Named.of(one) for id, one in models.items()}
         self._pictures: OrderedDict[str, Picture] = OrderedDict()
+        self._shelf = RLock()
         self._lasting: set[str] = set()
         self._samples = tuple(self.add(path.read_bytes(), path.name) for path in samples)
         self._lasting = {sample.id for sample in self._samples}
@@ -134,6 +137,11 @@ class Explorer:
         if not self._about:
             self._about = tuple(_about(id, named.engine) for id, named in self._models.items())
         return self._about
+
+    @property
+    def device(self) -> str:
+        """Where the models run."""
+        return ", ".join(dict.fromkeys(str(named.engine.device) for named in self._models.values()))
 
     def samples(self) -> tuple[PictureAbout, ...]:
         """Pictures to begin with."""
@@ -182,10 +190,10 @@ class Explorer:
         return file.getvalue(), "image/png" if small else "image/jpeg"
 
     def key(self, question: Question) -> str:
-        """What decides the answer to a question, in 32 letters: model and weights, picture, and what is asked."""
-        name, fingerprint, precision, _ = self._model(question.model).engine.about()
+        """What decides the answer to a question, in 32 letters: hookmap, model and weights, picture, what is asked."""
+        about = self._model(question.model).engine.about()
         self._picture(question.picture)
-        return _digest([type(question).__name__, name, fingerprint, precision, asdict(question)])
+        return _digest([__version__, about, type(question).__name__, asdict(question)])
 
     def _keep(self, id: str, picture: Picture) -> None:
         _ = picture.width  # decoded now, so that what can't be read is refused now
@@ -207,7 +215,7 @@ class Explorer:
         return picture
 
     def _described(self, id: str) -> PictureAbout:
-        picture = self._pictures[id]
+        picture = self._picture(id)
         return PictureAbout(id, picture.name, picture.width, picture.height)
 
     def _model(self, id: str) -> Named:
@@ -382,7 +390,7 @@ class Explorer:
         return Answer(Missing(found.died, str(found), candidate, winner))
 
     def export(
-        self, question: Explain, form: Literal["png", "svg", "pdf", "npz"], look: LookOptions | None = None
+        self, question: Explain, form: Literal["png", "svg", "pdf", "npz"], look: Look | None = None
     ) -> tuple[bytes, str, str]:
         """The heatmaps of a question as a file: its bytes, media type and name.
 
@@ -391,9 +399,10 @@ class Explorer:
         """
         explanation = self.explanation(question)
         media, ending = _SHOWN_AS[form]
+        options: Any = {} if look is None else {name: getattr(look, name) for name in LookOptions.__annotations__}
         with TemporaryDirectory() as folder:
             path = Path(folder) / f"map{ending}"
-            explanation.save(path, **(look or {}) if form != "npz" else {})
+            explanation.save(path, **options if form != "npz" else {})
             data = path.read_bytes()
         stem = Path(explanation[0].picture.name).stem
         return data, media, f"{stem}_{explanation[0].method.name}{ending}"
