@@ -14,8 +14,8 @@ from hookmap._files import written_whole
 from hookmap._progress import Track, silent
 from hookmap.errors import HookmapError
 from hookmap.explorer.answering import Explorer
-from hookmap.explorer.questions import QUESTIONS, About, Explain, Features, Predict, Question, Stages
-from hookmap.explorer.wire import packed, plain
+from hookmap.explorer.questions import QUESTIONS, About, Explain, Features, Predict, Question, Stages, View
+from hookmap.explorer.wire import packed, plain, read
 
 KIND = {kind: name for name, (kind, _) in QUESTIONS.items()}
 SHOWN = 1600
@@ -79,6 +79,17 @@ def saved_view(
         "state": dict(state or {}),
     }
     return _page(view)
+
+
+def page_of(explorer: Explorer, view: View, track: Track = silent) -> str:
+    """The page that an interface asks for.
+
+    Raises:
+        HookmapError: if it makes no sense, or none of its questions can be answered.
+    """
+    return saved_view(
+        explorer, [read(QUESTIONS[one.kind][0], one.question) for one in view.questions], view.state, track
+    )
 
 
 def write_view(explorer: Explorer, path: Path, questions: Iterable[Question], track: Track = silent) -> Path:

@@ -10,9 +10,9 @@ from hookmap._optional import require
 from hookmap._progress import Track
 from hookmap.errors import HookmapError, first_line
 from hookmap.explorer.answering import Explorer
-from hookmap.explorer.questions import QUESTIONS, About, Erase, Explain, Progress
-from hookmap.explorer.view import saved_view
-from hookmap.explorer.wire import packed, plain
+from hookmap.explorer.questions import QUESTIONS, About, Erase, Explain, Progress, View
+from hookmap.explorer.view import page_of
+from hookmap.explorer.wire import packed, plain, read
 
 Send: TypeAlias = Callable[[dict[str, Any], list[bytes]], None]
 Told: TypeAlias = tuple[Any, list[bytes]]
@@ -100,22 +100,14 @@ class Conversation:
         if ask == "upload":
             return plain(explorer.add(bytes(buffers[0]), str(content["name"]))), []
         if ask == "erase":
-            return plain(explorer.erase(_read(Erase, content["erase"]))), []
+            return plain(explorer.erase(read(Erase, content["erase"]))), []
         if ask == "export":
-            question = _read(Explain, content["question"])
+            question = read(Explain, content["question"])
             data, media, name = explorer.export(question, content["form"], content.get("look"))
             return {"media": media, "name": name}, [data]
         if ask == "view":
-            questions = [_read(QUESTIONS[one["kind"]][0], one["question"]) for one in content["questions"]]
-            page = saved_view(explorer, questions, content["state"], track)
+            page = page_of(explorer, read(View, {"state": content["state"], "questions": content["questions"]}), track)
             return {"media": "text/html", "name": "view.html"}, [page.encode()]
         if ask in QUESTIONS:
-            return {}, [packed(explorer.answer(_read(QUESTIONS[ask][0], content["question"]), track))]
+            return {}, [packed(explorer.answer(read(QUESTIONS[ask][0], content["question"]), track))]
         raise HookmapError(f"the page asked for {ask!r}, which there isn't")
-
-
-def _read(kind: Any, given: Any) -> Any:
-    """A message as the dataclass that it is."""
-    from pydantic import TypeAdapter
-
-    return TypeAdapter(kind).validate_python(given)

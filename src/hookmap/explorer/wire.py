@@ -5,9 +5,13 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
-from typing import Any
+from typing import Any, TypeVar
 
 from torch import Tensor
+
+from hookmap.errors import HookmapError
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, eq=False)
@@ -35,6 +39,22 @@ def packed(answer: Answer) -> bytes:
     arrays = {name: tensor.detach().cpu().contiguous() for name, tensor in answer.arrays.items()}
     data: bytes = save(arrays, {"answer": as_json(answer.about)})
     return data
+
+
+def read(kind: type[T], given: Any) -> T:
+    """A message as the dataclass that it is.
+
+    Raises:
+        HookmapError: if it isn't.
+    """
+    from pydantic import TypeAdapter, ValidationError
+
+    try:
+        return TypeAdapter(kind).validate_python(given)
+    except ValidationError as error:
+        first = error.errors()[0]
+        place = ".".join(map(str, first["loc"])) or "the question"
+        raise HookmapError(f"{place}: {first['msg'][:1].lower()}{first['msg'][1:]}") from None
 
 
 def plain(about: Any) -> Any:
