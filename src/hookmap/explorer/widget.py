@@ -36,7 +36,6 @@ def widget(explorer: Explorer, state: Mapping[str, Any]) -> Any:
         """An image in a model, to be walked through."""
 
         _esm = pages.BUILT / "widget.js"
-        _css = pages.BUILT / "widget.css"
         state = traitlets.Dict().tag(sync=True)
 
     shown = Exploration(state=dict(state))
