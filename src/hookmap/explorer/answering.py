@@ -12,6 +12,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from functools import singledispatchmethod
+from itertools import chain
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from threading import RLock
@@ -83,6 +84,8 @@ FIRST = 96
 FIRING = 24
 FILLED = 512
 """Longer side in pixels at which an erased region's fill is computed."""
+FAR = 1e6
+"""No brush is so wide or so far away, in pixels."""
 _SHOWN_AS: dict[str, tuple[str, str]] = {
     "png": ("image/png", ".png"),
     "svg": ("image/svg+xml", ".svg"),
@@ -610,6 +613,8 @@ def _erased(pixels: np.ndarray[Any, Any], strokes: Sequence[Stroke], fill: str) 
     if fill not in FILLS:
         raise HookmapError(f"there's no fill {fill!r}; there are {', '.join(FILLS)}")
     height, width = pixels.shape[:2]
+    if any(abs(number) > FAR for stroke in strokes for number in chain([stroke.width], *stroke.points)):
+        raise HookmapError("what was brushed out lies far outside of the picture")
     mask = Image.new("L", (width, height))
     draw = ImageDraw.Draw(mask)
     for stroke in strokes:
