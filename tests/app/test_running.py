@@ -8,14 +8,14 @@ import socket
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
 
-from conftest import Program
 from pictures import PHOTOS, REPOSITORY
 
 
@@ -104,7 +104,7 @@ def test_from_elsewhere_the_link_that_was_printed_is_needed(tmp_path: Path) -> N
             assert browser.get("/api/about").status_code == 200
 
 
-def test_what_cannot_be_served_is_said_in_a_sentence(hookmap: Program, tmp_path: Path) -> None:
+def test_what_cannot_be_served_is_said_in_a_sentence(hookmap: Callable[..., Any]) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
         result = hookmap("serve", "--no-open", "--port", port)

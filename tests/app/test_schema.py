@@ -18,7 +18,12 @@ from pictures import PHOTOS
 
 SCHEMA = schemathesis.openapi.from_dict(App(Explorer({})).openapi())
 OPERATIONS = {operation.ok().label: operation.ok() for operation in SCHEMA.get_all_operations()}
-MEANT = {"model": ["net"], "layer": ["blocks.6", "blocks.2"], "target": ["predicted", "7", "point:20,20"], "method": [None]}
+MEANT = {
+    "model": ["net"],
+    "layer": ["blocks.6", "blocks.2"],
+    "target": ["predicted", "7", "point:20,20"],
+    "method": [None],
+}
 """Values that exist, without which most questions end at the first word."""
 
 
@@ -64,7 +69,9 @@ def test_no_question_is_answered_by_a_fault(client: TestClient, name: str, mode:
         request = case.as_transport_kwargs(base_url="http://127.0.0.1")
         request["content"] = request.pop("data", None)
         request["params"] = {**(request.get("params") or {}), **({"wait": 0.5} if case.method == "POST" else {})}
-        answer = client.request(**{key: value for key, value in request.items() if value is not None and key != "cookies"})
+        answer = client.request(
+            **{key: value for key, value in request.items() if value is not None and key != "cookies"}
+        )
         assert answer.status_code < 500, answer.text
         if answer.status_code >= 400:
             assert set(answer.json()) == {"error", "kind"}
