@@ -218,22 +218,24 @@ class Explorer:
 
     def _keep(self, id: str, picture: Picture) -> None:
         _ = picture.width  # decoded now, so that what can't be read is refused now
-        self._pictures[id] = picture
-        held = [(one, _bytes(kept)) for one, kept in self._pictures.items()]
-        room = PICTURES - sum(size for _, size in held)
-        for one, size in held[:-1]:
-            if room >= 0:
-                break
-            if one not in self._lasting:
-                del self._pictures[one]
-                room += size
+        with self._shelf:
+            self._pictures[id] = picture
+            held = [(one, _bytes(kept)) for one, kept in self._pictures.items()]
+            room = PICTURES - sum(size for _, size in held)
+            for one, size in held[:-1]:
+                if room >= 0:
+                    break
+                if one not in self._lasting:
+                    del self._pictures[one]
+                    room += size
 
     def _picture(self, id: str) -> Picture:
-        picture = self._pictures.get(id)
-        if picture is None:
-            raise ImageError("this picture isn't open any more; open it again")
-        self._pictures.move_to_end(id)
-        return picture
+        with self._shelf:
+            picture = self._pictures.get(id)
+            if picture is None:
+                raise ImageError("this picture isn't open any more; open it again")
+            self._pictures.move_to_end(id)
+            return picture
 
     def about(self, id: str) -> PictureAbout:
         """A picture that is open.
