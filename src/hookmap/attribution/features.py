@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -40,7 +40,7 @@ def features_of_batch(batch: Batch, layers: LayerSpec, goal: Goal | None = None)
         with preserved(engine.model), torch.enable_grad():
             kept = batch.passes.over(model, x, names, engine.execution.casting(x), attention=False)
             differentiated(*kept)
-        return layer_maps(kept[0], traced, layers, names)
+        return layer_maps(kept[0].without_graph(names), traced, layers)
     with preserved(engine.model), capture(model, names, gradients=goal is not None) as seen:
         with engine.execution.casting(x):
             output = model(x)
@@ -48,8 +48,8 @@ def features_of_batch(batch: Batch, layers: LayerSpec, goal: Goal | None = None)
     return layer_maps(seen, traced, layers)
 
 
-def layer_maps(seen: Capture, traced: Trace, spec: LayerSpec, names: Collection[str] | None = None) -> list[LayerMaps]:
-    """Feature maps of the captured layers, or of some of them, each under its own name, in the order in which they ran.
+def layer_maps(seen: Capture, traced: Trace, spec: LayerSpec) -> list[LayerMaps]:
+    """Feature maps of the captured layers, each under its own name, in the order in which they ran.
 
     Raises:
         LayerError: if a layer that was named can't be read as a grid, or none of a pattern's can.
@@ -58,8 +58,6 @@ def layer_maps(seen: Capture, traced: Trace, spec: LayerSpec, names: Collection[
     asked = [spec] if isinstance(spec, (str, nn.Module, type)) else list(spec)
     features = []
     for name in seen.order:
-        if names is not None and name not in names:
-            continue
         info = traced.info(name)
         vector = info.shape is not None and len(info.shape) == 2
         if info.layout is None and not vector and name not in asked:
@@ -67,7 +65,7 @@ def layer_maps(seen: Capture, traced: Trace, spec: LayerSpec, names: Collection[
         layout = None if vector else traced.layout(name)
         for i, call in enumerate(seen[name].calls):
             key = next(iter(call.activations))
-            maps, gradient = call.activation.detach(), call.gradients.get(key)
+            maps, gradient = call.activation, call.gradients.get(key)
             if layout is not None:
                 own = layout.of_call(maps)
                 maps = own.to_grid(maps)

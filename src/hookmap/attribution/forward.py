@@ -132,7 +132,7 @@ class Forward(Pass):
             for attended_to in seen.attentions:
                 attended(self.traced, attended_to)  # which finds what the graph alone can tell
         self.scores = rows.detach()
-        self.seen = seen
+        self.seen = seen if self._passes is None else seen.without_graph(names)
 
     @contextmanager
     def _captured(

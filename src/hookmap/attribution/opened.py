@@ -8,6 +8,7 @@ from contextlib import AbstractContextManager
 from dataclasses import replace
 from typing import Any, Unpack
 
+from hookmap._nested import map_tensors
 from hookmap._progress import Track, silent
 from hookmap.attribution.attention import only_image
 from hookmap.attribution.batch import explain_batch
@@ -78,7 +79,8 @@ class Opened:
         engine.check_weights()
         assert batch.passes is not None
         with self._muted(), preserved(engine.model):
-            output = batch.passes.output(engine.execution, batch.x)
+            kept = batch.passes.output(engine.execution, batch.x)
+            output = map_tensors(lambda _, tensor: tensor.detach(), kept)
             geometries = [view.geometry for view in batch.views]
             return predictions(output, engine.trace(batch.x).reading, geometries, top, engine.label)[0]
 

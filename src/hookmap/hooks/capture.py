@@ -9,6 +9,7 @@ is written, and the memory kept is that of the model's tail.
 
 from __future__ import annotations
 
+import copy
 import threading
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -42,6 +43,13 @@ class Call:
         self.activations = activations
         self.gradients: dict[str, Tensor] = {}
         self.curvatures: dict[str, Tensor] = {}
+
+    def without_graph(self) -> Call:
+        """The same, whose tensors have no graph."""
+        other = Call({key: tensor.detach() for key, tensor in self.activations.items()})
+        other.gradients = {key: tensor.detach() for key, tensor in self.gradients.items()}
+        other.curvatures = {key: tensor.detach() for key, tensor in self.curvatures.items()}
+        return other
 
     @property
     def activation(self) -> Tensor:
@@ -99,6 +107,12 @@ class Record:
         """The gradient of the differentiated score with respect to :attr:`attention`; ``(T, ...)`` for T targets."""
         return one_inside(self._attentions, self.name).gradient()
 
+    def without_graph(self) -> Record:
+        """The same, whose tensors have no graph."""
+        other = Record(self.name, self.module, self._attentions)
+        other.calls = [call.without_graph() for call in self.calls]
+        return other
+
     def _call(self) -> Call:
         if not self.calls:
             raise LayerError(f"layer {self.name!r} didn't run in this forward pass; capture a layer that does")
@@ -152,7 +166,7 @@ class Capture(Mapping[str, Record]):
     @property
     def order(self) -> list[str]:
         """Names of the captured layers in the order in which they first ran."""
-        return list(dict.fromkeys(self._order))
+        return [name for name in dict.fromkeys(self._order) if name in self._records]
 
     @property
     def attentions(self) -> list[Attention]:
@@ -379,12 +393,16 @@ class Capture(Mapping[str, Record]):
                     stack.callback(register(record.module, self._hook(record)).remove)
             stack.callback(self._model.register_forward_hook(self._end_run).remove)
 
+    def without_graph(self, layers: Iterable[str]) -> Capture:
+        """What stands of some layers now, apart from the graph that this capture retains."""
+        other = copy.copy(self)
+        other._records = {name: self[name].without_graph() for name in layers}
+        return other
+
     def _release_graph(self) -> None:
         for record in self._records.values():
             for call in record.calls:
-                call.activations = {key: tensor.detach() for key, tensor in call.activations.items()}
-                call.gradients = {key: tensor.detach() for key, tensor in call.gradients.items()}
-                call.curvatures = {key: tensor.detach() for key, tensor in call.curvatures.items()}
+                vars(call).update(vars(call.without_graph()))
         for attention in self._attentions:
             attention.release()
 
