@@ -1,5 +1,6 @@
 import { svelte } from "@sveltejs/vite-plugin-svelte";
 import { defineConfig } from "vite";
+import { browsers } from "./vite.config.ts";
 
 // One classic script and one style sheet, which stand in the page itself.
 export default defineConfig({
@@ -7,7 +8,7 @@ export default defineConfig({
   build: {
     outDir: "../src/hookmap/pages/built",
     emptyOutDir: false,
-    target: "es2023",
+    ...browsers,
     modulePreload: false,
     cssCodeSplit: false,
     rolldownOptions: {

@@ -240,7 +240,7 @@ export class RunTable {
 
 function worded(value: Value, unit: ColumnAbout["unit"]): string {
   if (unit === "share") return percent(value, 1);
-  if (unit === "pixels") return `${Number(Number(value).toFixed(1))} px`;
+  if (unit === "pixels") return `${Number(Number(value).toFixed(1))}\u2009px`;
   if (typeof value === "boolean") return say(value ? "yes" : "no");
   return typeof value === "number" && unit !== "number" ? plain(value) : String(value);
 }
