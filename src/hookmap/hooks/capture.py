@@ -252,17 +252,18 @@ class Capture(Mapping[str, Record]):
             raise TargetError(f"scores have shape {tuple(scores.shape)}; expected (), (B,) or (T, B)")
         return leaves
 
-    def replay(self, layer: str, changed: Tensor, *, sample: int | None = None, call: int = 0) -> Any:
+    def replay(self, layer: str, changed: Tensor, *, sample: int | None = None, call: int = 0, axis: int = 0) -> Any:
         """Run the model again from a layer on, with changed activations.
 
         Args:
             layer: name of a captured layer.
-            changed: ``(B, ...)`` in the shape of the layer's activation, or, with ``sample``, ``(K, ...)``:
+            changed: ``(B, ...)``, the layer's activation with the samples first, or, with ``sample``, ``(K, ...)``:
                 K variants of that sample's activation. It isn't written to. If it requires a gradient, the
                 output has one with respect to it: make scores of it under ``torch.enable_grad()``.
             sample: index in the batch that the variants belong to. The part before the layer then costs
                 next to nothing wherever the model's wiring allows it: see :mod:`hookmap.hooks.replay`.
             call: which call of the layer to change, where it runs several times.
+            axis: along which the layer holds its samples.
 
         Returns:
             The model's output for the B samples or the K variants.
@@ -270,7 +271,7 @@ class Capture(Mapping[str, Record]):
         record = self[layer]
         if self._inputs is None or not record.calls:
             raise LayerError(f"layer {layer!r} hasn't run; call the model inside the capture block first")
-        seen = record.calls[call].activation
+        seen = record.calls[call].activation.movedim(axis, 0)
         batch = seen.shape[0]
         if changed.shape[1:] != seen.shape[1:] or (sample is None and changed.shape[0] != batch):
             raise LayerError(
@@ -281,9 +282,9 @@ class Capture(Mapping[str, Record]):
         try:
             with torch.set_grad_enabled(changed.requires_grad):
                 if sample is None:
-                    return rerun(self._model, self._inputs, record.module, changed, call)
+                    return rerun(self._model, self._inputs, record.module, changed, call, axis)
                 if (layer, call) not in self._replays:
-                    replay = Replay(self._model, self._inputs, record.module, seen, self._output, call)
+                    replay = Replay(self._model, self._inputs, record.module, seen, self._output, call, axis)
                     self._replays[layer, call] = replay
                 return self._replays[layer, call](changed, sample)
         finally:

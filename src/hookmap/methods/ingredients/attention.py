@@ -98,13 +98,14 @@ class BlockGradients(ImageIngredient):
             with run.casting(x):
                 run.model(x)
             tokens = [seen[name].activation for name in names]
-            means = torch.cat([each.detach().mean(1) for each in tokens]).requires_grad_()
+            means = torch.stack([each.detach().mean((0, 1)) for each in tokens]).requires_grad_()
+            count, axis = tokens[-1].shape[:2].numel(), run.traced.layout(names[-1]).batch_axis
             with run.casting(x), torch.enable_grad():
-                everywhere = means[:, None].expand(-1, *tokens[-1].shape[1:])
-                scores = run.targets.scores(seen.replay(names[-1], everywhere, sample=0), sample)
+                everywhere = means[:, None].expand(-1, count, -1)
+                scores = run.targets.scores(seen.replay(names[-1], everywhere, sample=0, axis=axis), sample)
             slopes = [torch.autograd.grad(row.sum(), means, retain_graph=True)[0] for row in scores]
             for number, (attention, block) in enumerate(zip(seen.attentions, tokens, strict=True)):
-                each = [(slope[number] / block.shape[1]).expand_as(block) for slope in slopes]
+                each = [(slope[number] / count).expand_as(block) for slope in slopes]
                 rows = [torch.autograd.grad(block, attention.edges, one, retain_graph=True) for one in each]
                 attention.receive([torch.stack(column) for column in zip(*rows, strict=True)])
             return [_with_gradient(run, request, attention) for attention in seen.attentions]
