@@ -350,10 +350,19 @@ def _product_with_values(softmax: Any, users: dict[Node, list[tuple[Node, int]]]
             if kind(user) == "Bmm":  # A v or v A^T: over keys
                 return (user, slot) if turned == (slot == 1) else None
             # A mask, a dropout or a mixture of heads may come between.
-            if kind(user) in _SAME_VALUES | {"Mul", "Permute", "Transpose", "Addmm", "Mm"} and user not in seen:
+            passes = kind(user) in _SAME_VALUES | {"Mul", "Permute", "Transpose", "Addmm", "Mm"}
+            if (passes or _adds_a_bias(user, slot)) and user not in seen:
                 seen.add(user)
                 todo.append((user, turned ^ _turns(user)))
     return None
+
+
+def _adds_a_bias(node: Any, slot: int) -> bool:
+    """Whether a parameter, or a constant, is added to what comes in there."""
+    if kind(node) != "Add":
+        return False
+    other = node.next_functions[1 - slot][0]
+    return other is None or kind(other) == "AccumulateGrad"
 
 
 def _turns(node: Any) -> bool:
