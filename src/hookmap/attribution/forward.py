@@ -8,13 +8,14 @@ from functools import cached_property
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from hookmap._devices import out_of_memory
 from hookmap._progress import Track
 from hookmap.attribution.execution import Execution, copies_at_once
 from hookmap.errors import DisconnectedError, HookmapError, TargetError
 from hookmap.hooks.capture import INPUT, Capture, capture
+from hookmap.hooks.graph import Gradients, plain_gradients
 from hookmap.hooks.registration import plain_attention
 from hookmap.layers.choice import attention_follows
 from hookmap.layers.layouts import Layout
@@ -24,6 +25,7 @@ from hookmap.methods.ingredients import Pass, Records, Request
 from hookmap.methods.ingredients.attention import attended
 from hookmap.methods.ingredients.recorded import gradients
 from hookmap.methods.weighting import full_precision
+from hookmap.relevance import balanced_gradients
 from hookmap.results.question import Settings
 from hookmap.targets.resolved import ResolvedTargets
 
@@ -102,7 +104,7 @@ class Forward(Pass):
             return
         differentiated, curved = records >= Records.GRADIENTS, records >= Records.CURVATURES
         # Neither compiled code nor fused attention can be differentiated twice, and compiled code hides its nodes.
-        model = self.model if curved or self._attention else self._execution.module(names)
+        model = self.model if curved or self._attention else self._differentiable(names)
         attention = plain_attention() if curved else nullcontext()
         graph = differentiated or self._attention
         with (
@@ -122,7 +124,7 @@ class Forward(Pass):
                         f"a target gave {rows.shape[1]} scores for {len(self.x)} images; expected one per image, (B,)"
                     )
                 if differentiated:
-                    seen.differentiate(torch.cat([rows, *self._transformed(output)]))
+                    seen.differentiate(torch.cat([rows, *self._transformed(output)]), self.gradients(output))
                 if curved:
                     try:
                         seen.curve(rows)
@@ -245,12 +247,19 @@ class Forward(Pass):
             return self._differentiated(x, [*layers, INPUT], of)
 
     def _differentiated(self, x: Tensor, names: Sequence[str], of: int | slice | None) -> tuple[Capture, Any]:
-        model = self._execution.module(names)
+        model = self._differentiable(names)
         with capture(model, names) as seen:
             with self.casting(x):
                 output = model(x)
-            seen.differentiate(self.targets.scores(output, of))
+            seen.differentiate(self.targets.scores(output, of), self.gradients(output))
         return seen, output
+
+    def _differentiable(self, names: Sequence[str]) -> nn.Module:
+        return self.model if self._settings.libra else self._execution.module(names)
+
+    def gradients(self, output: Any) -> Gradients:
+        """How gradients are taken of what is made of an output of the model, or of one of its layers."""
+        return balanced_gradients(output) if self._settings.libra else plain_gradients
 
     def output(self, x: Tensor) -> Any:
         """The model's output for changed inputs, without gradients."""

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from hookmap._nested import map_tensors, tensors_in
 from hookmap.errors import DisconnectedError, HookmapWarning, LayerError, ModelError, TargetError
 from hookmap.hooks.attention import Attention, attentions_in, one_inside
-from hookmap.hooks.graph import NOT_REENTRANT, Origins, origins
+from hookmap.hooks.graph import NOT_REENTRANT, Gradients, Origins, origins, plain_gradients
 from hookmap.hooks.matching import LayerSpec, listed, match_layers
 from hookmap.hooks.registration import REGISTRATION, check_hookable, register
 from hookmap.hooks.replay import Inputs, Replay, rerun
@@ -159,7 +159,7 @@ class Capture(Mapping[str, Record]):
         """All attentions of the last pass, in the order in which they ran; with ``capture(..., attention=True)``."""
         return self._attentions
 
-    def differentiate(self, scores: Tensor, *, create_graph: bool = False) -> None:
+    def differentiate(self, scores: Tensor, by: Gradients = plain_gradients) -> None:
         r"""Write the gradient of each score into the records' ``gradient``.
 
         Samples of a batch don't influence each other in evaluation mode, so the gradient of the sum
@@ -169,7 +169,7 @@ class Capture(Mapping[str, Record]):
             scores: ``()`` or ``(B,)``: one score per sample; gradients take the activation's shape.
                 ``(T, B)``: T targets at once, differentiated one after the other on the same graph (on
                 CPU a loop is as fast as a batched vector-Jacobian product); gradients gain a leading T.
-            create_graph: keep the graph of the gradients, for second derivatives.
+            by: how gradients are taken: by autograd, or in another way of walking the same graph.
 
         Raises:
             DisconnectedError: if the scores don't depend on any captured layer.
@@ -177,10 +177,11 @@ class Capture(Mapping[str, Record]):
         leaves = self._leaves(scores)
         edges = [attention.edges for attention in self._attentions]
         ends: list[Any] = [tensor for _, _, tensor in leaves] + [edge for several in edges for edge in several]
-        rows = [
-            torch.autograd.grad(row.sum(), ends, retain_graph=True, create_graph=create_graph, allow_unused=True)
-            for row in (scores if scores.ndim == 2 else [scores])
-        ]
+        self._replaying = True  # walking nodes of a checkpointed segment runs it again
+        try:
+            rows = [by(row.sum(), ends) for row in (scores if scores.ndim == 2 else [scores])]
+        finally:
+            self._replaying = False
         if all(gradient is None for row in rows for gradient in row):
             raise DisconnectedError("the score doesn't depend on any captured layer; capture a layer that leads to it")
         columns = iter(zip(*rows, strict=True))
