@@ -220,8 +220,10 @@ class Walk:
         if kind(node) in ("Mul", "Div"):
             return (relevances[0],)
         moved = _own(node, _outputs(node, relevances))
-        if kind(node) == "ConstantPadNd" and moved[0] is not None:
-            found.keep(node, relevances[0].sum() - moved[0].sum())
+        if kind(node) in ("ConstantPadNd", "CopySlices"):  # what a margin has stays there
+            edges = zip(node.next_functions, moved, strict=False)
+            inner = [part.sum() for (before, _), part in edges if before is not None and part is not None]
+            found.keep(node, relevances[0].sum() - sum(inner))
         return moved
 
     def _handed(self, node: Any, gradients: Gradients, found: Found) -> Gradients:
@@ -234,7 +236,7 @@ class Walk:
             return self._through_layer(node, rule, gradients, found)
         if of in BATCH_NORMS:
             return self._through_batch_norm(node, gradients, found)
-        if isinstance(node, BackwardCFunction):
+        if isinstance(node, BackwardCFunction) and of not in RULES:
             raise self._unknown(node)
         if of in PRODUCTS:
             return self._through_product(node, gradients)
