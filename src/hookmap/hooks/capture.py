@@ -21,10 +21,11 @@ from torch import Tensor, nn
 from hookmap._nested import map_tensors, tensors_in
 from hookmap.errors import DisconnectedError, HookmapWarning, LayerError, ModelError, TargetError
 from hookmap.hooks.attention import Attention, attentions_in, one_inside
-from hookmap.hooks.graph import NOT_REENTRANT, Gradients, Origins, origins, plain_gradients
+from hookmap.hooks.graph import NOT_REENTRANT, Gradients, Origins, nodes_of, origins, plain_gradients
 from hookmap.hooks.matching import LayerSpec, listed, match_layers
 from hookmap.hooks.registration import REGISTRATION, check_hookable, register
 from hookmap.hooks.replay import Inputs, Replay, rerun
+from hookmap.hooks.sampling import Sampling, samplings_in
 
 
 class Call:
@@ -125,6 +126,7 @@ class Capture(Mapping[str, Record]):
     ) -> None:
         self._model = model
         self._attentions: list[Attention] = []
+        self._samplings: list[Sampling] = []
         self._records = {name: Record(name, module, self._attentions) for name, module in layers.items()}
         self._gradients = gradients
         self._keep = keep
@@ -158,6 +160,11 @@ class Capture(Mapping[str, Record]):
     def attentions(self) -> list[Attention]:
         """All attentions of the last pass, in the order in which they ran; with ``capture(..., attention=True)``."""
         return self._attentions
+
+    @property
+    def samplings(self) -> list[Sampling]:
+        """Where queries of deformable attention looked in the last pass; with ``capture(..., attention=True)``."""
+        return self._samplings
 
     def differentiate(self, scores: Tensor, by: Gradients = plain_gradients) -> None:
         r"""Write the gradient of each score into the records' ``gradient``.
@@ -314,18 +321,20 @@ class Capture(Mapping[str, Record]):
     def _end_run(self, _: nn.Module, __: Any, output: Any) -> None:
         if self._active():
             if self._made is not None:
-                self._attentions[:] = self._read_attentions(output)
+                self._read_attentions(output)
             self._output = map_tensors(lambda _, t: t.detach(), output)
         # A model that is decorated with no_grad has just restored the mode of before the layer.
         if self._active() and self._recording:
             torch.set_grad_enabled(True)
 
-    def _read_attentions(self, output: Any) -> list[Attention]:
+    def _read_attentions(self, output: Any) -> None:
         assert self._made is not None
         field = next((t.shape for t in tensors_in(self._inputs).values() if t.ndim), torch.Size((1,)))
         self._replaying = True  # reading what a checkpointed segment kept runs it again
         try:
-            return attentions_in(tensors_in(output).values(), self._made, field)
+            nodes = nodes_of(tensors_in(output).values())
+            self._attentions[:] = attentions_in(nodes, self._made, field)
+            self._samplings[:] = samplings_in(nodes, self._made, field[0])
         finally:
             self._replaying = False
 

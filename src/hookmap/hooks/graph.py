@@ -51,6 +51,16 @@ def nodes_of(outputs: Iterable[Tensor]) -> list[Node]:
     return sorted(found, key=_order)
 
 
+def users_of(nodes: Iterable[Node]) -> dict[Node, list[tuple[Node, int]]]:
+    """Of each node those that took what it gave, and which of their inputs that was."""
+    users: dict[Node, list[tuple[Node, int]]] = {}
+    for node in nodes:
+        for slot, (before, _) in enumerate(node.next_functions):
+            if before is not None:
+                users.setdefault(before, []).append((node, slot))
+    return users
+
+
 def kind(node: Node) -> str:
     """What a node is of: "Softmax" of ``SoftmaxBackward0``, "AccumulateGrad" of a leaf."""
     name = node.name().rpartition("::")[2]
