@@ -148,6 +148,7 @@ def test_a_picture_that_is_too_large_is_not_read_to_its_end(
     )
 
 
+@pytest.mark.filterwarnings("ignore:Image size")
 def test_a_picture_of_too_many_pixels_is_not_decoded(client: TestClient, monkeypatch: pytest.MonkeyPatch) -> None:
     assert "million pixels" in problem(client.post("/api/pictures", content=bomb()), 413, "large")
     file = io.BytesIO()
@@ -162,6 +163,7 @@ def encoded(form: str, **given: Any) -> bytes:
     return file.getvalue()
 
 
+@pytest.mark.filterwarnings("ignore:Corrupt EXIF")
 @pytest.mark.parametrize(
     "data",
     [
