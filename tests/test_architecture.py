@@ -30,6 +30,7 @@ FLOORS = [
     ("results",),
     ("attribution",),
     ("metrics",),
+    ("pages",),
     ("explorer",),
     ("lens",),
     ("datasets",),
@@ -37,7 +38,6 @@ FLOORS = [
     ("verdict",),
     ("analysis",),
     ("callbacks",),
-    ("pages",),
     ("report",),
     ("app",),
     ("cli",),
@@ -46,9 +46,9 @@ FLOORS = [
 FLOOR = {name: number for number, names in enumerate(FLOORS) for name in names}
 
 EXTRAS = {
-    *("cv2", "datasets", "fastapi", "filelock", "huggingface_hub", "lightning", "mlflow", "open_clip", "pandas"),
+    *("anywidget", "cv2", "datasets", "fastapi", "filelock", "huggingface_hub", "lightning", "mlflow", "open_clip", "pandas"),
     *("pyarrow", "pydantic", "pytorch_lightning", "ray", "rfdetr", "segmentation_models_pytorch", "skimage"),
-    *("sklearn", "transformers", "ultralytics", "uvicorn", "wandb"),
+    *("sklearn", "transformers", "traitlets", "ultralytics", "uvicorn", "wandb"),
 }
 """Libraries that only some parts need, most of them not installed."""
 SLOW = {

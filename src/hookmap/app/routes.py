@@ -21,37 +21,19 @@ from hookmap.app.safety import StrictRequest, check_pixels
 from hookmap.errors import ImageError
 from hookmap.explorer.answering import Explorer
 from hookmap.explorer.questions import (
+    QUESTIONS,
     About,
-    Channels,
     Erase,
-    Explain,
-    Explained,
     Export,
-    Features,
     JobAbout,
-    Missed,
-    Missing,
     ModelAbout,
-    Patch,
-    Patched,
     PictureAbout,
-    Predict,
-    Predicted,
     Question,
-    Staged,
-    Stages,
+    View,
 )
+from hookmap.explorer.view import page_of
 from hookmap.explorer.wire import as_json, packed
 
-QUESTIONS: dict[str, tuple[type[Question], type]] = {
-    "predict": (Predict, Predicted),
-    "explain": (Explain, Explained),
-    "stages": (Stages, Staged),
-    "features": (Features, Channels),
-    "patch": (Patch, Patched),
-    "missed": (Missed, Missing),
-}
-"""What is asked where, and what it is told."""
 REFERENCE = "#/components/schemas/{model}"
 JSON = "application/json"
 SAFETENSORS = "application/vnd.safetensors"
@@ -194,6 +176,19 @@ def routes(explorer: Explorer, jobs: Jobs) -> APIRouter:
             return Reply(*explorer.export(asked.question, form, asked.look))
 
         return await answered(request, hashlib.sha256(drawn.encode()).hexdigest(), work, wait)
+
+    @router.post(
+        "/view",
+        response_class=Response,
+        responses={200: {"content": {"text/html": {}}}, 202: {"model": JobAbout}},
+    )
+    async def save_view(asked: View, request: Request, wait: Wait = 30.0) -> Response:
+        """What is on the screen as one page that needs no server."""
+
+        def work(track: Track) -> Reply:
+            return Reply(page_of(explorer, asked, track).encode(), "text/html", "view.html")
+
+        return await answered(request, hashlib.sha256(as_json(asked).encode()).hexdigest(), work, wait)
 
     @router.get("/answers/{key}", response_class=Response, responses={200: {"content": {SAFETENSORS: {}}}})
     async def get_answer(key: str) -> Response:

@@ -16,9 +16,10 @@ from starlette.exceptions import HTTPException
 from hookmap import __version__, pages
 from hookmap.app.jobs import Jobs
 from hookmap.app.problems import response_of
-from hookmap.app.routes import QUESTIONS, REFERENCE, routes
+from hookmap.app.routes import REFERENCE, routes
 from hookmap.app.safety import Access, Guard
 from hookmap.explorer.answering import Explorer
+from hookmap.explorer.questions import QUESTIONS
 
 Endpoint: TypeAlias = Callable[[Request], Awaitable[Response]]
 

@@ -43,11 +43,12 @@ def serve(
     from hookmap.app.running import address, listening, run
     from hookmap.app.safety import Access
     from hookmap.app.server import App
+    from hookmap.explorer import SAMPLES
     from hookmap.explorer.answering import Explorer
 
     with listening(host, port) as listener:
         access = Access.at(host)
-        explorer = Explorer(models.named(speed), images_in(images or []))
+        explorer = Explorer(models.named(speed), images_in(images) if images else SAMPLES)
         app = App(explorer, access)
         link = address(listener, host, access.token)
         if access.token is not None:

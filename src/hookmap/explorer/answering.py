@@ -62,7 +62,7 @@ from hookmap.explorer.wire import Answer
 from hookmap.hooks.capture import capture
 from hookmap.hooks.preserve import preserved
 from hookmap.images.geometry import Geometry
-from hookmap.images.loading import Picture, load
+from hookmap.images.loading import Picture, load, load_all
 from hookmap.layers.receptive import receptive_field
 from hookmap.methods import METHODS
 from hookmap.metrics.check import checked_each
@@ -156,7 +156,25 @@ class Explorer:
         id = hashlib.sha256(data).hexdigest()[:32]
         if id not in self._pictures:
             self._keep(id, load(data).renamed(Path(name).name or "picture"))
-        return self._described(id)
+        return self.about(id)
+
+    def open(self, image: Any) -> PictureAbout:
+        """Open one image, as :meth:`hookmap.Lens.explain` takes it.
+
+        Raises:
+            ImageError: if it can't be read, or several came.
+        """
+        pictures = load_all(image)
+        if len(pictures) != 1:
+            raise ImageError(f"{len(pictures)} images came; pass one")
+        picture = pictures[0]
+        data = picture.encoded or picture.pixels.tobytes()
+        id = hashlib.sha256(data).hexdigest()[:32]
+        if id not in self._pictures:
+            self._keep(id, picture)
+        self._samples = (*self._samples, self.about(id))
+        self._lasting.add(id)
+        return self.about(id)
 
     def erase(self, question: Erase) -> PictureAbout:
         """The picture without what was brushed out, as a picture of its own.
@@ -170,7 +188,7 @@ class Explorer:
             pixels = _erased(picture.pixels, question.strokes, question.fill)
             stem, dot, ending = picture.name.rpartition(".")
             self._keep(id, Picture(pixels, f"{stem or ending}-erased{dot}{ending if stem else ''}"))
-        return self._described(id)
+        return self.about(id)
 
     def shown(self, id: str, longer: int | None = None) -> tuple[bytes, str]:
         """A picture as a browser shows it, upright, and its media type; no longer than so many pixels.
@@ -214,7 +232,12 @@ class Explorer:
         self._pictures.move_to_end(id)
         return picture
 
-    def _described(self, id: str) -> PictureAbout:
+    def about(self, id: str) -> PictureAbout:
+        """A picture that is open.
+
+        Raises:
+            ImageError: if it isn't.
+        """
         picture = self._picture(id)
         return PictureAbout(id, picture.name, picture.width, picture.height)
 

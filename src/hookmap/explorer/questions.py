@@ -168,6 +168,32 @@ class Export(_Asked):
     look: Look | None = None
 
 
+@dataclass(frozen=True)
+class Saved(_Asked):
+    """A question that a saved view can answer.
+
+    Attributes:
+        kind: the name of what is asked; see :data:`QUESTIONS`.
+        question: as it is asked.
+    """
+
+    kind: Literal["predict", "explain", "stages", "features", "patch", "missed"]
+    question: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class View(_Asked):
+    """What is on the screen as one page.
+
+    Attributes:
+        state: of the interface.
+        questions: that the page can answer.
+    """
+
+    state: dict[str, Any]
+    questions: tuple[Saved, ...]
+
+
 # ---------------------------------------------------------------- answers
 
 
@@ -515,3 +541,14 @@ class About:
 
     version: str
     device: str
+
+
+QUESTIONS: dict[str, tuple[type[Question], type]] = {
+    "predict": (Predict, Predicted),
+    "explain": (Explain, Explained),
+    "stages": (Stages, Staged),
+    "features": (Features, Channels),
+    "patch": (Patch, Patched),
+    "missed": (Missed, Missing),
+}
+"""What is asked by which name, and what it is told."""

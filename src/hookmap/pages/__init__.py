@@ -6,3 +6,8 @@ from pathlib import Path
 
 BUILT = Path(__file__).parent / "built"
 """What ``ui/`` is built to."""
+
+
+def built(name: str) -> str:
+    """The text of a file of :data:`BUILT`."""
+    return (BUILT / name).read_text(encoding="utf-8")
