@@ -3,7 +3,334 @@
  * Do not make direct changes to the file.
  */
 
-export type paths = Record<string, never>;
+export interface paths {
+    "/api/about": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * Get About
+         * @description What is asked.
+         */
+        get: operations["get_about"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/answers/{key}": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * Get Answer
+         * @description An answer that was given, if it is still kept.
+         */
+        get: operations["get_answer"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/erased": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /**
+         * Erase
+         * @description A picture without a region, as a new picture.
+         */
+        post: operations["erase"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/explain": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /** Why did a target score as it did? */
+        post: operations["explain"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/export": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /**
+         * Export
+         * @description A heatmap as a file.
+         */
+        post: operations["export"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/features": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /** What do a layer's channels see? */
+        post: operations["features"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/jobs/{id}": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * Get Job
+         * @description How a question stands.
+         */
+        get: operations["get_job"];
+        put?: never;
+        post?: never;
+        /**
+         * Cancel Job
+         * @description Cancel a question, for all who asked it.
+         */
+        delete: operations["cancel_job"];
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/jobs/{id}/events": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * Follow Job
+         * @description How a question stands, from now on; each event says all, so whoever comes back is told the newest.
+         */
+        get: operations["follow_job"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/missed": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /** Why wasn't something detected? */
+        post: operations["missed"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/models": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * Get Models
+         * @description The models that can be asked.
+         */
+        get: operations["get_models"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/patch": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /** What is at one place of a layer? */
+        post: operations["patch"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/pictures": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /**
+         * Add Picture
+         * @description Open a picture: the body is its file.
+         */
+        post: operations["add_picture"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/pictures/{id}": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * Get Picture
+         * @description A picture as it is shown.
+         */
+        get: operations["get_picture"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/predict": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /** What does the model see? */
+        post: operations["predict"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/samples": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * Get Samples
+         * @description Pictures to begin with.
+         */
+        get: operations["get_samples"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/stages": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /** What does the network look like, from the picture to the decision? */
+        post: operations["stages"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/view": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /**
+         * Save View
+         * @description What is on the screen as one page that needs no server.
+         */
+        post: operations["save_view"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+}
 export type webhooks = Record<string, never>;
 export interface components {
     schemas: {
@@ -16,504 +343,20 @@ export interface components {
          *         device: where the models run.
          */
         About: {
-            /** Version */
-            version: string;
             /** Device */
             device: string;
-        };
-        /**
-         * Erase
-         * @description A picture without a region.
-         *
-         *     Attributes:
-         *         picture: its id.
-         *         strokes: what is brushed out.
-         *         fill: what comes in its place: ``blur``, ``mean`` or ``linear`` (from its edges).
-         */
-        Erase: {
-            /** Picture */
-            picture: string;
-            /** Strokes */
-            strokes: components["schemas"]["Stroke"][];
-            /**
-             * Fill
-             * @default blur
-             * @enum {string}
-             */
-            fill?: "blur" | "mean" | "linear";
-        };
-        /**
-         * Explain
-         * @description Why did a target score as it did?
-         *
-         *     Attributes:
-         *         target: in words, as on the command line: ``predicted``, an index, a label, ``box:2``, ``point:120,80``,
-         *             ``text:a red car``, ``polygon:10,20 90,20 50,80``.
-         *         versus: rather than which class.
-         *         method: by name; by default the model's.
-         *         layer: by name; by default the model's.
-         *         part: of the signed map.
-         *         aug_smooth, noise_smooth, eigen_smooth, rivals, seed, budget: as in :meth:`hookmap.Lens.explain`.
-         *         check: also measure how far it can be believed.
-         */
-        Explain: {
-            /** Model */
-            model: string;
-            /** Picture */
-            picture: string;
-            /**
-             * Muted
-             * @default []
-             */
-            muted?: components["schemas"]["Muting"][];
-            /**
-             * Target
-             * @default predicted
-             */
-            target?: string;
-            /** Versus */
-            versus?: string | null;
-            /** Method */
-            method?: string | null;
-            /** Layer */
-            layer?: string | null;
-            /** Part */
-            part?: ("positive" | "negative" | "signed") | null;
-            /**
-             * Aug Smooth
-             * @default false
-             */
-            aug_smooth?: boolean;
-            /**
-             * Noise Smooth
-             * @default 0
-             */
-            noise_smooth?: number;
-            /**
-             * Eigen Smooth
-             * @default false
-             */
-            eigen_smooth?: boolean;
-            /**
-             * Rivals
-             * @default 0
-             */
-            rivals?: number;
-            /**
-             * Seed
-             * @default 0
-             */
-            seed?: number;
-            /** Budget */
-            budget?: number | null;
-            /**
-             * Check
-             * @default false
-             */
-            check?: boolean;
-        };
-        /**
-         * Export
-         * @description A heatmap as a file.
-         *
-         *     Attributes:
-         *         question: that it answers.
-         *         look: how it is drawn, as :attr:`Drawn.look` says it; by default so.
-         */
-        Export: {
-            question: components["schemas"]["Explain"];
-            look?: components["schemas"]["Look"] | null;
-        };
-        /**
-         * Features
-         * @description What do a layer's channels see?
-         *
-         *     Attributes:
-         *         layer: by name.
-         *         target: whose gradient the channels are sorted by, in words; by default the predicted class or thing.
-         */
-        Features: {
-            /** Model */
-            model: string;
-            /** Picture */
-            picture: string;
-            /**
-             * Muted
-             * @default []
-             */
-            muted?: components["schemas"]["Muting"][];
-            /** Layer */
-            layer: string;
-            /**
-             * Target
-             * @default predicted
-             */
-            target?: string;
-        };
-        /**
-         * JobAbout
-         * @description A question that is being answered.
-         *
-         *     Attributes:
-         *         id: of the job.
-         *         key: of its answer, once it is there.
-         *         state: how it stands.
-         *         progress: of what it is doing.
-         *         problem: why it failed.
-         */
-        JobAbout: {
-            /** Id */
-            id: string;
-            /** Key */
-            key: string;
-            /**
-             * State
-             * @enum {string}
-             */
-            state: "waiting" | "running" | "done" | "failed" | "cancelled";
-            progress: components["schemas"]["Progress"];
-            problem: components["schemas"]["Problem"] | null;
-        };
-        /**
-         * Look
-         * @description How a heatmap is drawn.
-         *
-         *     Attributes:
-         *         part: which part of the signed map is shown.
-         *         scale: ``"max"``: from 0 to the strongest evidence, for or against, so that what is drawn bright is strong in
-         *             comparison with both; ``"minmax"``: from the smallest to the largest value, for maps whose zero means
-         *             nothing; ``"symmetric"``: signed around 0, in two colours.
-         *         limit: the value drawn as the strongest, to share a scale over several maps; by default the map's own
-         *             (``"minmax"`` has none).
-         *         outliers: share of the places with evidence that are drawn as equally strong, because a few single places
-         *             would hide all others; 0..1, where no limit is given.
-         *         colormap: a matplotlib colour map; by default a perceptually uniform one, or a diverging one where the scale is
-         *             symmetric.
-         *         opacity: ``"ramp"``: the stronger the more opaque, so that the photo stays visible where the map is cold; or
-         *             one opacity in 0..1 everywhere (0.3 with ``"jet"`` is the classic look).
-         *         threshold: the strength below which nothing is drawn, as a share of the strongest, 0..1.
-         *         grey: whether the photo is drawn in grey: under fine maps in two colours it would hide them.
-         *         ends: what the lowest and the highest value of a symmetric scale mean.
-         *
-         *     Raises:
-         *         HookmapError: for a look that can't be.
-         *
-         *     >>> Look.from_json(Look(limit=2.0).as_json()) == Look(limit=2.0, colormap="inferno")
-         *     True
-         */
-        Look: {
-            /**
-             * Part
-             * @default positive
-             * @enum {string}
-             */
-            part?: "positive" | "negative" | "signed";
-            /**
-             * Scale
-             * @default max
-             * @enum {string}
-             */
-            scale?: "max" | "minmax" | "symmetric";
-            /** Limit */
-            limit?: number | null;
-            /**
-             * Outliers
-             * @default 0
-             */
-            outliers?: number;
-            /** Colormap */
-            colormap?: string | null;
-            /**
-             * Opacity
-             * @default ramp
-             */
-            opacity?: number | "ramp";
-            /**
-             * Threshold
-             * @default 0
-             */
-            threshold?: number;
-            /**
-             * Grey
-             * @default false
-             */
-            grey?: boolean;
-            /**
-             * Ends
-             * @default [
-             *       "against",
-             *       "for"
-             *     ]
-             */
-            ends?: [
-                string,
-                string
-            ];
-        };
-        /**
-         * MethodAbout
-         * @description A method that a model can be asked by.
-         *
-         *     Attributes:
-         *         name: as it is asked for.
-         *         title: for people.
-         *         summary: what it does, in a sentence.
-         *         family: what it is built on.
-         *         per_layer: whether it looks at a layer.
-         *         signed: whether its map has two signs.
-         *         slow: whether it takes many passes.
-         */
-        MethodAbout: {
-            /** Name */
-            name: string;
-            /** Title */
-            title: string;
-            /** Summary */
-            summary: string;
-            /** Family */
-            family: string;
-            /** Per Layer */
-            per_layer: boolean;
-            /** Signed */
-            signed: boolean;
-            /** Slow */
-            slow: boolean;
-        };
-        /**
-         * Missed
-         * @description Why wasn't something detected?
-         *
-         *     Attributes:
-         *         box: around what was missed.
-         */
-        Missed: {
-            /** Model */
-            model: string;
-            /** Picture */
-            picture: string;
-            /**
-             * Muted
-             * @default []
-             */
-            muted?: components["schemas"]["Muting"][];
-            /** Box */
-            box: [
-                number,
-                number,
-                number,
-                number
-            ];
-        };
-        /**
-         * ModelAbout
-         * @description A model that can be asked.
-         *
-         *     Attributes:
-         *         id: as it is asked for.
-         *         name: for people.
-         *         form: of its output.
-         *         labels: names of its classes, in the order of their indices; empty if they aren't known.
-         *         texts: whether it can be asked for a text.
-         *         methods: that it can be asked by.
-         *         method: the default.
-         *         layers: the default layers.
-         */
-        ModelAbout: {
-            /** Id */
-            id: string;
-            /** Name */
-            name: string;
-            /**
-             * Form
-             * @enum {string}
-             */
-            form: "classes" | "regions" | "detections" | "embeddings" | "other";
-            /** Labels */
-            labels: string[];
-            /** Texts */
-            texts: boolean;
-            /** Methods */
-            methods: components["schemas"]["MethodAbout"][];
-            /** Method */
-            method: string | null;
-            /**
-             * Layers
-             * @default []
-             */
-            layers: string[];
-        };
-        /**
-         * Muting
-         * @description Channels of a layer, or heads of an attention, that are made weaker.
-         *
-         *     Attributes:
-         *         layer: by name.
-         *         numbers: of the channels or heads.
-         *         factor: what they are multiplied with; 0 mutes them.
-         *         of: whether the numbers are those of channels or of heads.
-         */
-        Muting: {
-            /** Layer */
-            layer: string;
-            /** Numbers */
-            numbers: number[];
-            /**
-             * Factor
-             * @default 0
-             */
-            factor?: number;
-            /**
-             * Of
-             * @default channels
-             * @enum {string}
-             */
-            of?: "channels" | "heads";
-        };
-        /**
-         * Patch
-         * @description What is at one place of a layer?
-         *
-         *     Attributes:
-         *         layer: by name.
-         *         x: of the place.
-         *         y: likewise.
-         */
-        Patch: {
-            /** Model */
-            model: string;
-            /** Picture */
-            picture: string;
-            /**
-             * Muted
-             * @default []
-             */
-            muted?: components["schemas"]["Muting"][];
-            /** Layer */
-            layer: string;
-            /** X */
-            x: number;
-            /** Y */
-            y: number;
-        };
-        /**
-         * PictureAbout
-         * @description A picture that was opened.
-         *
-         *     Attributes:
-         *         id: as it is asked for.
-         *         name: for people.
-         *         width: in pixels.
-         *         height: in pixels.
-         */
-        PictureAbout: {
-            /** Id */
-            id: string;
-            /** Name */
-            name: string;
-            /** Width */
-            width: number;
-            /** Height */
-            height: number;
-        };
-        /**
-         * Predict
-         * @description What does the model see?
-         *
-         *     Attributes:
-         *         top: how many classes; by default five, and all detections and regions.
-         */
-        Predict: {
-            /** Model */
-            model: string;
-            /** Picture */
-            picture: string;
-            /**
-             * Muted
-             * @default []
-             */
-            muted?: components["schemas"]["Muting"][];
-            /** Top */
-            top?: number | null;
-        };
-        /**
-         * Problem
-         * @description What was wrong with a question, in one sentence.
-         */
-        Problem: {
-            /** Error */
-            error: string;
-            /**
-             * Kind
-             * @default error
-             */
-            kind: string;
-        };
-        /**
-         * Progress
-         * @description How far a job is.
-         */
-        Progress: {
-            /**
-             * What
-             * @default
-             */
-            what: string;
-            /**
-             * Done
-             * @default 0
-             */
-            done: number;
-            /**
-             * Total
-             * @default 0
-             */
-            total: number;
-        };
-        /**
-         * Stages
-         * @description What does the network look like, from the picture to the decision?
-         */
-        Stages: {
-            /** Model */
-            model: string;
-            /** Picture */
-            picture: string;
-            /**
-             * Muted
-             * @default []
-             */
-            muted?: components["schemas"]["Muting"][];
-        };
-        /**
-         * Stroke
-         * @description A line that was brushed.
-         *
-         *     Attributes:
-         *         points: (x, y), one or more.
-         *         width: of the brush.
-         */
-        Stroke: {
-            /** Points */
-            points: [
-                number,
-                number
-            ][];
-            /** Width */
-            width: number;
+            /** Version */
+            version: string;
         };
         /**
          * Believed
          * @description How far a heatmap can be believed; see :class:`hookmap.results.check.Check`.
          */
         Believed: {
-            /** Word */
-            word: string;
-            /** Text */
-            text: string;
-            /** Percentile */
-            percentile: number;
             /** Kept */
             kept: number;
+            /** Percentile */
+            percentile: number;
             /** Score */
             score: number;
             /**
@@ -521,6 +364,10 @@ export interface components {
              * @default null
              */
             stability: number | null;
+            /** Text */
+            text: string;
+            /** Word */
+            word: string;
         };
         /**
          * Candidate
@@ -534,8 +381,6 @@ export interface components {
          *         target: what is asked to explain it, in words.
          */
         Candidate: {
-            /** Label */
-            label: string;
             /** Box */
             box: [
                 number,
@@ -543,10 +388,12 @@ export interface components {
                 number,
                 number
             ];
-            /** Probability */
-            probability: number;
+            /** Label */
+            label: string;
             /** Overlap */
             overlap: number;
+            /** Probability */
+            probability: number;
             /** Target */
             target: string;
         };
@@ -565,14 +412,6 @@ export interface components {
          *         high: the largest.
          */
         Channels: {
-            /** Layer */
-            layer: string;
-            /** Kind */
-            kind: string;
-            /** Count */
-            count: number;
-            /** Numbers */
-            numbers: number[];
             /** Area */
             area: [
                 number,
@@ -580,14 +419,22 @@ export interface components {
                 number,
                 number
             ];
+            /** Count */
+            count: number;
+            /** High */
+            high: number;
+            /** Kind */
+            kind: string;
+            /** Layer */
+            layer: string;
+            /** Low */
+            low: number;
+            /** Numbers */
+            numbers: number[];
             /** Orders */
             orders: {
                 [key: string]: number[];
             };
-            /** Low */
-            low: number;
-            /** High */
-            high: number;
         };
         /**
          * Drawn
@@ -617,48 +464,6 @@ export interface components {
          *         believed: how far, if that was asked.
          */
         Drawn: {
-            /** Array */
-            array: string;
-            /** Target */
-            target: string;
-            /** Title */
-            title: string;
-            /** Index */
-            index: number | null;
-            /** Score */
-            score: number;
-            /** Probability */
-            probability: number | null;
-            /** Where */
-            where: string;
-            /** Box */
-            box: [
-                number,
-                number,
-                number,
-                number
-            ] | null;
-            /** Number */
-            number: number | null;
-            /** Method */
-            method: string;
-            /** Method Title */
-            method_title: string;
-            /** Layer */
-            layer: string;
-            /**
-             * Evidence
-             * @enum {string}
-             */
-            evidence: "none" | "faint" | "even" | "some";
-            /** Caveat */
-            caveat: string;
-            /** Coverage */
-            coverage: number | null;
-            /** Look */
-            look: {
-                [key: string]: unknown;
-            };
             /** Area */
             area: [
                 number,
@@ -666,14 +471,147 @@ export interface components {
                 number,
                 number
             ];
-            /** Why */
-            why: string;
-            /** Python */
-            python: string;
-            /** Command */
-            command: string;
+            /** Array */
+            array: string;
             /** @default null */
             believed: components["schemas"]["Believed"] | null;
+            /** Box */
+            box: [
+                number,
+                number,
+                number,
+                number
+            ] | null;
+            /** Caveat */
+            caveat: string;
+            /** Command */
+            command: string;
+            /** Coverage */
+            coverage: number | null;
+            /**
+             * Evidence
+             * @enum {string}
+             */
+            evidence: "none" | "faint" | "even" | "some";
+            /** Index */
+            index: number | null;
+            /** Layer */
+            layer: string;
+            /** Look */
+            look: {
+                [key: string]: unknown;
+            };
+            /** Method */
+            method: string;
+            /** Method Title */
+            method_title: string;
+            /** Number */
+            number: number | null;
+            /** Probability */
+            probability: number | null;
+            /** Python */
+            python: string;
+            /** Score */
+            score: number;
+            /** Target */
+            target: string;
+            /** Title */
+            title: string;
+            /** Where */
+            where: string;
+            /** Why */
+            why: string;
+        };
+        /**
+         * Erase
+         * @description A picture without a region.
+         *
+         *     Attributes:
+         *         picture: its id.
+         *         strokes: what is brushed out.
+         *         fill: what comes in its place: ``blur``, ``mean`` or ``linear`` (from its edges).
+         */
+        Erase: {
+            /**
+             * Fill
+             * @default blur
+             * @enum {string}
+             */
+            fill?: "blur" | "mean" | "linear";
+            /** Picture */
+            picture: string;
+            /** Strokes */
+            strokes: components["schemas"]["Stroke"][];
+        };
+        /**
+         * Explain
+         * @description Why did a target score as it did?
+         *
+         *     Attributes:
+         *         target: in words, as on the command line: ``predicted``, an index, a label, ``box:2``, ``point:120,80``,
+         *             ``text:a red car``, ``polygon:10,20 90,20 50,80``.
+         *         versus: rather than which class.
+         *         method: by name; by default the model's.
+         *         layer: by name; by default the model's.
+         *         part: of the signed map.
+         *         aug_smooth, noise_smooth, eigen_smooth, rivals, seed, budget: as in :meth:`hookmap.Lens.explain`.
+         *         check: also measure how far it can be believed.
+         */
+        Explain: {
+            /**
+             * Aug Smooth
+             * @default false
+             */
+            aug_smooth?: boolean;
+            /** Budget */
+            budget?: number | null;
+            /**
+             * Check
+             * @default false
+             */
+            check?: boolean;
+            /**
+             * Eigen Smooth
+             * @default false
+             */
+            eigen_smooth?: boolean;
+            /** Layer */
+            layer?: string | null;
+            /** Method */
+            method?: string | null;
+            /** Model */
+            model: string;
+            /**
+             * Muted
+             * @default []
+             */
+            muted?: components["schemas"]["Muting"][];
+            /**
+             * Noise Smooth
+             * @default 0
+             */
+            noise_smooth?: number;
+            /** Part */
+            part?: ("positive" | "negative" | "signed") | null;
+            /** Picture */
+            picture: string;
+            /**
+             * Rivals
+             * @default 0
+             */
+            rivals?: number;
+            /**
+             * Seed
+             * @default 0
+             */
+            seed?: number;
+            /**
+             * Target
+             * @default predicted
+             */
+            target?: string;
+            /** Versus */
+            versus?: string | null;
         };
         /**
          * Explained
@@ -693,16 +631,208 @@ export interface components {
             remarks: string[];
         };
         /**
+         * Export
+         * @description A heatmap as a file.
+         *
+         *     Attributes:
+         *         question: that it answers.
+         *         look: how it is drawn, as :attr:`Drawn.look` says it; by default so.
+         */
+        Export: {
+            look?: components["schemas"]["Look"] | null;
+            question: components["schemas"]["Explain"];
+        };
+        /**
+         * Features
+         * @description What do a layer's channels see?
+         *
+         *     Attributes:
+         *         layer: by name.
+         *         target: whose gradient the channels are sorted by, in words; by default the predicted class or thing.
+         */
+        Features: {
+            /** Layer */
+            layer: string;
+            /** Model */
+            model: string;
+            /**
+             * Muted
+             * @default []
+             */
+            muted?: components["schemas"]["Muting"][];
+            /** Picture */
+            picture: string;
+            /**
+             * Target
+             * @default predicted
+             */
+            target?: string;
+        };
+        /**
          * Fires
          * @description A channel at a place: its value there, and how far that is above its mean over the picture, in deviations.
          */
         Fires: {
+            /** Deviations */
+            deviations: number;
             /** Number */
             number: number;
             /** Value */
             value: number;
-            /** Deviations */
-            deviations: number;
+        };
+        /**
+         * JobAbout
+         * @description A question that is being answered.
+         *
+         *     Attributes:
+         *         id: of the job.
+         *         key: of its answer, once it is there.
+         *         state: how it stands.
+         *         progress: of what it is doing.
+         *         problem: why it failed.
+         */
+        JobAbout: {
+            /** Id */
+            id: string;
+            /** Key */
+            key: string;
+            problem: components["schemas"]["Problem"] | null;
+            progress: components["schemas"]["Progress"];
+            /**
+             * State
+             * @enum {string}
+             */
+            state: "waiting" | "running" | "done" | "failed" | "cancelled";
+        };
+        /**
+         * Look
+         * @description How a heatmap is drawn.
+         *
+         *     Attributes:
+         *         part: which part of the signed map is shown.
+         *         scale: ``"max"``: from 0 to the strongest evidence, for or against, so that what is drawn bright is strong in
+         *             comparison with both; ``"minmax"``: from the smallest to the largest value, for maps whose zero means
+         *             nothing; ``"symmetric"``: signed around 0, in two colours.
+         *         limit: the value drawn as the strongest, to share a scale over several maps; by default the map's own
+         *             (``"minmax"`` has none).
+         *         outliers: share of the places with evidence that are drawn as equally strong, because a few single places
+         *             would hide all others; 0..1, where no limit is given.
+         *         colormap: a matplotlib colour map; by default a perceptually uniform one, or a diverging one where the scale is
+         *             symmetric.
+         *         opacity: ``"ramp"``: the stronger the more opaque, so that the photo stays visible where the map is cold; or
+         *             one opacity in 0..1 everywhere (0.3 with ``"jet"`` is the classic look).
+         *         threshold: the strength below which nothing is drawn, as a share of the strongest, 0..1.
+         *         grey: whether the photo is drawn in grey: under fine maps in two colours it would hide them.
+         *         ends: what the lowest and the highest value of a symmetric scale mean.
+         *
+         *     Raises:
+         *         HookmapError: for a look that can't be.
+         *
+         *     >>> Look.from_json(Look(limit=2.0).as_json()) == Look(limit=2.0, colormap="inferno")
+         *     True
+         */
+        Look: {
+            /** Colormap */
+            colormap?: string | null;
+            /**
+             * Ends
+             * @default [
+             *       "against",
+             *       "for"
+             *     ]
+             */
+            ends?: [
+                string,
+                string
+            ];
+            /**
+             * Grey
+             * @default false
+             */
+            grey?: boolean;
+            /** Limit */
+            limit?: number | null;
+            /**
+             * Opacity
+             * @default ramp
+             */
+            opacity?: number | "ramp";
+            /**
+             * Outliers
+             * @default 0
+             */
+            outliers?: number;
+            /**
+             * Part
+             * @default positive
+             * @enum {string}
+             */
+            part?: "positive" | "negative" | "signed";
+            /**
+             * Scale
+             * @default max
+             * @enum {string}
+             */
+            scale?: "max" | "minmax" | "symmetric";
+            /**
+             * Threshold
+             * @default 0
+             */
+            threshold?: number;
+        };
+        /**
+         * MethodAbout
+         * @description A method that a model can be asked by.
+         *
+         *     Attributes:
+         *         name: as it is asked for.
+         *         title: for people.
+         *         summary: what it does, in a sentence.
+         *         family: what it is built on.
+         *         per_layer: whether it looks at a layer.
+         *         signed: whether its map has two signs.
+         *         slow: whether it takes many passes.
+         */
+        MethodAbout: {
+            /** Family */
+            family: string;
+            /** Name */
+            name: string;
+            /** Per Layer */
+            per_layer: boolean;
+            /** Signed */
+            signed: boolean;
+            /** Slow */
+            slow: boolean;
+            /** Summary */
+            summary: string;
+            /** Title */
+            title: string;
+        };
+        /**
+         * Missed
+         * @description Why wasn't something detected?
+         *
+         *     Attributes:
+         *         box: around what was missed.
+         */
+        Missed: {
+            /** Box */
+            box: [
+                number,
+                number,
+                number,
+                number
+            ];
+            /** Model */
+            model: string;
+            /**
+             * Muted
+             * @default []
+             */
+            muted?: components["schemas"]["Muting"][];
+            /** Picture */
+            picture: string;
         };
         /**
          * Missing
@@ -715,6 +845,8 @@ export interface components {
          *         winner: the detection that suppressed it.
          */
         Missing: {
+            /** @default null */
+            candidate: components["schemas"]["Candidate"] | null;
             /**
              * Died
              * @enum {string}
@@ -723,9 +855,98 @@ export interface components {
             /** Sentence */
             sentence: string;
             /** @default null */
-            candidate: components["schemas"]["Candidate"] | null;
-            /** @default null */
             winner: components["schemas"]["Candidate"] | null;
+        };
+        /**
+         * ModelAbout
+         * @description A model that can be asked.
+         *
+         *     Attributes:
+         *         id: as it is asked for.
+         *         name: for people.
+         *         form: of its output.
+         *         labels: names of its classes, in the order of their indices; empty if they aren't known.
+         *         texts: whether it can be asked for a text.
+         *         methods: that it can be asked by.
+         *         method: the default.
+         *         layers: the default layers.
+         */
+        ModelAbout: {
+            /**
+             * Form
+             * @enum {string}
+             */
+            form: "classes" | "regions" | "detections" | "embeddings" | "other";
+            /** Id */
+            id: string;
+            /** Labels */
+            labels: string[];
+            /**
+             * Layers
+             * @default []
+             */
+            layers: string[];
+            /** Method */
+            method: string | null;
+            /** Methods */
+            methods: components["schemas"]["MethodAbout"][];
+            /** Name */
+            name: string;
+            /** Texts */
+            texts: boolean;
+        };
+        /**
+         * Muting
+         * @description Channels of a layer, or heads of an attention, that are made weaker.
+         *
+         *     Attributes:
+         *         layer: by name.
+         *         numbers: of the channels or heads.
+         *         factor: what they are multiplied with; 0 mutes them.
+         *         of: whether the numbers are those of channels or of heads.
+         */
+        Muting: {
+            /**
+             * Factor
+             * @default 0
+             */
+            factor?: number;
+            /** Layer */
+            layer: string;
+            /** Numbers */
+            numbers: number[];
+            /**
+             * Of
+             * @default channels
+             * @enum {string}
+             */
+            of?: "channels" | "heads";
+        };
+        /**
+         * Patch
+         * @description What is at one place of a layer?
+         *
+         *     Attributes:
+         *         layer: by name.
+         *         x: of the place.
+         *         y: likewise.
+         */
+        Patch: {
+            /** Layer */
+            layer: string;
+            /** Model */
+            model: string;
+            /**
+             * Muted
+             * @default []
+             */
+            muted?: components["schemas"]["Muting"][];
+            /** Picture */
+            picture: string;
+            /** X */
+            x: number;
+            /** Y */
+            y: number;
         };
         /**
          * Patched
@@ -741,33 +962,7 @@ export interface components {
          *         area: of the picture that the grids of heads span.
          */
         Patched: {
-            /** Cell */
-            cell: [
-                number,
-                number
-            ];
-            /** Patch */
-            patch: [
-                number,
-                number,
-                number,
-                number
-            ];
-            /** Field */
-            field: [
-                number,
-                number,
-                number,
-                number
-            ] | null;
-            /** Channels */
-            channels: components["schemas"]["Fires"][];
             alike: components["schemas"]["Drawn"];
-            /**
-             * Heads
-             * @default []
-             */
-            heads: string[];
             /**
              * Area
              * @default null
@@ -778,6 +973,72 @@ export interface components {
                 number,
                 number
             ] | null;
+            /** Cell */
+            cell: [
+                number,
+                number
+            ];
+            /** Channels */
+            channels: components["schemas"]["Fires"][];
+            /** Field */
+            field: [
+                number,
+                number,
+                number,
+                number
+            ] | null;
+            /**
+             * Heads
+             * @default []
+             */
+            heads: string[];
+            /** Patch */
+            patch: [
+                number,
+                number,
+                number,
+                number
+            ];
+        };
+        /**
+         * PictureAbout
+         * @description A picture that was opened.
+         *
+         *     Attributes:
+         *         id: as it is asked for.
+         *         name: for people.
+         *         width: in pixels.
+         *         height: in pixels.
+         */
+        PictureAbout: {
+            /** Height */
+            height: number;
+            /** Id */
+            id: string;
+            /** Name */
+            name: string;
+            /** Width */
+            width: number;
+        };
+        /**
+         * Predict
+         * @description What does the model see?
+         *
+         *     Attributes:
+         *         top: how many classes; by default five, and all detections and regions.
+         */
+        Predict: {
+            /** Model */
+            model: string;
+            /**
+             * Muted
+             * @default []
+             */
+            muted?: components["schemas"]["Muting"][];
+            /** Picture */
+            picture: string;
+            /** Top */
+            top?: number | null;
         };
         /**
          * Predicted
@@ -795,6 +1056,59 @@ export interface components {
             ];
         };
         /**
+         * Problem
+         * @description What was wrong with a question, in one sentence.
+         */
+        Problem: {
+            /** Error */
+            error: string;
+            /**
+             * Kind
+             * @default error
+             */
+            kind: string;
+        };
+        /**
+         * Progress
+         * @description How far a job is.
+         */
+        Progress: {
+            /**
+             * Done
+             * @default 0
+             */
+            done: number;
+            /**
+             * Total
+             * @default 0
+             */
+            total: number;
+            /**
+             * What
+             * @default
+             */
+            what: string;
+        };
+        /**
+         * Saved
+         * @description A question that a saved view can answer.
+         *
+         *     Attributes:
+         *         kind: the name of what is asked; see :data:`QUESTIONS`.
+         *         question: as it is asked.
+         */
+        Saved: {
+            /**
+             * Kind
+             * @enum {string}
+             */
+            kind: "predict" | "explain" | "stages" | "features" | "patch" | "missed";
+            /** Question */
+            question: {
+                [key: string]: unknown;
+            };
+        };
+        /**
          * Seen
          * @description Something that the model sees; see :class:`hookmap.Prediction`.
          *
@@ -802,16 +1116,6 @@ export interface components {
          *         target: what is asked to explain it, in words.
          */
         Seen: {
-            /** Target */
-            target: string;
-            /** Index */
-            index: number;
-            /** Label */
-            label: string;
-            /** Score */
-            score: number;
-            /** Probability */
-            probability: number;
             /**
              * Box
              * @default null
@@ -822,11 +1126,21 @@ export interface components {
                 number,
                 number
             ] | null;
+            /** Index */
+            index: number;
+            /** Label */
+            label: string;
+            /** Probability */
+            probability: number;
+            /** Score */
+            score: number;
             /**
              * Share
              * @default null
              */
             share: number | null;
+            /** Target */
+            target: string;
         };
         /**
          * Stage
@@ -844,18 +1158,18 @@ export interface components {
         Stage: {
             /** Array */
             array: string;
-            /** Layer */
-            layer: string;
-            /** Kind */
-            kind: string;
             /** Channels */
             channels: number;
-            /** Rows */
-            rows: number;
             /** Columns */
             columns: number;
             /** Default */
             default: boolean;
+            /** Kind */
+            kind: string;
+            /** Layer */
+            layer: string;
+            /** Rows */
+            rows: number;
         };
         /**
          * Staged
@@ -867,8 +1181,6 @@ export interface components {
          *         layers: all layers that can be looked at, by name, in the order in which they ran.
          */
         Staged: {
-            /** Stages */
-            stages: components["schemas"]["Stage"][];
             /** Area */
             area: [
                 number,
@@ -878,6 +1190,56 @@ export interface components {
             ];
             /** Layers */
             layers: string[];
+            /** Stages */
+            stages: components["schemas"]["Stage"][];
+        };
+        /**
+         * Stages
+         * @description What does the network look like, from the picture to the decision?
+         */
+        Stages: {
+            /** Model */
+            model: string;
+            /**
+             * Muted
+             * @default []
+             */
+            muted?: components["schemas"]["Muting"][];
+            /** Picture */
+            picture: string;
+        };
+        /**
+         * Stroke
+         * @description A line that was brushed.
+         *
+         *     Attributes:
+         *         points: (x, y), one or more.
+         *         width: of the brush.
+         */
+        Stroke: {
+            /** Points */
+            points: [
+                number,
+                number
+            ][];
+            /** Width */
+            width: number;
+        };
+        /**
+         * View
+         * @description What is on the screen as one page.
+         *
+         *     Attributes:
+         *         state: of the interface.
+         *         questions: that the page can answer.
+         */
+        View: {
+            /** Questions */
+            questions: components["schemas"]["Saved"][];
+            /** State */
+            state: {
+                [key: string]: unknown;
+            };
         };
     };
     responses: never;
@@ -887,4 +1249,693 @@ export interface components {
     pathItems: never;
 }
 export type $defs = Record<string, never>;
-export type operations = Record<string, never>;
+export interface operations {
+    get_about: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Successful Response */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["About"];
+                };
+            };
+            /** @description What is wrong, in a sentence. */
+            "4XX": {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    get_answer: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                key: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Successful Response */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/vnd.safetensors": unknown;
+                };
+            };
+            /** @description What is wrong, in a sentence. */
+            "4XX": {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    erase: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["Erase"];
+            };
+        };
+        responses: {
+            /** @description Successful Response */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["PictureAbout"];
+                };
+            };
+            /** @description What is wrong, in a sentence. */
+            "4XX": {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    explain: {
+        parameters: {
+            query?: {
+                /** @description Seconds for an answer. */
+                wait?: number;
+            };
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["Explain"];
+            };
+        };
+        responses: {
+            /** @description Arrays by name, as safetensors; the schema is that of the JSON in their metadata's `answer`. */
+            200: {
+                headers: {
+                    /** @description The answer's key. */
+                    "X-Answer"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/vnd.safetensors": components["schemas"]["Explained"];
+                };
+            };
+            /** @description Accepted */
+            202: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["JobAbout"];
+                };
+            };
+            /** @description What is wrong, in a sentence. */
+            "4XX": {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    export: {
+        parameters: {
+            query?: {
+                form?: "png" | "svg" | "pdf" | "npz";
+                /** @description Seconds for an answer. */
+                wait?: number;
+            };
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["Export"];
+            };
+        };
+        responses: {
+            /** @description Successful Response */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/octet-stream": unknown;
+                };
+            };
+            /** @description Accepted */
+            202: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["JobAbout"];
+                };
+            };
+            /** @description What is wrong, in a sentence. */
+            "4XX": {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    features: {
+        parameters: {
+            query?: {
+                /** @description Seconds for an answer. */
+                wait?: number;
+            };
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["Features"];
+            };
+        };
+        responses: {
+            /** @description Arrays by name, as safetensors; the schema is that of the JSON in their metadata's `answer`. */
+            200: {
+                headers: {
+                    /** @description The answer's key. */
+                    "X-Answer"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/vnd.safetensors": components["schemas"]["Channels"];
+                };
+            };
+            /** @description Accepted */
+            202: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["JobAbout"];
+                };
+            };
+            /** @description What is wrong, in a sentence. */
+            "4XX": {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    get_job: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                id: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Successful Response */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["JobAbout"];
+                };
+            };
+            /** @description What is wrong, in a sentence. */
+            "4XX": {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    cancel_job: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                id: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Successful Response */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["JobAbout"];
+                };
+            };
+            /** @description What is wrong, in a sentence. */
+            "4XX": {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    follow_job: {
+        parameters: {
+            query?: never;
+            header?: {
+                "last-event-id"?: number;
+            };
+            path: {
+                id: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Successful Response */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "text/event-stream": unknown;
+                };
+            };
+            /** @description What is wrong, in a sentence. */
+            "4XX": {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    missed: {
+        parameters: {
+            query?: {
+                /** @description Seconds for an answer. */
+                wait?: number;
+            };
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["Missed"];
+            };
+        };
+        responses: {
+            /** @description Arrays by name, as safetensors; the schema is that of the JSON in their metadata's `answer`. */
+            200: {
+                headers: {
+                    /** @description The answer's key. */
+                    "X-Answer"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/vnd.safetensors": components["schemas"]["Missing"];
+                };
+            };
+            /** @description Accepted */
+            202: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["JobAbout"];
+                };
+            };
+            /** @description What is wrong, in a sentence. */
+            "4XX": {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    get_models: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Successful Response */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ModelAbout"][];
+                };
+            };
+            /** @description What is wrong, in a sentence. */
+            "4XX": {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    patch: {
+        parameters: {
+            query?: {
+                /** @description Seconds for an answer. */
+                wait?: number;
+            };
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["Patch"];
+            };
+        };
+        responses: {
+            /** @description Arrays by name, as safetensors; the schema is that of the JSON in their metadata's `answer`. */
+            200: {
+                headers: {
+                    /** @description The answer's key. */
+                    "X-Answer"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/vnd.safetensors": components["schemas"]["Patched"];
+                };
+            };
+            /** @description Accepted */
+            202: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["JobAbout"];
+                };
+            };
+            /** @description What is wrong, in a sentence. */
+            "4XX": {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    add_picture: {
+        parameters: {
+            query?: {
+                name?: string;
+            };
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "image/*": unknown;
+            };
+        };
+        responses: {
+            /** @description Successful Response */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["PictureAbout"];
+                };
+            };
+            /** @description What is wrong, in a sentence. */
+            "4XX": {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    get_picture: {
+        parameters: {
+            query?: {
+                /** @description The longer side, at most, in pixels. */
+                longer?: number;
+            };
+            header?: never;
+            path: {
+                id: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Successful Response */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "image/*": unknown;
+                };
+            };
+            /** @description What is wrong, in a sentence. */
+            "4XX": {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    predict: {
+        parameters: {
+            query?: {
+                /** @description Seconds for an answer. */
+                wait?: number;
+            };
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["Predict"];
+            };
+        };
+        responses: {
+            /** @description Arrays by name, as safetensors; the schema is that of the JSON in their metadata's `answer`. */
+            200: {
+                headers: {
+                    /** @description The answer's key. */
+                    "X-Answer"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/vnd.safetensors": components["schemas"]["Predicted"];
+                };
+            };
+            /** @description Accepted */
+            202: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["JobAbout"];
+                };
+            };
+            /** @description What is wrong, in a sentence. */
+            "4XX": {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    get_samples: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Successful Response */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["PictureAbout"][];
+                };
+            };
+            /** @description What is wrong, in a sentence. */
+            "4XX": {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    stages: {
+        parameters: {
+            query?: {
+                /** @description Seconds for an answer. */
+                wait?: number;
+            };
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["Stages"];
+            };
+        };
+        responses: {
+            /** @description Arrays by name, as safetensors; the schema is that of the JSON in their metadata's `answer`. */
+            200: {
+                headers: {
+                    /** @description The answer's key. */
+                    "X-Answer"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/vnd.safetensors": components["schemas"]["Staged"];
+                };
+            };
+            /** @description Accepted */
+            202: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["JobAbout"];
+                };
+            };
+            /** @description What is wrong, in a sentence. */
+            "4XX": {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    save_view: {
+        parameters: {
+            query?: {
+                /** @description Seconds for an answer. */
+                wait?: number;
+            };
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["View"];
+            };
+        };
+        responses: {
+            /** @description Successful Response */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "text/html": unknown;
+                };
+            };
+            /** @description Accepted */
+            202: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["JobAbout"];
+                };
+            };
+            /** @description What is wrong, in a sentence. */
+            "4XX": {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+}

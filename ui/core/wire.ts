@@ -1,4 +1,5 @@
-// The messages of hookmap.explorer.questions, whose docstrings say what each field means; schema.ts is made from them.
+// The messages of hookmap.explorer.questions, whose docstrings say what each field means; schema.ts is written from them
+// by `python make_openapi.py && npm run schema`.
 
 import type { components } from "./schema.ts";
 
