@@ -313,7 +313,7 @@ class Lens:
         asked = [Explain(model=self.name, picture=about.id, target=one) for one in targets]
         with tracking(progress) as track:
             questions = questions_of(explorer, self.name, about.id, asked)
-            return write_view(explorer, Path(path), questions, track)
+            return write_view(explorer, Path(path), questions, {"target": targets[0]}, track)
 
     def _explorer(self, image: Any) -> tuple[Explorer, PictureAbout]:
         explorer = Explorer({self.name: self.engine})

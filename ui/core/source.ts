@@ -44,7 +44,7 @@ export class Refused extends Error {
   }
 }
 
-/** The same text for the same question, whatever the order of its fields; what is null or missing is the default. */
+/** The same text for the same question, whatever the order of its fields; what is null, 0 or missing is the default. */
 export function canonical(kind: Kind, question: object): string {
   const plain = (value: unknown): unknown => {
     if (Array.isArray(value)) return value.map(plain);
@@ -55,4 +55,4 @@ export function canonical(kind: Kind, question: object): string {
   return `${kind} ${JSON.stringify(plain(question))}`;
 }
 
-const empty = (value: unknown) => value === false || (Array.isArray(value) && value.length === 0);
+const empty = (value: unknown) => value === false || value === 0 || (Array.isArray(value) && value.length === 0);

@@ -158,6 +158,7 @@ export class Inquiry<K extends Kind> {
 
 /** Keep the address and the state the same. */
 export function linked(session: Session): void {
+  if (location.protocol === "about:") return; // a notebook's frame has no address of its own
   let last = "";
   let step = "";
   let timer = 0;

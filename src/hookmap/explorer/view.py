@@ -92,13 +92,19 @@ def page_of(explorer: Explorer, view: View, track: Track = silent) -> str:
     )
 
 
-def write_view(explorer: Explorer, path: Path, questions: Iterable[Question], track: Track = silent) -> Path:
-    """Write the page.
+def write_view(
+    explorer: Explorer,
+    path: Path,
+    questions: Iterable[Question],
+    state: Mapping[str, Any] | None = None,
+    track: Track = silent,
+) -> Path:
+    """Write the page; see :func:`saved_view`.
 
     Raises:
         HookmapError: if nothing can be answered, or the place can't be written; nothing half-written is left.
     """
-    page = saved_view(explorer, questions, track=track)
+    page = saved_view(explorer, questions, state, track)
     try:
         with written_whole(path) as place:
             place.write_text(page, encoding="utf-8")
