@@ -27,6 +27,8 @@ export interface Source {
   picture(id: string, longer: number): Promise<string>;
   /** @throws Refused, or an AbortError when the signal says so */
   ask<K extends Kind>(kind: K, question: Exchange[K]["question"], asking?: Asking): Promise<Answer<Exchange[K]["about"]>>;
+  /** Whether a question can be answered; a source without this answers any. */
+  knows?(kind: Kind, question: object): boolean;
   upload?(data: Blob, name: string): Promise<PictureAbout>;
   erase?(erase: Erase): Promise<PictureAbout>;
   export?(question: Explain, form: Form, look: Partial<Look>): Promise<{ data: Blob; name: string }>;
