@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import html
 import re
 from dataclasses import replace
-from html import escape, unescape
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 import pytest
+from markupsafe import escape
 from PIL import Image
 
 import hookmap as hm
@@ -99,9 +100,9 @@ def many() -> Verdict:
     return Verdict(judgement, candidates, layercam, asked, stages, looked_at, {rise: ["Twin"]}, 0.4, failures)
 
 
-def words(html: str) -> str:
+def words(page: str) -> str:
     """The text of a page, as a person reads it."""
-    return " ".join(unescape(re.sub(r"<[^>]*>", " ", html)).split())
+    return " ".join(html.unescape(re.sub(r"<[^>]*>", " ", page)).split())
 
 
 def test_the_verdict_is_read_as_it_was_written(verdict: Verdict, folder: Path, tmp_path: Path) -> None:
@@ -204,10 +205,10 @@ def test_pictures_lie_beside_the_page(page: Path) -> None:
 
 
 def test_a_notebook_shows_the_sentences_and_the_table(verdict: Verdict) -> None:
-    html = verdict._repr_html_()
-    assert all(escape(sentence) in html for sentence in verdict.summary())
-    assert all(escape(s.name) in html for s in verdict.judgement.standings)
-    assert "<script" not in html
+    shown = verdict._repr_html_()
+    assert all(html.escape(sentence) in shown for sentence in verdict.summary())
+    assert all(html.escape(s.name) in shown for s in verdict.judgement.standings)
+    assert "<script" not in shown
 
 
 def test_another_place_for_the_page(folder: Path, page: Path, tmp_path: Path) -> None:

@@ -130,6 +130,11 @@ export function palette(name: string): Uint8Array {
   return found;
 }
 
+/** Add a colour map that isn't offered, RGB, `STEPS` of them. */
+export function addPalette(name: string, colors: Uint8Array): void {
+  made.set(name, colors);
+}
+
 const finite = (value: number) => (Number.isFinite(value) ? value : 0);
 
 /** As numpy's, interpolated. */

@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 import base64
-import hashlib
-import json
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from hookmap import __version__, pages
+from hookmap import __version__
 from hookmap._files import written_whole
 from hookmap._progress import Track, silent
 from hookmap.errors import HookmapError
 from hookmap.explorer.answering import Explorer
 from hookmap.explorer.questions import QUESTIONS, About, Explain, Features, Predict, Question, Stages, View
 from hookmap.explorer.wire import packed, plain, read
+from hookmap.pages import embedded, render_page
 
 KIND = {kind: name for name, (kind, _) in QUESTIONS.items()}
 SHOWN = 1600
@@ -71,14 +70,18 @@ def saved_view(
         raise problem or HookmapError("a view without a question was to be saved; ask something first")
     used = dict.fromkeys(question.picture for question in questions)
     models = {question.model for question in questions}
-    view = {
+    view: dict[str, Any] = {
         "about": plain(About(__version__, explorer.device)),
         "models": [plain(about) for about in explorer.models() if about.id in models],
         "pictures": [plain(explorer.about(id)) | {"address": _address(*explorer.shown(id, SHOWN))} for id in used],
         "answers": answers,
         "state": dict(state or {}),
     }
-    return _page(view)
+    names = " and ".join(picture["name"] for picture in view["pictures"])
+    title = f"{names} in {' and '.join(about['name'] for about in view['models'])}"
+    return render_page(
+        "view", style="app/assets/index.css", script="app/assets/index.js", title=title, view=embedded(view)
+    )
 
 
 def page_of(explorer: Explorer, view: View, track: Track = silent) -> str:
@@ -111,38 +114,6 @@ def write_view(
     except OSError as error:
         raise HookmapError(f"{path} can't be written ({error.strerror or error}); pass another place") from None
     return path
-
-
-def _page(view: Mapping[str, Any]) -> str:
-    script, style = pages.built("app/assets/index.js"), pages.built("app/assets/index.css")
-    script = script.replace("</script", "<\\/script").replace("<!--", "<\\!--")
-    data = json.dumps(view, ensure_ascii=False, separators=(",", ":"), allow_nan=False).replace("<", "\\u003c")
-    policy = (
-        f"default-src 'none'; script-src {_hashed(script)}; style-src {_hashed(style)}; img-src data: blob:; "
-        "base-uri 'none'; form-action 'none'"
-    )
-    return f"""<!doctype html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta http-equiv="Content-Security-Policy" content="{policy}">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<meta name="referrer" content="no-referrer">
-<title>hookmap</title>
-<link rel="icon" href="data:,">
-<style>{style}</style>
-</head>
-<body>
-<div id="app"></div>
-<script type="application/json" id="view">{data}</script>
-<script type="module">{script}</script>
-</body>
-</html>
-"""
-
-
-def _hashed(text: str) -> str:
-    return f"'sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}'"
 
 
 def _address(data: bytes, media: str) -> str:

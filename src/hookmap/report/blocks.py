@@ -1,4 +1,4 @@
-"""What sections of the page are made of; ``page/sections.js`` draws each block by its ``kind``."""
+"""What sections of the page are made of; the interface's script draws each block by its ``kind``."""
 
 from __future__ import annotations
 

@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Iterable, Sequence
-from html import escape
 from pathlib import Path
-from string import Template
-from typing import Any
+
+from markupsafe import Markup
 
 from hookmap._files import save_image, written_whole
 from hookmap.errors import HookmapError
+from hookmap.pages import embedded, render_page
 from hookmap.report.blocks import Section
 from hookmap.report.comparison import compared
-from hookmap.report.frame import asset, policy, section_html
 from hookmap.report.head import header
 from hookmap.report.packing import (
     Part,
@@ -33,7 +31,6 @@ INLINE = 12_000_000
 """So many characters of maps and pictures are held in the page itself; beyond that they lie beside it."""
 # What figures are called: others in their folder may be somebody's own.
 _FIGURE = re.compile(r"places|classes-by-\w+|right-and-wrong|confusions|clusters|channels-\d+|focus|comparison")
-_SCRIPTS = ("core.js", "heat.js", "gallery.js", "viewer.js", "sections.js", "page.js")
 
 
 def write_report(
@@ -118,26 +115,16 @@ def _page(parts: Sequence[Part], shown: Sequence[Section], beside: Path) -> tupl
         "titles": {name: title_of(name) for name in table["method"].dropna().unique()},
         "palettes": palettes(maps.looks),
     }
-    style, script = asset("style.css"), "\n".join(map(asset, _SCRIPTS))
-    title, head = header(run)
-    page = Template(asset("template.html")).substitute(
-        policy=policy(style, script, beside=bool(scripts)),
-        title=escape(title),
-        style=style,
-        script=script,
-        links="".join(f'<a href="#{one.name}">{escape(one.title)}</a>' for one in shown),
-        header=head,
-        sections="".join(section_html(one.name, one.title, one.note) for one in shown),
-        piles=blocks,
-        data=_json(data),
+    text = render_page(
+        "report",
+        script="report.js",
+        beside=bool(scripts),
+        sections=shown,
+        piles=Markup(blocks),
+        data=embedded(data),
+        **header(run),
     )
-    return page, scripts
-
-
-def _json(data: Any) -> str:
-    """JSON that can't end the element it stands in."""
-    text = json.dumps(data, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
-    return text.replace("<", "\\u003c")
+    return text, scripts
 
 
 def _tidy(folder: Path, written: Iterable[Path], kept: set[str]) -> None:

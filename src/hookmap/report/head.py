@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from datetime import datetime
-from html import escape
 from typing import Any
 
 from hookmap._text import listed
@@ -12,61 +11,58 @@ from hookmap.report.packing import title_of, without_folders
 from hookmap.runs.results import Run, without_evidence
 
 
-def header(run: Run) -> tuple[str, str]:
-    """The page's title, and its head as HTML."""
-    about, shown = run.about, run.explained
-    model = without_folders(str(about["model"]["name"]))
+def header(run: Run) -> dict[str, Any]:
+    """What the head of the page shows, by name: see ``pages/skeletons/report.html``."""
+    shown = run.explained
+    model = without_folders(str(run.about["model"]["name"]))
     methods = listed(title_of(name) for name in shown["method"].unique())
     layers = listed(shown["layer"].dropna().unique())
     what = f"{methods} at {layers}" if methods else "no heatmaps"
     kinds = shown[["asked", "method", "layer"]].drop_duplicates()
-    first = ""
+    about = ""
     if len(kinds) > 1:
         asked, method, layer = (str(one) for one in kinds.iloc[0])
-        which = (
-            f"All parts but the gallery are about one of {len(kinds)} kinds of heatmaps: {title_of(method)} at {layer}"
+        about = (
+            f"All parts but the gallery are about one of {len(kinds)} kinds of heatmaps: "
+            f"{title_of(method)} at {layer}, target {asked}."
         )
-        first = f'<p class="what">{escape(which)}, target {escape(asked)}.</p>'
-    remarks = "".join(
-        f'<p class="flag">{escape(sentence[:1].upper() + sentence[1:])}.</p>'
-        for sentence in (without_folders(run.complaint), without_evidence(run.explained))
-        if sentence
-    )
-    made = "".join(f"<dt>{escape(name)}</dt><dd>{escape(value)}</dd>" for name, value in _made(about).items() if value)
-    figures = "".join(
-        f"<div><dt>{escape(name)}</dt><dd>{value}</dd></div>" for name, value in _figures(run).items() if value
-    )
-    return (
-        f"{model}: {what}",
-        f'<header class="head"><h1>{escape(model)}</h1><p class="what">{escape(what)}. {escape(_source(about))}</p>'
-        f'{remarks}{first}<dl class="figures">{figures}</dl>'
-        f'<details><summary>How it was made</summary><dl class="made">{made}</dl></details></header>',
-    )
+    remarks = filter(None, (without_folders(run.complaint), without_evidence(shown)))
+    return {
+        "title": f"{model}: {what}",
+        "model": model,
+        "what": what,
+        "source": _source(run.about),
+        "remarks": [sentence[:1].upper() + sentence[1:] for sentence in remarks],
+        "about": about,
+        "figures": _figures(run),
+        "made": _made(run.about),
+    }
 
 
-def _figures(run: Run) -> dict[str, str]:
-    """Numbers of the run, as HTML."""
+def _figures(run: Run) -> list[tuple[str, str, str]]:
+    """Numbers of the run: what they are, how many, and of how many where that isn't all."""
     table, shown = run.table, run.explained
     images = table.drop_duplicates("id")
     judged = images["correct"].dropna().astype(bool)
     silent = int((shown["evidence"] != "some").sum())
-    errors = int(table["error"].notna().sum())
     labels = images["label"].nunique()
-    figures = {"images": f"{len(images):,}"}
+    figures = [("images", f"{len(images):,}", "")]
     if len(shown) != len(images):
-        figures["heatmaps"] = f"{len(shown):,}"
+        figures.append(("heatmaps", f"{len(shown):,}", ""))
     if labels:
-        figures["labels"] = f"{labels:,}"
+        figures.append(("labels", f"{labels:,}", ""))
     if images["prediction"].notna().any():
-        figures["classes predicted"] = f"{images['prediction'].nunique():,}"
+        figures.append(("classes predicted", f"{images['prediction'].nunique():,}", ""))
     if len(judged):
-        of = "" if len(judged) == len(images) else f" <small>of {len(judged):,}</small>"
-        figures["predicted as labelled"] = f"{judged.mean():.1%}{of}"
+        of = "" if len(judged) == len(images) else f"{len(judged):,}"
+        figures.append(("predicted as labelled", f"{judged.mean():.1%}", of))
     if images["probability"].notna().any():
-        figures["median probability"] = f"{images['probability'].median():.0%}"
+        figures.append(("median probability", f"{images['probability'].median():.0%}", ""))
     if shown["half_area"].notna().any():
-        figures["of the picture hold half of the heat"] = f"{shown['half_area'].median():.0%}"
-    return figures | {"heatmaps without evidence": f"{silent:,}" if silent else "", "errors": f"{errors:,}"}
+        figures.append(("of the picture hold half of the heat", f"{shown['half_area'].median():.0%}", ""))
+    if silent:
+        figures.append(("heatmaps without evidence", f"{silent:,}", ""))
+    return [*figures, ("errors", f"{int(table['error'].notna().sum()):,}", "")]
 
 
 def _source(about: Mapping[str, Any]) -> str:

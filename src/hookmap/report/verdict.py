@@ -5,19 +5,18 @@ from __future__ import annotations
 import base64
 import io
 from collections.abc import Iterable, Mapping
-from html import escape
 from pathlib import Path
-from string import Template
 from textwrap import wrap
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from hookmap._files import save_image, write_bytes
 from hookmap._text import counted, listed
 from hookmap.analysis.drawing import Line, lines_page
 from hookmap.errors import HookmapError
+from hookmap.pages import render_page
 from hookmap.render.figure import save_figure
 from hookmap.render.overlay import fitted, resized
-from hookmap.report.frame import asset, policy, section_html
+from hookmap.report.blocks import Section
 from hookmap.report.packing import without_folders
 from hookmap.results.explanation import Explanation, load
 from hookmap.results.heatmap import Heatmap
@@ -67,6 +66,7 @@ MEANINGS = {
     ),
 }
 """What is measured, and where it is weak."""
+_MEAN = "Mean"
 _NUMBERS = ("Passes", "Leakage", "Class similarity", "Pasted")
 _STAGES = {"screen": "Screening", "halve": "First halving", "halve-again": "Second halving"}
 _CONFIRMED = "Confirmation"
@@ -104,22 +104,27 @@ def write_verdict(folder: str | Path, out: str | Path | None = None) -> Path:
 
 
 def _page(verdict: Verdict, examples: Explanation) -> str:
-    style = asset("style.css")
+    maps = _maps(verdict, examples)
+    units = f"In {_UNIT}: 0 is what a random map gets. Means over images, with 95 % intervals."
     sections = [
-        ("votes", "Votes", f"In {_UNIT}: 0 is what a random map gets. Means over images, with 95 % intervals.", _votes),
-        ("quality", "Quality and cost", "What a better map costs.", _quality),
-        ("maps", "Maps", "The first images that decided, not chosen by their looks.", _maps),
-        ("how", "How it was found", "Only images that no earlier stage had looked at decide.", _how),
-        ("meanings", "What is measured", "No measure is without a weakness; so there are three votes.", _meanings),
+        Section("votes", "Votes", units),
+        Section("quality", "Quality and cost", "What a better map costs."),
+        *([Section("maps", "Maps", "The first images that decided, not chosen by their looks.")] if maps else []),
+        Section("how", "How it was found", "Only images that no earlier stage had looked at decide."),
+        Section("meanings", "What is measured", "No measure is without a weakness; so there are three votes."),
     ]
-    shown = [(name, title, note, body) for name, title, note, make in sections if (body := make(verdict, examples))]
-    return Template(asset("verdict.html")).substitute(
-        policy=policy(style),
-        title=escape(f"{_model(verdict)}: which heatmap to take"),
-        style=style,
-        links="".join(f'<a href="#{name}">{title}</a>' for name, title, _, _ in shown),
-        header=_header(verdict),
-        sections="".join(section_html(name, title, note, body) for name, title, note, body in shown),
+    return render_page(
+        "verdict",
+        title=f"{_model(verdict)}: which heatmap to take",
+        sections=sections,
+        **_head(verdict),
+        heads=[*verdict.votes, _MEAN, *_NUMBERS],
+        standings=_standings(verdict),
+        chart=_chart(verdict),
+        maps=maps,
+        made=_made(verdict),
+        dropped=_dropped(verdict),
+        meanings=MEANINGS,
     )
 
 
@@ -127,91 +132,68 @@ def _model(verdict: Verdict) -> str:
     return without_folders(str(verdict.asked["model"]))
 
 
-def _header(verdict: Verdict) -> str:
+def _head(verdict: Verdict) -> dict[str, Any]:
     """The recommendation, and how much it rests on."""
-    first, *rest = map(without_folders, verdict.summary())
-    about = f"Which heatmap to take. Target: {without_folders(str(verdict.asked['target']))}."
-    figures = {
-        "images decided": f"{verdict.judgement.images:,}",
-        "candidates": f"{len(verdict.asked['candidates']):,}",
-        "were confirmed": f"{len(verdict.candidates):,}",
+    return {
+        "model": _model(verdict),
+        "what": f"Which heatmap to take. Target: {without_folders(str(verdict.asked['target']))}.",
+        "said": [*map(without_folders, verdict.summary())],
+        "figures": [
+            ("images decided", f"{verdict.judgement.images:,}", ""),
+            ("candidates", f"{len(verdict.asked['candidates']):,}", ""),
+            ("were confirmed", f"{len(verdict.candidates):,}", ""),
+        ],
     }
-    numbers = "".join(f"<div><dt>{name}</dt><dd>{value}</dd></div>" for name, value in figures.items())
-    return (
-        f'<header class="head"><h1>{escape(_model(verdict))}</h1><p class="what">{escape(about)}</p>'
-        f'<div class="said"><p class="lead">{escape(first)}</p>{"".join(f"<p>{escape(s)}</p>" for s in rest)}</div>'
-        f'<dl class="figures">{numbers}</dl></header>'
-    )
 
 
 # ---------------------------------------------------------------- votes
 
 
-def _votes(verdict: Verdict, examples: Explanation) -> str:
-    """The table of contestants and controls."""
-    votes = [*verdict.votes, "Mean"]
-    heads = ["", *votes, *_NUMBERS]
+def _standings(verdict: Verdict) -> list[list[dict[str, Any]]]:
+    """The table of contestants and of controls."""
     ends = [end for s in verdict.judgement.standings for pair in (*s.intervals, s.mean_interval) for end in pair]
     low, high = min(0.0, *ends), max(0.0, *ends)
 
-    def row(s: Standing) -> str:
-        remark = verdict.remark(s.name)
-        faults = "".join(f'<div class="flag">{escape(fault)}</div>' for fault in s.faults)
-        name = f"<b>{escape(s.name)}</b>" if s.name == verdict.judgement.best else escape(s.name)
-        told = f'<div class="note">{escape(remark)}</div>' if remark else ""
-        cells = [f'<th scope="row">{name}{told}{faults}</th>']
-        for title, value, interval in zip(votes, (*s.votes, s.mean), (*s.intervals, s.mean_interval), strict=True):
-            bar = _bar(value, interval, low, high)
-            cells.append(f'<td class="number" data-head="{escape(title)}">{value:+.2f}{bar}</td>')
-        for title, (number, form) in zip(_NUMBERS, _numbers(s), strict=True):
-            if number is not None:
-                cells.append(f'<td class="number" data-head="{title}">{number:{form}}</td>')
-            else:
-                cells.append(f'<td class="number none" data-head="{title}">&ndash;</td>')
-        return f"<tr>{''.join(cells)}</tr>"
+    def row(s: Standing) -> dict[str, Any]:
+        votes = zip([*verdict.votes, _MEAN], (*s.votes, s.mean), (*s.intervals, s.mean_interval), strict=True)
+        return {
+            "name": s.name,
+            "best": s.name == verdict.judgement.best,
+            "remark": verdict.remark(s.name),
+            "faults": s.faults,
+            "votes": [(head, f"{vote:+.2f}", _drawn(vote, interval, low, high)) for head, vote, interval in votes],
+            "numbers": [*zip(_NUMBERS, _numbers(s), strict=True)],
+        }
 
-    head = "".join(f'<th scope="col"{" class=number" * bool(title)}>{escape(title)}</th>' for title in heads)
-    bodies = "".join(f"<tbody>{''.join(map(row, rows))}</tbody>" for rows in (verdict.contestants, verdict.controls))
-    return f'<div class="standings"><table><thead><tr>{head}</tr></thead>{bodies}</table></div>'
+    return [[*map(row, rows)] for rows in (verdict.contestants, verdict.controls)]
 
 
-def _numbers(standing: Standing) -> list[tuple[float | None, str]]:
-    """What stands under :data:`_NUMBERS`, and how it is written."""
-    return [
-        (standing.cost, ".1f"),
-        (standing.leakage, ".0%"),
-        (standing.similarity, ".2f"),
-        (standing.pasted, ".0%"),
-    ]
+def _numbers(standing: Standing) -> list[str]:
+    """What stands under :data:`_NUMBERS`; nothing where it wasn't measured."""
+    numbers = (standing.cost, standing.leakage, standing.similarity, standing.pasted)
+    forms = (".1f", ".0%", ".2f", ".0%")
+    return ["" if number is None else f"{number:{form}}" for number, form in zip(numbers, forms, strict=True)]
 
 
-def _bar(value: float, interval: tuple[float, float], low: float, high: float) -> str:
-    """A value and its interval on a line that is the same in all cells, with a mark at 0."""
+def _drawn(value: float, interval: tuple[float, float], low: float, high: float) -> dict[str, str]:
+    """Where a value and its interval are drawn, of the 96 pixels from the lowest to the highest."""
     span = high - low or 1.0
-    zero, at, left, right = (2 + 92 * (x - low) / span for x in (0.0, value, *interval))
+    places = {"zero": 0.0, "at": value, "low": interval[0], "high": interval[1]}
     told = f"from {interval[0]:+.2f} to {interval[1]:+.2f}"
-    return (
-        f'<svg class="interval" viewBox="0 0 96 12" role="img" aria-label="{told}"><title>{told}</title>'
-        f'<line class="zero" x1="{zero:.1f}" x2="{zero:.1f}" y1="0" y2="12"/>'
-        f'<line class="range" x1="{left:.1f}" x2="{right:.1f}" y1="6" y2="6"/>'
-        f'<circle cx="{at:.1f}" cy="6" r="3"/></svg>'
-    )
+    return {"told": told} | {name: f"{2 + 92 * (x - low) / span:.1f}" for name, x in places.items()}
 
 
 # ---------------------------------------------------------------- pictures
 
 
-def _quality(verdict: Verdict, examples: Explanation) -> str:
+def _chart(verdict: Verdict) -> dict[str, str]:
+    """The figure on light and on dark paper, and the same in words."""
     light, dark = (
         "data:image/svg+xml;base64," + base64.b64encode(_svg(verdict, dark=dark)).decode("ascii")
         for dark in (False, True)
     )
     told = "; ".join(f"{s.name}: mean vote {s.mean:+.2f}, {s.cost:.1f} passes" for s in verdict.contestants if s.cost)
-    return (
-        '<div class="scroll" tabindex="0" role="group" aria-label="Figure"><picture class="chart">'
-        f'<source media="screen and (prefers-color-scheme: dark)" srcset="{dark}">'
-        f'<img src="{light}" alt="{escape(told)}"></picture></div>'
-    )
+    return {"light": light, "dark": dark, "told": told}
 
 
 def _svg(verdict: Verdict, *, dark: bool) -> bytes:
@@ -223,21 +205,19 @@ def _svg(verdict: Verdict, *, dark: bool) -> bytes:
     return file.getvalue()
 
 
-def _maps(verdict: Verdict, examples: Explanation) -> str:
+def _maps(verdict: Verdict, examples: Explanation) -> list[dict[str, Any]]:
     """The map of each contestant and control on a few images."""
-    lines = []
-    for heatmaps in examples.along("image"):
-        tiles = [(_photo(heatmaps[0]), "photo"), *_tiles(verdict, heatmaps)]
-        figures = "".join(
-            f'<figure><img src="{_jpeg(picture)}" alt="" width="{picture.width}" height="{picture.height}">'
-            f"<figcaption>{escape(name)}</figcaption></figure>"
-            for picture, name in tiles
-        )
-        lines.append(
-            f'<article><div><h3>{escape(heatmaps[0].picture.name)}</h3><p class="note">{escape(heatmaps[0].title)}</p>'
-            f'</div><div class="strip">{figures}</div></article>'
-        )
-    return f'<div class="rows sheet">{"".join(lines)}</div>' if lines else ""
+    return [
+        {
+            "name": heatmaps[0].picture.name,
+            "title": heatmaps[0].title,
+            "tiles": [
+                (name, _jpeg(picture), picture.size)
+                for picture, name in ((_photo(heatmaps[0]), "photo"), *_tiles(verdict, heatmaps))
+            ],
+        }
+        for heatmaps in examples.along("image")
+    ]
 
 
 def _sheet(verdict: Verdict, examples: Explanation) -> Image.Image:
@@ -273,7 +253,8 @@ def _jpeg(picture: Image.Image) -> str:
 # ---------------------------------------------------------------- how
 
 
-def _how(verdict: Verdict, examples: Explanation) -> str:
+def _made(verdict: Verdict) -> dict[str, str]:
+    """How the verdict was found, line by line."""
     asked = verdict.asked
     fills = [name.removeprefix("SRG (").rstrip(")") for name in verdict.votes if name.startswith("SRG")]
     made = {
@@ -290,10 +271,7 @@ def _how(verdict: Verdict, examples: Explanation) -> str:
         "Model": f"{_model(verdict)}, weights {asked['fingerprint']}, {asked['precision']}",
         "Preprocessing": str(asked["preprocessing"] or "inputs came preprocessed"),
     }
-    lines = "".join(
-        f"<dt>{escape(name)}</dt><dd>{escape(without_folders(value))}</dd>" for name, value in made.items() if value
-    )
-    return f'<dl class="made">{lines}</dl>{_dropped(verdict)}'
+    return {name: without_folders(value) for name, value in made.items()}
 
 
 def _spent(verdict: Verdict) -> str:
@@ -302,35 +280,22 @@ def _spent(verdict: Verdict) -> str:
     return ", ".join([*stages, f"confirmed on {verdict.judgement.images} others" if stages else "all confirm"])
 
 
-def _dropped(verdict: Verdict) -> str:
-    """Where each candidate dropped out."""
+def _dropped(verdict: Verdict) -> dict[str, Any]:
+    """Where each candidate dropped out; nothing where all were confirmed."""
     if not verdict.stages:
-        return ""
+        return {}
     last: dict[str, str] = {}
     for stage, found in verdict.stages.items():
         last |= dict.fromkeys(found, _STAGES[stage])
     last |= dict.fromkeys(verdict.candidates, _CONFIRMED)
     rank = [*_STAGES.values(), _CONFIRMED]
     screened: Mapping[str, float] = verdict.stages.get("screen", {})
-    rows = "".join(
-        f'<tr><td>{escape(name)}</td><td class="number">{_decimal(screened.get(name))}</td><td>{where}</td></tr>'
-        for name, where in sorted(last.items(), key=lambda item: (-rank.index(item[1]), -screened.get(item[0], -2)))
-    )
-    heads = '<th scope="col">Candidate</th><th scope="col" class="number">Agreement</th><th scope="col">Came to</th>'
+    rows = [
+        (name, f"{screened[name]:.2f}" if name in screened else "–", stage)
+        for name, stage in sorted(last.items(), key=lambda item: (-rank.index(item[1]), -screened.get(item[0], -2)))
+    ]
     told = (
         f"{counted(len(last), 'candidate')}. Agreement: the rank correlation of a map with what the model loses when "
         "cells are removed. The default is confirmed wherever it dropped out."
     )
-    return (
-        f'<details><summary>Where candidates dropped out</summary><p class="note">{told}</p>'
-        f"<table><thead><tr>{heads}</tr></thead><tbody>{rows}</tbody></table></details>"
-    )
-
-
-def _decimal(value: float | None) -> str:
-    return "&ndash;" if value is None else f"{value:.2f}"
-
-
-def _meanings(verdict: Verdict, examples: Explanation) -> str:
-    lines = "".join(f"<dt>{escape(name)}</dt><dd>{escape(text)}</dd>" for name, text in MEANINGS.items())
-    return f'<dl class="made meanings">{lines}</dl>'
+    return {"told": told, "rows": rows}
