@@ -222,6 +222,8 @@ class Lens:
                 - ``aug_smooth``: average the maps of six mirrored, darker and brighter copies.
                 - ``noise_smooth``: average over so many noisy copies too (True: 25), seeded.
                 - ``eigen_smooth``: reduce the weighted feature maps to their first principal component.
+                - ``libra``: balance the gradients (LibraGrad), so that each part of the network hands on all that it
+                  has; methods without gradients, and those of relevance, stay as they are.
                 - ``rivals``: let so many of the most probable other classes compete for each place (True: 3).
                 - ``fuse``: one map of several layers: ``"mean"``, ``"max"``, ``"product"`` (RefineCAM), ``"layercam"``.
                 - ``part``: ``"positive"``, ``"negative"`` (what speaks against the target) or ``"signed"``; by default

@@ -533,7 +533,7 @@ def _target(question: Explain) -> TargetSpec:
     return question.target if question.versus is None else Contrast(question.target, question.versus)
 
 
-_SETTINGS = ("part", "aug_smooth", "noise_smooth", "eigen_smooth", "rivals", "seed", "budget")
+_SETTINGS = ("part", "aug_smooth", "noise_smooth", "eigen_smooth", "libra", "rivals", "seed", "budget")
 
 
 def _options(question: Explain) -> Any:
