@@ -1,6 +1,6 @@
 import { decoded } from "./decoding.ts";
-import { type About, type Answer, type Asked, type Asking, type Form, Refused, type Source } from "./source.ts";
-import type { Erase, Exchange, Explain, Kind, Look, ModelAbout, PictureAbout, Problem, Progress } from "./wire.ts";
+import { type Answer, type Asked, type Asking, type Form, Refused, type Source } from "./source.ts";
+import type { About, Erase, Exchange, Explain, Kind, Look, ModelAbout, PictureAbout, Problem, Progress } from "./wire.ts";
 
 /** A message of the kernel; see hookmap.explorer.widget. */
 export interface Heard {

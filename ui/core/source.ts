@@ -1,7 +1,7 @@
 // Where answers come from: a server, a file, or a notebook's kernel. What a source can't do, it hasn't.
 
 import type { Tensor } from "./safetensors.ts";
-import type { Erase, Exchange, Explain, Kind, Look, ModelAbout, PictureAbout, Progress } from "./wire.ts";
+import type { About, Erase, Exchange, Explain, Kind, Look, ModelAbout, PictureAbout, Progress } from "./wire.ts";
 
 export interface Answer<About> {
   about: About;
@@ -15,12 +15,6 @@ export interface Asking {
 
 export type Form = "png" | "svg" | "pdf" | "npz";
 
-export interface About {
-  version: string;
-  language?: string;
-  device?: string;
-}
-
 /** A question with its kind. */
 export type Asked = { [K in Kind]: { kind: K; question: Exchange[K]["question"] } }[Kind];
 
@@ -33,6 +27,8 @@ export interface Source {
   picture(id: string, longer: number): Promise<string>;
   /** @throws Refused, or an AbortError when the signal says so */
   ask<K extends Kind>(kind: K, question: Exchange[K]["question"], asking?: Asking): Promise<Answer<Exchange[K]["about"]>>;
+  /** Whether a question can be answered; a source without this answers any. */
+  knows?(kind: Kind, question: object): boolean;
   upload?(data: Blob, name: string): Promise<PictureAbout>;
   erase?(erase: Erase): Promise<PictureAbout>;
   export?(question: Explain, form: Form, look: Partial<Look>): Promise<{ data: Blob; name: string }>;

@@ -101,7 +101,7 @@ const STRINGS = {
   unpin: ["Unpin channel {number}", "取消固定通道 {number}"],
   muted: ["muted", "已静音"],
   muteChannel: ["Strength of channel {number}", "通道 {number} 的强度"],
-  mutedNow: ["{count} made weaker: predictions and heatmaps are those of the changed model.", "{count} 个被减弱：预测和热力图来自改动后的模型。"],
+  mutedNow: ["Of the model with {count} made weaker", "模型已减弱 {count} 处"],
   unmute: ["Undo", "撤销"],
 
   // A place
