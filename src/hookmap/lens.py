@@ -36,6 +36,10 @@ from hookmap.attribution.planning import ExplainOptions, MethodSpec, planned
 from hookmap.attribution.scoring import Scale, Scoring
 from hookmap.attribution.similarity import similar_patches
 from hookmap.errors import HookmapError, ImageError, LayerError, ModelError, TargetError
+from hookmap.explorer.answering import Explorer
+from hookmap.explorer.questions import Explain, PictureAbout
+from hookmap.explorer.view import questions_of, write_view
+from hookmap.explorer.widget import widget
 from hookmap.hooks.matching import LayerSpec
 from hookmap.hooks.registration import check_hookable, unwrapped
 from hookmap.images.loading import Picture
@@ -270,6 +274,50 @@ class Lens:
             image: one, as in :meth:`explain`.
         """
         return Opened(self.engine, image)
+
+    def explore(self, image: Any, target: str = PREDICTED) -> Any:
+        """The image in this model, to be walked through in a notebook: ask, change layers, mute, compare.
+
+        Args:
+            image: one, as in :meth:`explain`.
+            target: what is explained first, in words, as on the command line.
+
+        Returns:
+            A widget that shows itself.
+
+        Raises:
+            MissingLibraryError: without anywidget: ``pip install 'hookmap[notebook]'``.
+        """
+        explorer, about = self._explorer(image)
+        return widget(explorer, {"model": self.name, "picture": about.id, "target": target})
+
+    def save_view(
+        self, image: Any, path: str | Path, target: str | Sequence[str] = PREDICTED, *, progress: bool = True
+    ) -> Path:
+        """Write one HTML page in which the image can be walked through without Python and without a network.
+
+        It holds the picture, the answers for the targets and the strongest classes, the stages with their feature maps,
+        and the interface; what it can't answer any more it says.
+
+        Args:
+            image: one, as in :meth:`explain`.
+            path: of the page.
+            target: what is explained first, in words, as on the command line.
+            progress: show a bar.
+
+        Raises:
+            HookmapError: if the place can't be written; nothing half-written is left.
+        """
+        explorer, about = self._explorer(image)
+        targets = [target] if isinstance(target, str) else list(target)
+        asked = [Explain(model=self.name, picture=about.id, target=one) for one in targets]
+        with tracking(progress) as track:
+            questions = questions_of(explorer, self.name, about.id, asked)
+            return write_view(explorer, Path(path), questions, track)
+
+    def _explorer(self, image: Any) -> tuple[Explorer, PictureAbout]:
+        explorer = Explorer({self.name: self.engine})
+        return explorer, explorer.open(image)
 
     @contextmanager
     def muted(

@@ -57,7 +57,7 @@ def test_the_models_say_what_can_be_asked(explorer: Explorer, lens: hm.Lens) -> 
     assert (about.form, about.method, about.layers, len(about.labels)) == ("classes", "gradcam", ("bn2",), 1000)
     names = {method.name for method in about.methods}
     assert {"gradcam", "layercam", "ablationcam", "integratedgradients"} <= names
-    assert not {"drise", "chefer", "attention"} & names  # it neither detects nor attends
+    assert not {"gcame", "chefer", "attention"} & names  # it neither detects nor attends
 
 
 def test_predictions_and_heatmaps_are_the_lens_own(explorer: Explorer, lens: hm.Lens) -> None:

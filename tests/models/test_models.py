@@ -16,6 +16,7 @@ from torch import nn
 import hookmap as hm
 from hookmap import models
 from hookmap.models import checkpoint
+from pictures import PHOTOS
 
 
 @pytest.fixture(scope="module")
@@ -160,3 +161,13 @@ def test_what_is_known_of_modules() -> None:
     assert "is assumed" in assumed.note
     assert models.describe(nn.Linear(2, 2)).preprocessing is None
     assert models.describe(torchvision.models.resnet18(weights=None, num_classes=3)).labels is None
+
+
+def test_a_quantised_model_is_opened_and_says_that_nothing_can_be_shown() -> None:
+    from torchvision.models.quantization import mobilenet_v2
+
+    lens = hm.Lens(mobilenet_v2(weights=None, quantize=True).eval(), preprocessing=hm.Preprocessing(size=(224, 224)))
+    opened = lens.open(PHOTOS / "cat.jpg")
+    assert opened.predict(top=1) == lens.predict(PHOTOS / "cat.jpg", top=1)[0]
+    with pytest.raises(hm.LayerError, match="grid of positions"):
+        opened.explain()

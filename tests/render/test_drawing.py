@@ -14,6 +14,7 @@ from PIL import Image
 
 import hookmap as hm
 from hookmap.methods import METHODS
+from hookmap.render.colors import STEPS, heat_of, shades
 from hookmap.render.overlay import UNSEEN, size_for_people
 
 GEOMETRY = hm.Geometry.identity((320, 320))
@@ -63,10 +64,14 @@ def test_a_look_is_data_and_draws_the_same_when_it_is_read_again() -> None:
     ("look", "sentence"),
     [
         ({"opacity": 2}, "opacity is 2; expected a number from 0 to 1, or 'ramp'"),
+        ({"threshold": 30}, "threshold is 30; expected a share from 0 to 1"),
         ({"scale": "log"}, "there's no scale 'log'; use 'max', 'minmax' or 'symmetric'"),
         ({"limit": 0}, "limit is 0; expected the value drawn as the strongest, above 0"),
         ({"grey": 1}, "grey is 1; expected True or False"),
-        ({"color": "jet"}, "a heatmap's look has no color; it has colormap, opacity, scale, limit, outliers, grey"),
+        (
+            {"color": "jet"},
+            "a heatmap's look has no color; it has colormap, opacity, threshold, scale, limit, outliers, grey",
+        ),
         ({"colormap": "infernal"}, "there's no colour map 'infernal'; did you mean inferno"),
     ],
 )
@@ -83,6 +88,16 @@ def test_what_the_model_saw_is_marked_and_the_rest_stays_in_colour() -> None:
     for y in (2, -3):
         for x in (81, 398):
             assert (drawn[y, x] == 255).all()
+
+
+@pytest.mark.parametrize("look", [hm.Look(), hm.Look("signed", "symmetric"), hm.Look(opacity=0.5)])
+def test_below_the_threshold_nothing_is_drawn(look: hm.Look) -> None:
+    heat = heat_of(np.linspace(-1, 1, 100)[None], look, (-1.0 if look.symmetric else 0.0, 1.0))
+    share = np.linspace(0, 1, STEPS, dtype=np.float32)
+    strength = np.abs(2 * share - 1) if look.symmetric else share
+    cut = shades(replace(heat, look=replace(look, threshold=0.7)))[1]
+    assert np.array_equal(cut, shades(heat)[1] * (strength >= 0.7))
+    assert 0 < (cut > 0).sum() < STEPS / 2
 
 
 def test_the_ramp_begins_where_the_weakest_fifth_of_the_map_ends() -> None:

@@ -1,6 +1,6 @@
 import { decoded } from "./decoding.ts";
-import { type About, type Answer, type Asked, canonical, Refused, type Source } from "./source.ts";
-import type { Exchange, Kind, ModelAbout, PictureAbout } from "./wire.ts";
+import { type Answer, type Asked, canonical, Refused, type Source } from "./source.ts";
+import type { About, Exchange, Kind, ModelAbout, PictureAbout } from "./wire.ts";
 
 /** What a saved view holds, as JSON in its page. */
 export interface SavedView {

@@ -1,6 +1,6 @@
 import { decoded } from "./decoding.ts";
-import { type About, type Answer, type Asked, type Asking, type Form, Refused, type Source } from "./source.ts";
-import type { Erase, Exchange, Explain, JobAbout, Kind, Look, ModelAbout, PictureAbout, Problem } from "./wire.ts";
+import { type Answer, type Asked, type Asking, type Form, Refused, type Source } from "./source.ts";
+import type { About, Erase, Exchange, Explain, JobAbout, Kind, Look, ModelAbout, PictureAbout, Problem } from "./wire.ts";
 
 type Decode = <T>(bytes: ArrayBuffer) => Promise<Answer<T>>;
 

@@ -1,7 +1,7 @@
 // Where answers come from: a server, a file, or a notebook's kernel. What a source can't do, it hasn't.
 
 import type { Tensor } from "./safetensors.ts";
-import type { Erase, Exchange, Explain, Kind, Look, ModelAbout, PictureAbout, Progress } from "./wire.ts";
+import type { About, Erase, Exchange, Explain, Kind, Look, ModelAbout, PictureAbout, Progress } from "./wire.ts";
 
 export interface Answer<About> {
   about: About;
@@ -14,12 +14,6 @@ export interface Asking {
 }
 
 export type Form = "png" | "svg" | "pdf" | "npz";
-
-export interface About {
-  version: string;
-  language?: string;
-  device?: string;
-}
 
 /** A question with its kind. */
 export type Asked = { [K in Kind]: { kind: K; question: Exchange[K]["question"] } }[Kind];

@@ -91,7 +91,7 @@ const STRINGS = {
   network: ["The network, from the picture to the decision", "网络：从图片到决策"],
   layer: ["Layer", "层"],
   channelCount: ["{count} channels", "{count} 个通道"],
-  heatmapHere: ["Take the heatmap here", "在此层生成热力图"],
+  heatmapHere: ["Heatmap from here", "在此层生成热力图"],
   order: ["Order", "排序"],
   influence: ["Influence", "影响"],
   mean: ["Mean", "均值"],
@@ -101,7 +101,7 @@ const STRINGS = {
   unpin: ["Unpin channel {number}", "取消固定通道 {number}"],
   muted: ["muted", "已静音"],
   muteChannel: ["Strength of channel {number}", "通道 {number} 的强度"],
-  mutedNow: ["{count} made weaker: predictions and heatmaps are those of the changed model.", "{count} 个被减弱：预测和热力图来自改动后的模型。"],
+  mutedNow: ["Of the model with {count} made weaker", "模型已减弱 {count} 处"],
   unmute: ["Undo", "撤销"],
 
   // A place
@@ -132,8 +132,9 @@ const STRINGS = {
   ],
   check: ["Check", "检查"],
   checking: ["Checking…", "正在检查…"],
-  better: ["Better than so many random maps", "优于随机图的比例"],
-  kept: ["Score kept", "保留的得分"],
+  better: ["Better than random maps", "优于随机图的比例"],
+  kept: ["Score of the hot quarter alone", "仅保留最热四分之一时的得分"],
+  keptOf: ["{kept} of {score}", "{score} 中的 {kept}"],
   stability: ["Stability", "稳定性"],
 
   // Take away

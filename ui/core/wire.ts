@@ -1,121 +1,42 @@
-// The messages of hookmap.explorer.questions, whose docstrings say what each field means.
+// The messages of hookmap.explorer.questions, whose docstrings say what each field means; schema.ts is written from them
+// by `python make_openapi.py && npm run schema`.
+
+import type { components } from "./schema.ts";
+
+type Messages = components["schemas"];
+
+export type Muting = Messages["Muting"];
+/** What all questions say. */
+export type Question = Messages["Stages"];
+export type Predict = Messages["Predict"];
+export type Explain = Messages["Explain"];
+export type Stages = Messages["Stages"];
+export type Features = Messages["Features"];
+export type Patch = Messages["Patch"];
+export type Missed = Messages["Missed"];
+export type Stroke = Messages["Stroke"];
+export type Erase = Messages["Erase"];
+export type MethodAbout = Messages["MethodAbout"];
+export type ModelAbout = Messages["ModelAbout"];
+export type PictureAbout = Messages["PictureAbout"];
+export type Seen = Messages["Seen"];
+export type Predicted = Messages["Predicted"];
+export type Believed = Messages["Believed"];
+export type Stage = Messages["Stage"];
+export type Staged = Messages["Staged"];
+export type Channels = Messages["Channels"];
+export type Fires = Messages["Fires"];
+export type Candidate = Messages["Candidate"];
+export type Missing = Messages["Missing"];
+export type Problem = Messages["Problem"];
+export type Progress = Messages["Progress"];
+export type JobAbout = Messages["JobAbout"];
+export type About = Messages["About"];
 
 /** (left, top, right, bottom) in pixels of the picture. */
-export type Box = [number, number, number, number];
-
-export interface Muting {
-  layer: string;
-  numbers: number[];
-  factor?: number;
-  of?: "channels" | "heads";
-}
-
-export interface Question {
-  model: string;
-  picture: string;
-  muted?: Muting[];
-}
-
-export interface Predict extends Question {
-  top?: number | null;
-}
-
+export type Box = Missed["box"];
 export type Part = "positive" | "negative" | "signed";
-
-export interface Explain extends Question {
-  target?: string;
-  versus?: string | null;
-  method?: string | null;
-  layer?: string | null;
-  part?: Part | null;
-  aug_smooth?: boolean;
-  noise_smooth?: number;
-  eigen_smooth?: boolean;
-  rivals?: number;
-  seed?: number;
-  budget?: number | null;
-  check?: boolean;
-}
-
-export type Stages = Question;
-
-export interface Features extends Question {
-  layer: string;
-  target?: string;
-}
-
-export interface Patch extends Question {
-  layer: string;
-  x: number;
-  y: number;
-}
-
-export interface Missed extends Question {
-  box: Box;
-}
-
-export interface Stroke {
-  points: [number, number][];
-  width: number;
-}
-
-export interface Erase {
-  picture: string;
-  strokes: Stroke[];
-  fill?: "blur" | "mean" | "linear";
-}
-
-export interface MethodAbout {
-  name: string;
-  title: string;
-  summary: string;
-  family: string;
-  per_layer: boolean;
-  signed: boolean;
-  slow: boolean;
-}
-
-export interface ModelAbout {
-  id: string;
-  name: string;
-  form: "classes" | "regions" | "detections" | "embeddings" | "other";
-  labels: string[];
-  texts: boolean;
-  methods: MethodAbout[];
-  method: string | null;
-  layers: string[];
-}
-
-export interface PictureAbout {
-  id: string;
-  name: string;
-  width: number;
-  height: number;
-}
-
-export interface Seen {
-  target: string;
-  index: number;
-  label: string;
-  score: number;
-  probability: number;
-  box: Box | null;
-  share: number | null;
-}
-
-export interface Predicted {
-  predictions: Seen[];
-  seen: Box;
-}
-
-export interface Believed {
-  word: string;
-  text: string;
-  percentile: number;
-  kept: number;
-  score: number;
-  stability: number | null;
-}
+export type Order = "mean" | "variance" | "influence";
 
 /** How a heatmap is drawn: hookmap.Look as JSON. */
 export interface Look {
@@ -130,113 +51,10 @@ export interface Look {
   ends: [string, string];
 }
 
-export interface Drawn {
-  array: string;
-  target: string;
-  title: string;
-  index: number | null;
-  score: number;
-  probability: number | null;
-  where: string;
-  box: Box | null;
-  number: number | null;
-  method: string;
-  method_title: string;
-  layer: string;
-  evidence: "none" | "faint" | "even" | "some";
-  caveat: string;
-  coverage: number | null;
-  look: Look;
-  area: Box;
-  why: string;
-  python: string;
-  command: string;
-  believed: Believed | null;
-}
-
-export interface Explained {
-  heatmaps: Drawn[];
-  remarks: string[];
-}
-
-export interface Stage {
-  array: string;
-  layer: string;
-  kind: string;
-  channels: number;
-  rows: number;
-  columns: number;
-  default: boolean;
-}
-
-export interface Staged {
-  stages: Stage[];
-  area: Box;
-  layers: string[];
-}
-
-export type Order = "mean" | "variance" | "influence";
-
-export interface Channels {
-  layer: string;
-  kind: string;
-  count: number;
-  numbers: number[];
-  area: Box;
-  orders: Partial<Record<Order, number[]>>;
-  low: number;
-  high: number;
-}
-
-export interface Fires {
-  number: number;
-  value: number;
-  deviations: number;
-}
-
-export interface Patched {
-  cell: [number, number];
-  patch: Box;
-  field: Box | null;
-  channels: Fires[];
-  alike: Drawn;
-  heads: string[];
-  area: Box | null;
-}
-
-export interface Candidate {
-  label: string;
-  box: Box;
-  probability: number;
-  overlap: number;
-  target: string;
-}
-
-export interface Missing {
-  died: "detected" | "confidence" | "suppression" | "nowhere";
-  sentence: string;
-  candidate: Candidate | null;
-  winner: Candidate | null;
-}
-
-export interface Problem {
-  error: string;
-  kind: string;
-}
-
-export interface Progress {
-  what: string;
-  done: number;
-  total: number;
-}
-
-export interface JobAbout {
-  id: string;
-  key: string;
-  state: "waiting" | "running" | "done" | "failed" | "cancelled";
-  progress: Progress;
-  problem: Problem | null;
-}
+type Looked<Message, Field extends keyof Message, As> = Omit<Message, Field> & { [name in Field]: As };
+export type Drawn = Looked<Messages["Drawn"], "look", Look>;
+export type Explained = Looked<Messages["Explained"], "heatmaps", Drawn[]>;
+export type Patched = Looked<Messages["Patched"], "alike", Drawn>;
 
 /** What each kind of question asks, and what it is told. */
 export interface Exchange {

@@ -1,4 +1,4 @@
-// What tests/app/test_drawing.py asks of a browser: maps over photos, painted by either painter.
+// What tests/render/test_browser.py asks of a browser: maps over photos, painted by either painter.
 
 import { overlay, Painter } from "../core/draw/index.ts";
 import { heat } from "../core/look.ts";

@@ -17,7 +17,7 @@ LOOKS = [
     Look(part="signed", scale="symmetric", outliers=0.05),
     Look(scale="symmetric", part="signed", limit=0.7, opacity=0.4),
     Look(part="signed", scale="minmax", colormap="gray"),
-    Look(limit=2.0, grey=True),
+    Look(limit=2.0, grey=True, threshold=0.3),
 ]
 GEOMETRIES = [
     Geometry.identity((6, 8)),

@@ -28,6 +28,12 @@ export function painted(drawn: Drawn, map: Tensor, picture: Size, changes: Parti
   return { heat: found, layer: overlay(found, drawn.area), grey: look.grey };
 }
 
+/** What of the picture a grid covers: the part that its tile shows, and how high it is for its width. */
+export function covered([left, top, right, bottom]: Box, { width, height }: Size): { part: Box; aspect: number } {
+  const part: Box = [Math.max(0, left), Math.max(0, top), Math.min(width, right), Math.min(height, bottom)];
+  return { part, aspect: (part[3] - part[1]) / (part[2] - part[0]) };
+}
+
 const FEATURE: Look = {
   part: "signed",
   scale: "minmax",

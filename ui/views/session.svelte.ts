@@ -39,8 +39,9 @@ export class Session {
   readonly model = $derived(this.models.find(({ id }) => id === this.state.model) ?? this.models[0]);
   readonly picture = $derived(this.pictures.find(({ id }) => id === this.state.picture));
   readonly method = $derived(this.methodOf(this.state.method || this.model?.method));
-  /** The layer whose feature maps and places are looked at. */
-  readonly layer = $derived(this.state.open || this.state.layer || this.model?.layers.at(-1) || "");
+  /** The layer at which heatmaps are taken, and the one whose feature maps and places are looked at. */
+  readonly at = $derived(this.state.layer || this.model?.layers.at(-1) || "");
+  readonly layer = $derived(this.state.open || this.at);
 
   constructor(readonly source: Source) {
     this.painter = new Painter(() => this.painted++);

@@ -129,7 +129,7 @@ class Forward(Pass):
                     if out_of_memory(error):
                         raise
                     self.no_curvature = error
-            for attended_to in seen.attentions:
+            for attended_to in seen.attentions if self._passes is None else ():
                 attended(self.traced, attended_to)  # which finds what the graph alone can tell
         self.scores = rows.detach()
         self.seen = seen if self._passes is None else seen.without_graph(names)

@@ -60,7 +60,10 @@ class Passes:
         return seen, output
 
     def output(self, execution: Execution, x: Tensor) -> Any:
-        """The model's output, from whichever pass is there."""
+        """The model's output, from whichever pass is there; where no layer can be recorded, none is kept."""
         if self._kept:
             return self._kept[0][-1]
+        if not self._layers:
+            with torch.no_grad(), execution.casting(x):
+                return execution.module(())(x)
         return self.over(execution.module(self._layers), x, (), execution.casting(x), attention=False)[1]

@@ -105,6 +105,7 @@ def command(*, needs: str | None = None) -> Callable[[_Function], _Function]:
 
 
 def _options_of(group: type) -> list[inspect.Parameter]:
+    """Its own before those of its bases: the help lists them so."""
     hints = get_type_hints(group, include_extras=True)
     return [
         inspect.Parameter(
@@ -113,7 +114,7 @@ def _options_of(group: type) -> list[inspect.Parameter]:
             default=inspect.Parameter.empty if field.default is MISSING else field.default,
             annotation=hints[field.name],
         )
-        for field in fields(group)
+        for field in sorted(fields(group), key=lambda field: field.name not in inspect.get_annotations(group))
     ]
 
 

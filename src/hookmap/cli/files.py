@@ -14,6 +14,7 @@ from hookmap.errors import HookmapError
 
 SEVERAL = ".npz"
 """The ending of the file that holds the heatmaps of any number of images."""
+PAGE = ".html"
 
 
 def methods_table() -> dict[str, dict[str, Any]]:
@@ -49,6 +50,12 @@ def is_folder(output: str) -> bool:
     return output.endswith(("/", os.sep)) or os.path.isdir(output) or not Path(output).suffix
 
 
+def check_page(output: str) -> None:
+    """Raise a :class:`HookmapError` unless a page can have this name."""
+    if Path(output).suffix.lower() not in (PAGE, ".htm"):
+        raise HookmapError(f"{output} doesn't end in {PAGE}; pass the page's own path as -o")
+
+
 def check_ending(output: str) -> None:
     """Raise a :class:`HookmapError` unless a file of this name can be written."""
     from PIL import Image
@@ -74,7 +81,7 @@ def places(images: Sequence[Path], output: str | None, suffix: str) -> list[Path
     """
     if output is not None and not is_folder(output):
         if len(images) == 1:
-            check_ending(output)
+            check_page(output) if suffix.endswith(PAGE) else check_ending(output)
             return [Path(output)]
         raise HookmapError(f"-o {output} is one file, and {len(images)} images came; pass a folder: {output}/")
     folder = Path(output or ".")

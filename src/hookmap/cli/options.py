@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import shlex
+from collections.abc import Iterator
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, cast
 
@@ -12,10 +14,15 @@ from hookmap.errors import HookmapError, ModelError
 
 if TYPE_CHECKING:
     from hookmap.attribution.planning import ExplainOptions
+    from hookmap.explorer.answering import Named
     from hookmap.images.preprocessing import Preprocessing
     from hookmap.lens import Lens
 
 DEFAULT_MODEL = "efficientnet_lite0"
+_NAMES = (
+    "A torchvision or timm name; or file.py:build or package.module:build, which gives an nn.Module, a hookmap.Adapter "
+    "or a hookmap.Lens."
+)
 _MODEL, _LOOKING, _SPEED = "Model", "What is asked", "Speed"
 
 Images = Annotated[
@@ -50,19 +57,9 @@ Json = Annotated[bool, typer.Option("--json", help="Print one JSON document and 
 
 
 @dataclass(kw_only=True)
-class ModelOptions:
-    """The model, and how its images are preprocessed."""
+class MakingOptions:
+    """How a model is made, and how its images are preprocessed."""
 
-    model: Annotated[
-        str,
-        typer.Option(
-            "--model",
-            "-m",
-            rich_help_panel=_MODEL,
-            help="A torchvision or timm name; or file.py:build or package.module:build, which gives an nn.Module, a "
-            "hookmap.Adapter or a hookmap.Lens.",
-        ),
-    ] = DEFAULT_MODEL
     weights: Annotated[
         Path | None,
         typer.Option(rich_help_panel=_MODEL, help="Checkpoint to load: safetensors, or a saved state dict."),
@@ -102,8 +99,8 @@ class ModelOptions:
         typer.Option(rich_help_panel=_MODEL, help="cpu, cuda, cuda:1, mps; by default the best there is."),
     ] = None
 
-    def lens(self, speed: PrecisionOptions | None = None) -> Lens:
-        """The lens that the options describe."""
+    def lens_of(self, model: str, speed: PrecisionOptions | None = None) -> Lens:
+        """The lens of a model that the options describe."""
         import hookmap as hm
         from hookmap._devices import best_device
         from hookmap.models import custom, holds_one
@@ -116,18 +113,18 @@ class ModelOptions:
         }
         if speed is not None:
             given |= {"precision": speed.precision, "compile": speed.compile}
-        if ":" not in self.model or self.weights is not None:
-            return hm.Lens(self.model, weights=self.weights, pretrained=self.pretrained, **given)
-        made = custom.made(self.model)
+        if ":" not in model or self.weights is not None:
+            return hm.Lens(model, weights=self.weights, pretrained=self.pretrained, **given)
+        made = custom.made(model)
         if holds_one(made):
             return hm.Lens(made, **given | {"device": self.device or best_device()})
         if not isinstance(made, hm.Lens):
             raise ModelError(
-                f"{self.model} gave a {type(made).__name__}; expected an nn.Module, a hookmap.Adapter or a hookmap.Lens"
+                f"{model} gave a {type(made).__name__}; expected an nn.Module, a hookmap.Adapter or a hookmap.Lens"
             )
         if self.labels or self.device or given["preprocessing"] is not None or self.fit != "crop":
             raise ModelError(
-                f"{self.model} gave a Lens, which holds all of that itself; leave out --labels, --size, --mean, --std, "
+                f"{model} gave a Lens, which holds all of that itself; leave out --labels, --size, --mean, --std, "
                 "--fit and --device"
             )
         return made
@@ -149,6 +146,65 @@ class ModelOptions:
         if min(given.get("std", (1.0,))) <= 0:
             raise HookmapError(f"--std is {self.std!r}; expected numbers above 0")
         return hm.Preprocessing(**given)
+
+
+@dataclass(kw_only=True)
+class ModelOptions(MakingOptions):
+    """The model, and how it is made."""
+
+    model: Annotated[str, typer.Option("--model", "-m", rich_help_panel=_MODEL, help=_NAMES)] = DEFAULT_MODEL
+
+    def lens(self, speed: PrecisionOptions | None = None) -> Lens:
+        """The lens that the options describe."""
+        return self.lens_of(self.model, speed)
+
+
+@dataclass(kw_only=True)
+class ModelsOptions(MakingOptions):
+    """Several models, and how they are made."""
+
+    models: Annotated[
+        list[str] | None,
+        typer.Option("--model", "-m", rich_help_panel=_MODEL, help=f"{_NAMES} Repeatable. Default: {DEFAULT_MODEL}."),
+    ] = None
+
+    def named(self, speed: PrecisionOptions) -> dict[str, Named]:
+        """The models that the options describe, by the names as they were given.
+
+        Raises:
+            ModelError: if what describes one model comes with several.
+        """
+        from hookmap.explorer.answering import Named
+
+        names = list(dict.fromkeys(self.models or [DEFAULT_MODEL]))
+        own = ("weights", "labels", "size", "mean", "std")
+        if len(names) > 1 and (given := [f"--{name}" for name in own if getattr(self, name) is not None]):
+            raise ModelError(
+                f"{len(names)} models are named, and {', '.join(given)} describes one; for several write a "
+                "file.py:build each"
+            )
+        return {
+            name: Named(self.lens_of(name, speed).engine, self._python(name), shlex.join(["-m", name, *self._words()]))
+            for name in names
+        }
+
+    def _words(self) -> Iterator[str]:
+        """What describes the model on a command line."""
+        for option in fields(MakingOptions):
+            value = getattr(self, option.name)
+            if value != option.default:
+                yield from ["--no-pretrained"] if value is False else [f"--{option.name}", str(value)]
+
+    def _python(self, model: str) -> str:
+        """What makes the lens in Python."""
+        given = {"weights": self.weights and str(self.weights), "fit": self.fit, "device": self.device}
+        usual = {"weights": None, "fit": "crop", "device": None}
+        words = [repr(model), *(f"{name}={value!r}" for name, value in given.items() if value != usual[name])]
+        words += [] if self.pretrained else ["pretrained=False"]
+        words += [] if self.labels is None else [f"labels=open({str(self.labels)!r}).read().splitlines()"]
+        preprocessing = self._preprocessing()
+        words += [] if preprocessing is None else [f"preprocessing=hm.{preprocessing!r}"]
+        return f"hm.Lens({', '.join(words)})"
 
 
 @dataclass(kw_only=True)

@@ -15,7 +15,7 @@ import typer
 from hookmap._progress import tracking
 from hookmap._text import counted, listed
 from hookmap.cli.commands import command, complain, say, shown
-from hookmap.cli.files import SEVERAL, check_ending, images_in, is_folder, keep_inputs, methods_table, places
+from hookmap.cli.files import PAGE, SEVERAL, check_ending, images_in, is_folder, keep_inputs, methods_table, places
 from hookmap.cli.options import AskOptions, Images, Json, ModelOptions, SpeedOptions, Top
 from hookmap.errors import HookmapError, ImageError, TargetError, first_line
 
@@ -317,6 +317,35 @@ def logit_lens(
     failures = Failures()
     for path, picture in _pictures(paths, failures):
         place = lens.logit_lens(picture, target).save(place_of[path])
+        say(f"[bold]{shown(path.stem)}[/] -> {shown(place)}")
+    failures.end()
+
+
+@command(needs="hookmap.lens")
+def view(
+    images: Images,
+    model: ModelOptions,
+    output: Annotated[
+        str | None, typer.Option("--output", "-o", help="A page, of several images a folder. Default: NAME_view.html.")
+    ] = None,
+    target: Annotated[
+        list[str] | None, typer.Option("--target", "-t", help="What is asked first, as for explain; repeatable.")
+    ] = None,
+) -> None:
+    """Write a page in which a photo can be walked through: classes, layers, channels, looks. No server, no network.
+
+    [dim]Examples[/]
+
+      hookmap view dog.jpg -m resnet50 -t tabby -t beagle         [dim]-> dog_view.html[/]
+    """
+    paths = images_in(images)
+    wanted = places(paths, output, f"view{PAGE}")
+    keep_inputs(paths, wanted)
+    place_of = dict(zip(paths, wanted, strict=True))
+    lens = model.lens()
+    failures = Failures()
+    for path, picture in _pictures(paths, failures):
+        place = lens.save_view(picture, place_of[path], target or "predicted")
         say(f"[bold]{shown(path.stem)}[/] -> {shown(place)}")
     failures.end()
 

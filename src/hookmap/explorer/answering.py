@@ -14,6 +14,7 @@ from dataclasses import asdict, dataclass
 from functools import singledispatchmethod
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from threading import RLock
 from typing import Any, Literal
 
 import numpy as np
@@ -21,6 +22,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from hookmap import __version__
 from hookmap._progress import Track, silent
 from hookmap.attribution.attention import attention_maps
 from hookmap.attribution.engine import Engine
@@ -60,12 +62,12 @@ from hookmap.explorer.wire import Answer
 from hookmap.hooks.capture import capture
 from hookmap.hooks.preserve import preserved
 from hookmap.images.geometry import Geometry
-from hookmap.images.loading import Picture, load
+from hookmap.images.loading import Picture, load, load_all
 from hookmap.layers.receptive import receptive_field
 from hookmap.methods import METHODS
 from hookmap.metrics.check import checked_each
 from hookmap.metrics.fills import FILLS
-from hookmap.render.look import LookOptions
+from hookmap.render.look import Look, LookOptions
 from hookmap.results.explanation import Explanation
 from hookmap.results.heatmap import Heatmap
 from hookmap.results.predictions import Prediction
@@ -110,7 +112,7 @@ class Named:
 
 
 class Explorer:
-    """Answers the questions of an interface. Not for several threads at once.
+    """Answers the questions of an interface: one at a time, while other threads open and show pictures.
 
     Args:
         models: by the ids that questions name; the first is asked by default.
@@ -120,6 +122,7 @@ class Explorer:
     def __init__(self, models: Mapping[str, Named | Engine], samples: Sequence[Path] = ()) -> None:
         self._models = {id: one if isinstance(one, Named) else Named.of(one) for id, one in models.items()}
         self._pictures: OrderedDict[str, Picture] = OrderedDict()
+        self._shelf = RLock()
         self._lasting: set[str] = set()
         self._samples = tuple(self.add(path.read_bytes(), path.name) for path in samples)
         self._lasting = {sample.id for sample in self._samples}
@@ -135,6 +138,11 @@ class Explorer:
             self._about = tuple(_about(id, named.engine) for id, named in self._models.items())
         return self._about
 
+    @property
+    def device(self) -> str:
+        """Where the models run."""
+        return ", ".join(dict.fromkeys(str(named.engine.device) for named in self._models.values()))
+
     def samples(self) -> tuple[PictureAbout, ...]:
         """Pictures to begin with."""
         return self._samples
@@ -148,7 +156,25 @@ class Explorer:
         id = hashlib.sha256(data).hexdigest()[:32]
         if id not in self._pictures:
             self._keep(id, load(data).renamed(Path(name).name or "picture"))
-        return self._described(id)
+        return self.about(id)
+
+    def open(self, image: Any) -> PictureAbout:
+        """Open one image, as :meth:`hookmap.Lens.explain` takes it.
+
+        Raises:
+            ImageError: if it can't be read, or several came.
+        """
+        pictures = load_all(image)
+        if len(pictures) != 1:
+            raise ImageError(f"{len(pictures)} images came; pass one")
+        picture = pictures[0]
+        data = picture.encoded or picture.pixels.tobytes()
+        id = hashlib.sha256(data).hexdigest()[:32]
+        if id not in self._pictures:
+            self._keep(id, picture)
+        self._samples = (*self._samples, self.about(id))
+        self._lasting.add(id)
+        return self.about(id)
 
     def erase(self, question: Erase) -> PictureAbout:
         """The picture without what was brushed out, as a picture of its own.
@@ -162,7 +188,7 @@ class Explorer:
             pixels = _erased(picture.pixels, question.strokes, question.fill)
             stem, dot, ending = picture.name.rpartition(".")
             self._keep(id, Picture(pixels, f"{stem or ending}-erased{dot}{ending if stem else ''}"))
-        return self._described(id)
+        return self.about(id)
 
     def shown(self, id: str, longer: int | None = None) -> tuple[bytes, str]:
         """A picture as a browser shows it, upright, and its media type; no longer than so many pixels.
@@ -182,10 +208,10 @@ class Explorer:
         return file.getvalue(), "image/png" if small else "image/jpeg"
 
     def key(self, question: Question) -> str:
-        """What decides the answer to a question, in 32 letters: model and weights, picture, and what is asked."""
-        name, fingerprint, precision, _ = self._model(question.model).engine.about()
+        """What decides the answer to a question, in 32 letters: hookmap, model and weights, picture, what is asked."""
+        about = self._model(question.model).engine.about()
         self._picture(question.picture)
-        return _digest([type(question).__name__, name, fingerprint, precision, asdict(question)])
+        return _digest([__version__, about, type(question).__name__, asdict(question)])
 
     def _keep(self, id: str, picture: Picture) -> None:
         _ = picture.width  # decoded now, so that what can't be read is refused now
@@ -206,8 +232,13 @@ class Explorer:
         self._pictures.move_to_end(id)
         return picture
 
-    def _described(self, id: str) -> PictureAbout:
-        picture = self._pictures[id]
+    def about(self, id: str) -> PictureAbout:
+        """A picture that is open.
+
+        Raises:
+            ImageError: if it isn't.
+        """
+        picture = self._picture(id)
         return PictureAbout(id, picture.name, picture.width, picture.height)
 
     def _model(self, id: str) -> Named:
@@ -382,7 +413,7 @@ class Explorer:
         return Answer(Missing(found.died, str(found), candidate, winner))
 
     def export(
-        self, question: Explain, form: Literal["png", "svg", "pdf", "npz"], look: LookOptions | None = None
+        self, question: Explain, form: Literal["png", "svg", "pdf", "npz"], look: Look | None = None
     ) -> tuple[bytes, str, str]:
         """The heatmaps of a question as a file: its bytes, media type and name.
 
@@ -391,9 +422,10 @@ class Explorer:
         """
         explanation = self.explanation(question)
         media, ending = _SHOWN_AS[form]
+        options: Any = {} if look is None else {name: getattr(look, name) for name in LookOptions.__annotations__}
         with TemporaryDirectory() as folder:
             path = Path(folder) / f"map{ending}"
-            explanation.save(path, **(look or {}) if form != "npz" else {})
+            explanation.save(path, **options if form != "npz" else {})
             data = path.read_bytes()
         stem = Path(explanation[0].picture.name).stem
         return data, media, f"{stem}_{explanation[0].method.name}{ending}"

@@ -7,10 +7,11 @@ Every question is about one model and one picture. An answer is a dataclass here
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 from hookmap.adapters.outputs import Form
 from hookmap.attribution.muting import Muting
+from hookmap.render.look import Look
 from hookmap.results.heatmap import Evidence
 from hookmap.results.missed import Died
 
@@ -21,8 +22,14 @@ Box = tuple[float, float, float, float]
 # ---------------------------------------------------------------- questions
 
 
+class _Asked:
+    """What comes from a browser: fields that aren't known are refused (pydantic reads it)."""
+
+    __pydantic_config__: ClassVar[dict[str, Any]] = {"extra": "forbid"}
+
+
 @dataclass(frozen=True, kw_only=True)
-class Question:
+class Question(_Asked):
     """What all questions say.
 
     Attributes:
@@ -121,7 +128,7 @@ class Missed(Question):
 
 
 @dataclass(frozen=True)
-class Stroke:
+class Stroke(_Asked):
     """A line that was brushed.
 
     Attributes:
@@ -134,7 +141,7 @@ class Stroke:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Erase:
+class Erase(_Asked):
     """A picture without a region.
 
     Attributes:
@@ -146,6 +153,45 @@ class Erase:
     picture: str
     strokes: tuple[Stroke, ...]
     fill: Literal["blur", "mean", "linear"] = "blur"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Export(_Asked):
+    """A heatmap as a file.
+
+    Attributes:
+        question: that it answers.
+        look: how it is drawn, as :attr:`Drawn.look` says it; by default so.
+    """
+
+    question: Explain
+    look: Look | None = None
+
+
+@dataclass(frozen=True)
+class Saved(_Asked):
+    """A question that a saved view can answer.
+
+    Attributes:
+        kind: the name of what is asked; see :data:`QUESTIONS`.
+        question: as it is asked.
+    """
+
+    kind: Literal["predict", "explain", "stages", "features", "patch", "missed"]
+    question: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class View(_Asked):
+    """What is on the screen as one page.
+
+    Attributes:
+        state: of the interface.
+        questions: that the page can answer.
+    """
+
+    state: dict[str, Any]
+    questions: tuple[Saved, ...]
 
 
 # ---------------------------------------------------------------- answers
@@ -482,3 +528,27 @@ class JobAbout:
     state: Literal["waiting", "running", "done", "failed", "cancelled"]
     progress: Progress = field(default_factory=Progress)
     problem: Problem | None = None
+
+
+@dataclass(frozen=True)
+class About:
+    """What is asked.
+
+    Attributes:
+        version: of hookmap.
+        device: where the models run.
+    """
+
+    version: str
+    device: str
+
+
+QUESTIONS: dict[str, tuple[type[Question], type]] = {
+    "predict": (Predict, Predicted),
+    "explain": (Explain, Explained),
+    "stages": (Stages, Staged),
+    "features": (Features, Channels),
+    "patch": (Patch, Patched),
+    "missed": (Missed, Missing),
+}
+"""What is asked by which name, and what it is told."""

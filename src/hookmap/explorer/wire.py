@@ -5,9 +5,13 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
-from typing import Any
+from typing import Any, TypeVar
 
 from torch import Tensor
+
+from hookmap.errors import HookmapError
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, eq=False)
@@ -37,9 +41,30 @@ def packed(answer: Answer) -> bytes:
     return data
 
 
+def read(kind: type[T], given: Any) -> T:
+    """A message as the dataclass that it is.
+
+    Raises:
+        HookmapError: if it isn't.
+    """
+    from pydantic import TypeAdapter, ValidationError
+
+    try:
+        return TypeAdapter(kind).validate_python(given)
+    except ValidationError as error:
+        first = error.errors()[0]
+        place = ".".join(map(str, first["loc"])) or "the question"
+        raise HookmapError(f"{place}: {first['msg'][:1].lower()}{first['msg'][1:]}") from None
+
+
+def plain(about: Any) -> Any:
+    """A dataclass as what JSON is made of; NaN and infinity, which JSON doesn't have, are None."""
+    return _finite(asdict(about))
+
+
 def as_json(about: Any) -> str:
-    """A dataclass as JSON; NaN and infinity, which JSON doesn't have, are null."""
-    return json.dumps(_finite(asdict(about)), ensure_ascii=False, separators=(",", ":"), allow_nan=False)
+    """A dataclass as JSON."""
+    return json.dumps(plain(about), ensure_ascii=False, separators=(",", ":"), allow_nan=False)
 
 
 def _finite(value: Any) -> Any:

@@ -91,9 +91,12 @@ def describe(model: nn.Module) -> Loaded:
         )
         usual = Preprocessing(size=(520, 520), resize=520, any_size=True)
         return _adapted(Loaded(model, name, usual, note=note), "segmentation")
-    last = [m for m in model.modules() if isinstance(m, (nn.Linear, nn.Conv2d))][-1]
-    classes = last.out_features if isinstance(last, nn.Linear) else last.out_channels
-    known = classes == 1000 and not is_untrained(last)
+    # Quantised layers are of other classes, with the same attributes.
+    sized = [m for m in model.modules() if hasattr(m, "out_features") or hasattr(m, "out_channels")]
+    last = sized[-1] if sized else model
+    classes = getattr(last, "out_features", None) or getattr(last, "out_channels", None)
+    untrained = isinstance(last, (nn.Linear, nn.Conv2d)) and is_untrained(last)
+    known = classes == 1000 and not untrained
     labels = models.ResNet18_Weights.DEFAULT.meta["categories"] if known else None
     assumed = f"ImageNet's usual way {'and names are' if known else 'is'} assumed (resize 256, crop 224)"
     if classes == 1000 and not known:

@@ -1,60 +1,13 @@
-"""What pages are made of: skeletons, the interface's built scripts and style sheets, and what a page may do."""
+"""What pages are made of: what ``ui/`` is built to, skeletons, and what a page may do."""
 
 from __future__ import annotations
 
-import base64
-import hashlib
-import json
-from importlib.resources import files
-from typing import Any
+from pathlib import Path
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
-from markupsafe import Markup
-
-_SKELETONS = Environment(
-    loader=PackageLoader("hookmap.pages", "skeletons"),
-    autoescape=True,
-    undefined=StrictUndefined,
-    trim_blocks=True,
-    lstrip_blocks=True,
-)
+BUILT = Path(__file__).parent / "built"
+"""What ``ui/`` is built to."""
 
 
-def render_page(skeleton: str, *, script: str = "", beside: bool = False, **values: Any) -> str:
-    """A page, whole; every text of its values is only text.
-
-    Args:
-        skeleton: its file without the ending.
-        script: the name of the built script that it runs; empty: none.
-        beside: whether scripts lie beside it that it may load.
-        **values: what the skeleton shows.
-    """
-    style, code = asset("report.css"), asset(script) if script else ""
-    return _SKELETONS.get_template(f"{skeleton}.html").render(
-        policy=Markup(policy(style, code, beside=beside)), style=Markup(style), script=Markup(code), **values
-    )
-
-
-def asset(name: str) -> str:
-    """The text of a built file."""
-    return (files("hookmap.pages") / "built" / name).read_text(encoding="utf-8")
-
-
-def policy(style: str, script: str = "", *, beside: bool = False) -> str:
-    """What a page may do: run its own script, and load nothing but the scripts that lie beside it, if any do."""
-
-    def own(text: str) -> str:
-        digest = base64.b64encode(hashlib.sha256(text.encode()).digest()).decode("ascii")
-        return f"'sha256-{digest}'" if text else "'none'"
-
-    others = " 'self' file:" if beside else ""
-    return (
-        f"default-src 'none'; img-src data:; style-src {own(style)}; script-src {own(script)}{others}; "
-        "base-uri 'none'; form-action 'none'"
-    )
-
-
-def embedded(data: Any) -> Markup:
-    """JSON that can't end the element it stands in."""
-    text = json.dumps(data, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
-    return Markup(text.replace("<", "\\u003c"))
+def built(name: str) -> str:
+    """The text of a file of :data:`BUILT`."""
+    return (BUILT / name).read_text(encoding="utf-8")

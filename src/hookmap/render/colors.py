@@ -93,10 +93,11 @@ def shades(heat: Heat) -> tuple[Array, Array]:
     share = np.linspace(0, 1, STEPS, dtype=np.float32)
     if heat.blank:
         return palette(heat.look.colors), np.zeros_like(share)
-    if heat.look.opacity != "ramp":
-        return palette(heat.look.colors), np.full_like(share, heat.look.opacity)
     strength = np.abs(2 * share - 1) if heat.look.symmetric else share
-    return palette(heat.look.colors), STRONGEST * np.clip((strength - heat.start) / (1 - heat.start), 0, 1) ** FADE
+    opacity = STRONGEST * np.clip((strength - heat.start) / (1 - heat.start), 0, 1) ** FADE
+    if heat.look.opacity != "ramp":
+        opacity = np.full_like(share, heat.look.opacity)
+    return palette(heat.look.colors), np.where(strength < heat.look.threshold, np.float32(0), opacity)
 
 
 @functools.cache

@@ -21,6 +21,7 @@ class LookOptions(TypedDict, total=False):
 
     colormap: str | None
     opacity: float | Literal["ramp"]
+    threshold: float
     scale: Scale
     limit: float | None
     outliers: float
@@ -44,6 +45,7 @@ class Look:
             symmetric.
         opacity: ``"ramp"``: the stronger the more opaque, so that the photo stays visible where the map is cold; or
             one opacity in 0..1 everywhere (0.3 with ``"jet"`` is the classic look).
+        threshold: the strength below which nothing is drawn, as a share of the strongest, 0..1.
         grey: whether the photo is drawn in grey: under fine maps in two colours it would hide them.
         ends: what the lowest and the highest value of a symmetric scale mean.
 
@@ -60,6 +62,7 @@ class Look:
     outliers: float = 0.0
     colormap: str | None = None
     opacity: float | Literal["ramp"] = "ramp"
+    threshold: float = 0.0
     grey: bool = False
     ends: tuple[str, str] = ("against", "for")
 
@@ -73,6 +76,8 @@ class Look:
             raise HookmapError(f"outliers is {self.outliers!r}; expected a share from 0 to below 1")
         if self.opacity != "ramp" and not (_is_number(self.opacity) and 0 <= float(self.opacity) <= 1):
             raise HookmapError(f"opacity is {self.opacity!r}; expected a number from 0 to 1, or 'ramp'")
+        if not (_is_number(self.threshold) and 0 <= self.threshold <= 1):
+            raise HookmapError(f"threshold is {self.threshold!r}; expected a share from 0 to 1")
         if not isinstance(self.grey, bool):
             raise HookmapError(f"grey is {self.grey!r}; expected True or False")
 

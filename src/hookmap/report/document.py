@@ -6,11 +6,9 @@ import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from markupsafe import Markup
-
 from hookmap._files import save_image, written_whole
 from hookmap.errors import HookmapError
-from hookmap.pages import embedded, render_page
+from hookmap.pages.skeletons import filled
 from hookmap.report.blocks import Section
 from hookmap.report.comparison import compared
 from hookmap.report.head import header
@@ -97,7 +95,7 @@ def _page(parts: Sequence[Part], shown: Sequence[Section], beside: Path) -> tupl
     table = pd.concat([one.table.iloc[[*rows]] for one, rows in parts], ignore_index=True)
     maps = packed_maps(parts)
     pictures, numbers = packed_pictures(run)
-    blocks, piles, scripts = stacked([maps.pile, pictures], beside, INLINE)
+    chunks, piles, scripts = stacked([maps.pile, pictures], beside, INLINE)
     data = {
         "count": len(run.table),
         "sections": [{"name": one.name, "blocks": one.blocks} for one in shown],
@@ -115,13 +113,14 @@ def _page(parts: Sequence[Part], shown: Sequence[Section], beside: Path) -> tupl
         "titles": {name: title_of(name) for name in table["method"].dropna().unique()},
         "palettes": palettes(maps.looks),
     }
-    text = render_page(
+    text = filled(
         "report",
+        style="report.css",
         script="report.js",
         beside=bool(scripts),
         sections=shown,
-        piles=Markup(blocks),
-        data=embedded(data),
+        chunks=chunks,
+        data=data,
         **header(run),
     )
     return text, scripts

@@ -31,7 +31,7 @@ MAPS = {
     "signed on grey": (Geometry.identity((150, 200)), (28, 28), Look(part="signed", scale="symmetric", grey=True)),
     "cropped": (CROPPED, (12, 12), Look()),
     "cropped, signed": (CROPPED, (24, 24), SIGNED),
-    "letterboxed": (LETTERBOXED, (16, 16), Look(colormap="viridis")),
+    "letterboxed": (LETTERBOXED, (16, 16), Look(colormap="viridis", threshold=0.5)),
     "pixels": (Geometry.identity((128, 128)), (128, 128), Look(outliers=0.02)),
     "large": (Geometry.identity((1400, 2000)), (7, 10), Look(colormap="jet", opacity=0.3)),
     "slices": (Geometry((40, 200), (40, 160), (1.0, 0.8), (0.0, 0.0)), (5, 16), Look(part="signed", scale="minmax")),
