@@ -32,16 +32,19 @@ def ways(lens: hm.Lens) -> dict[str, dict[str, object]]:
     layers = [layer.name for layer in lens.layers() if layer.kind.endswith(("Layer", "Block")) and layer.layout]
     last = layers[-1]
     found: dict[str, dict[str, object]] = {"the default": {}}
-    found["attention, last"] = {"method": "attention", "layer": last}
     found["gradientattention, last"] = {"method": "gradientattention", "layer": last}
     found["gradientattention, last 3"] = {"method": "gradientattention", "layer": layers[-3:], "fuse": "sum"}
-    for method in ("gradcam", "hirescam", "layercam"):
+    for method in ("gradcam", "hirescam", "layercam", "valuepath"):
         for name in (f"{last}.norm1", layers[len(layers) // 2], layers[2 * len(layers) // 3]):
             found[f"{method}, {name}"] = {"method": method, "layer": name}
-    for method in ("valuepath", "lrp", "attnlrp", "libra"):
+    for method in ("chefer", "legrad", "inputxgradient", "integratedgradients"):
+        found[method] = {"method": method}
+    found |= {f"{name}, libra": {**how, "libra": True} for name, how in found.items()}
+    found["attention, last"] = {"method": "attention", "layer": last}
+    for method in ("lrp", "attnlrp"):
         for name in (f"{last}.norm1", layers[2 * len(layers) // 3]):
             found[f"{method}, {name}"] = {"method": method, "layer": name}
-    for method in ("rollout", "chefer", "legrad", "lrppixels", "integratedgradients", "gaussian", "edges", "random"):
+    for method in ("rollout", "lrppixels", "gaussian", "edges", "random"):
         found[method] = {"method": method}
     return found
 

@@ -24,22 +24,23 @@ def tiny(dtype: torch.dtype = torch.float64, rank: int = 2) -> nn.Sequential:
 class Attentive(nn.Module):
     """A small transformer with a class token over 2x2 pixels; ``bend1`` gives 1+12x16 tokens of 8 channels."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, batch_first: bool = True, norm_first: bool = True) -> None:
         super().__init__()
         self.patches = nn.Conv2d(3, 8, 2, 2)
         self.first = nn.Parameter(torch.randn(1, 1, 8))
-        self.bend1 = nn.TransformerEncoderLayer(8, 2, 16, batch_first=True, norm_first=True)
-        self.bend2 = nn.TransformerEncoderLayer(8, 2, 16, batch_first=True, norm_first=True)
+        self.bend1 = nn.TransformerEncoderLayer(8, 2, 16, batch_first=batch_first, norm_first=norm_first)
+        self.bend2 = nn.TransformerEncoderLayer(8, 2, 16, batch_first=batch_first, norm_first=norm_first)
         self.head = nn.Linear(8, 5)
+        self.axis = 0 if batch_first else 1
 
     def forward(self, x: Tensor) -> Tensor:
-        tokens = self.patches(x).flatten(2).mT
-        return self.head(self.bend2(self.bend1(torch.cat([self.first.expand(len(x), -1, -1), tokens], 1)))[:, 0])
+        tokens = torch.cat([self.first.expand(len(x), -1, -1), self.patches(x).flatten(2).mT], 1)
+        return self.head(self.bend2(self.bend1(tokens.movedim(0, self.axis))).movedim(self.axis, 0)[:, 0])
 
 
-def attentive(dtype: torch.dtype = torch.float64) -> nn.Module:
+def attentive(dtype: torch.dtype = torch.float64, **kind: bool) -> nn.Module:
     torch.manual_seed(0)
-    net = stirred(Attentive())
+    net = stirred(Attentive(**kind))
     with torch.no_grad():
         for layer in (net.bend1, net.bend2):
             layer.self_attn.in_proj_weight.mul_(4)

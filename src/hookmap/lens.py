@@ -222,6 +222,8 @@ class Lens:
                 - ``aug_smooth``: average the maps of six mirrored, darker and brighter copies.
                 - ``noise_smooth``: average over so many noisy copies too (True: 25), seeded.
                 - ``eigen_smooth``: reduce the weighted feature maps to their first principal component.
+                - ``libra``: balance the gradients (LibraGrad), so that each part of the network hands on all that it
+                  has; methods without gradients, and those of relevance, stay as they are.
                 - ``rivals``: let so many of the most probable other classes compete for each place (True: 3).
                 - ``fuse``: one map of several layers: ``"mean"``, ``"max"``, ``"product"`` (RefineCAM), ``"layercam"``.
                 - ``part``: ``"positive"``, ``"negative"`` (what speaks against the target) or ``"signed"``; by default
@@ -313,7 +315,7 @@ class Lens:
         asked = [Explain(model=self.name, picture=about.id, target=one) for one in targets]
         with tracking(progress) as track:
             questions = questions_of(explorer, self.name, about.id, asked)
-            return write_view(explorer, Path(path), questions, track)
+            return write_view(explorer, Path(path), questions, {"target": targets[0]}, track)
 
     def _explorer(self, image: Any) -> tuple[Explorer, PictureAbout]:
         explorer = Explorer({self.name: self.engine})

@@ -8,14 +8,14 @@ import socket
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
 
-from conftest import Program
 from pictures import PHOTOS, REPOSITORY
 
 
@@ -82,6 +82,15 @@ def test_it_serves_until_ctrl_c_which_cancels_what_runs(tmp_path: Path) -> None:
         assert '"cancelled"' in [line for line in lines if line.startswith("data:")][-1]
 
 
+def test_who_goes_away_before_the_answer_cancels_it(tmp_path: Path) -> None:
+    with serving(tmp_path, "--port", "0") as served:
+        question = {"model": served.http.get("/api/models").json()[0]["id"], "picture": served.upload()}
+        with pytest.raises(httpx.ReadTimeout):
+            served.http.post("/api/explain", json=question | {"method": "rise", "budget": 100_000}, timeout=2)
+        answer = served.http.post("/api/predict", params={"wait": 40}, json=question)
+        assert answer.status_code == 200, "what nobody waits for would take many minutes"
+
+
 def test_killed_and_started_again_it_answers_the_same(tmp_path: Path) -> None:
     answers = list[tuple[str, str, bytes]]()
     for _ in range(2):
@@ -104,7 +113,9 @@ def test_from_elsewhere_the_link_that_was_printed_is_needed(tmp_path: Path) -> N
             assert browser.get("/api/about").status_code == 200
 
 
-def test_what_cannot_be_served_is_said_in_a_sentence(hookmap: Program, tmp_path: Path) -> None:
+def test_what_cannot_be_served_is_said_in_a_sentence(
+    hookmap: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
         result = hookmap("serve", "--no-open", "--port", port)
@@ -114,6 +125,9 @@ def test_what_cannot_be_served_is_said_in_a_sentence(hookmap: Program, tmp_path:
     several = hookmap("serve", "--no-open", "-m", "resnet18", "-m", "resnet34", "--labels", "names.txt")
     assert "2 models are named, and --labels describes one" in several.err
     assert "photo.jpg" in hookmap("serve", "--no-open", "photo.jpg").err
+    with monkeypatch.context() as without:
+        without.setattr("importlib.util.find_spec", lambda name: None)
+        assert "pip install 'hookmap[app]'" in hookmap("serve", "--no-open").err
 
 
 def test_the_next_free_port_is_taken(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import gc
 import importlib.util
 import io
 import json
+import resource
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -216,6 +218,28 @@ def test_what_fails_later_is_told_by_events_too(client: TestClient, cat_id: str)
     last = events(client.get(f"/api/jobs/{job['id']}/events").text)[-1][1]
     assert last["state"] == "failed"
     assert "did you mean" in last["problem"]["error"]
+
+
+def resident() -> float:
+    """MiB of memory that this process holds."""
+    gc.collect()
+    return int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize() / 2**20
+
+
+@pytest.mark.slow
+def test_memory_is_flat_after_a_thousand_questions(client: TestClient, cat_id: str) -> None:
+    def asked(many: range) -> None:
+        for number in many:
+            ask(client, "explain", cat_id, target=str(number % 1000), seed=number)
+            ask(client, "predict", cat_id, top=1 + number % 20)
+            client.get(f"/api/pictures/{cat_id}", params={"longer": 16 + number % 256})
+            client.post("/api/pictures", content=b"no picture %d" % number)
+            ask(client, "explain", cat_id, target=f"no class {number}")
+
+    asked(range(100))
+    before = resident()
+    asked(range(100, 1100))
+    assert resident() - before < 16
 
 
 # ---------------------------------------------------------------- the page and the schema

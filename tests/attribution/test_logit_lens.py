@@ -16,7 +16,7 @@ from torchvision.models import VisionTransformer
 import hookmap as hm
 from hookmap.attribution import logit_lens
 from networks import convnet, noise
-from tiny import close
+from tiny import attentive, close, images
 
 SIDE, CELLS = 48, 6
 
@@ -88,6 +88,12 @@ def test_norm_and_head_by_hand(make: Callable[[], Any], prefix: int) -> None:
     assert close(found.probabilities[-1:], output.softmax(1), 1e-9)
     assert close(found.maps, alone.reshape(3, CELLS, CELLS), 1e-9)
     assert len(found.blocks) == 3
+
+
+def test_the_sequence_may_come_first() -> None:
+    found, other = (hm.Lens(attentive(batch_first=first)).logit_lens(images(), 2) for first in (True, False))
+    assert close(other.probabilities, found.probabilities, 1e-9)
+    assert close(other.maps, found.maps, 1e-9)
 
 
 def test_a_head_that_wants_all_tokens_gets_them(monkeypatch: pytest.MonkeyPatch) -> None:

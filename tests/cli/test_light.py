@@ -23,6 +23,7 @@ MODULES = "import sys\nfrom hookmap.cli import main\ntry:\n    main()\nfinally:\
         (["--help"], 0, "Hooks in, maps out"),
         (["-h"], 0, "Hooks in, maps out"),
         (["explain", "-h"], 0, "--target"),
+        (["serve", "-h"], 0, "--no-open"),
         (["--version"], 0, r"\d+\.\d+"),
         (["methods"], 0, "gradcam +gradient"),
         (["--show-completion", "bash"], 0, "_HOOKMAP_COMPLETE|COMPREPLY|complete"),

@@ -14,6 +14,7 @@ import torchvision
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
+from transformers.models.rt_detr_v2 import modeling_rt_detr_v2
 
 import hookmap as hm
 import tiny_transformers
@@ -387,3 +388,37 @@ def test_threads_that_look_at_one_model_dont_meet() -> None:
     for number in range(2):
         assert all(torch.equal(one, two) for one, two in zip(found[number], alone[number], strict=True))
     assert all(torch.equal(each, plain) for each in predicted)
+
+
+@pytest.mark.parametrize("name", ["deformable detr", "rt-detr", "rt-detr v2", "lw-detr"])
+@pytest.mark.parametrize("frozen", [True, False])
+def test_points_and_weights_of_deformable_attention_are_those_that_the_library_computes(
+    name: str, frozen: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    torch.manual_seed(0)
+    model = stirred(tiny_transformers.model(name)).double().eval().requires_grad_(not frozen)
+    x, truth = noise(2, 3, 64, 64).double(), []
+
+    def noted(read: Callable[..., Tensor]) -> Callable[..., Tensor]:
+        def run(*given: Any, **more: Any) -> Tensor:
+            tensors = [t for t in given if isinstance(t, Tensor) and t.is_floating_point()]  # values, points, weights
+            truth.append(tensors[1:])
+            return read(*given, **more)
+
+        return run
+
+    for module in model.modules():
+        if type(module).__name__ == "MultiScaleDeformableAttention":
+            monkeypatch.setattr(module, "forward", noted(module.forward))
+    function = "multi_scale_deformable_attention_v2"
+    monkeypatch.setattr(modeling_rt_detr_v2, function, noted(getattr(modeling_rt_detr_v2, function)))
+    with hm.capture(model, [], attention=True) as seen:
+        model(x)
+    assert len(seen.samplings) == len(truth) > 0
+    for sampling, (points, weights) in zip(seen.samplings, truth, strict=True):
+        assert torch.allclose(sampling.points.flatten(), points.transpose(1, 2).flatten(), rtol=0, atol=1e-12)
+        assert torch.allclose(sampling.weights.flatten(), weights.transpose(1, 2).flatten(), rtol=0, atol=1e-12)
+        assert torch.allclose(sampling.weights.sum(-1), torch.ones(()).double())
+        assert sampling.points.shape[:4] == sampling.weights.shape
+        assert sampling.levels.shape == sampling.weights.shape[3:]
+        assert "encoder" in sampling.module or "decoder" in sampling.module

@@ -243,9 +243,34 @@ def test_a_pooling_attention_is_where_tokens_are_followed_from() -> None:
         cam = (layer.weights() * layer.gradient()).clamp(min=0).mean(1)[0]
         relevance = relevance + cam @ relevance if len(cam) == 16 else cam @ relevance
     assert torch.allclose(found[0].raw.flatten(), relevance[0], atol=1e-6)
-    cait = timm.create_model("cait_xxs24_224", depth=2, img_size=64, num_classes=5).eval()
-    with pytest.raises(hm.LayerError, match=r"blocks_token_only.0.attn' gives 1 tokens where 17 are read"):
-        hm.Lens(cait).explain(x, 2, method="rollout", progress=False)
+    for before in (9, 11):
+        with pytest.raises(hm.LayerError, match=f"'blocks.2' gives {before} tokens where 10 are read"):
+            rollout([*stack(tokens=before), *stack(1)])
+
+
+def test_a_class_token_that_joins_late_and_looks_alone_is_followed() -> None:
+    """CaiT, on whole matrices over the class token and 4x4 patches; what no attention adds to has a row of zeros."""
+    torch.manual_seed(0)
+    model = timm.create_model("cait_xxs24_224", depth=3, img_size=64, num_classes=5)
+    model = stirred(model).double().eval()
+    x = noise(2, 3, 64, 64).double()
+    with hm.capture(model, [], attention=True) as seen:
+        seen.differentiate(model(x)[:, 2])
+    assert [layer.queries for layer in seen.attentions] == [16, 16, 16, 1, 1]
+    itself = torch.eye(17, dtype=torch.float64).expand(2, -1, -1)
+    relevance = flow = itself
+    for layer in seen.attentions:
+        rows = slice(0, 1) if layer.queries == 1 else slice(1, 17)
+        felt, looked = torch.zeros(2, 17, 17).double(), torch.zeros(2, 17, 17).double()
+        felt[:, rows, 17 - layer.keys :] = (layer.weights() * layer.gradient()).clamp(min=0).mean(1)
+        looked[:, rows, 17 - layer.keys :] = layer.weights().mean(1)
+        relevance = relevance + felt @ relevance
+        flow = (looked + itself) / (looked + itself).sum(-1, keepdim=True) @ flow
+    found = hm.Lens(model).explain(x, 2, method=["chefer", "rollout"], progress=False)
+    for heatmap in found:
+        dense = relevance if heatmap.method.name == "chefer" else flow
+        assert torch.allclose(heatmap.raw.flatten(), dense[heatmap.position.image, 0, 1:], rtol=1e-10, atol=1e-14)
+        assert heatmap.raw.max() > 0
 
 
 def test_settings_and_questions_asked_again() -> None:

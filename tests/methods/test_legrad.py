@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 import hookmap as hm
 from networks import convnet, noise
-from tiny import close
+from tiny import attentive, close, images
 
 SIDE, CELLS = 48, 6
 
@@ -57,6 +57,41 @@ def test_each_block_is_asked_by_its_own_mean_token(more: dict[str, Any], fused: 
         image = heatmap.position.image
         assert close(heatmap.raw, wanted[heatmap.index][image], 1e-9)
     assert all(p.grad is None for p in model.parameters())
+
+
+def encoded(layer: nn.TransformerEncoderLayer, tokens: Tensor) -> tuple[Tensor, Tensor]:
+    """A layer's attention ``(B, H, N, N)`` and what it gives ``(B, N, C)``, in plain operators."""
+    attention = layer.self_attn
+
+    def attend(x: Tensor) -> tuple[Tensor, Tensor]:
+        parts = (x @ attention.in_proj_weight.T + attention.in_proj_bias).chunk(3, -1)
+        q, k, v = (part.unflatten(-1, (attention.num_heads, -1)).transpose(1, 2) for part in parts)
+        weights = (q @ k.mT / q.shape[-1] ** 0.5).softmax(-1)
+        return weights, attention.out_proj((weights @ v).transpose(1, 2).flatten(2))
+
+    def forward(x: Tensor) -> Tensor:
+        return layer.linear2(layer.linear1(x).relu())
+
+    if layer.norm_first:
+        weights, gave = attend(layer.norm1(tokens))
+        return weights, tokens + gave + forward(layer.norm2(tokens + gave))
+    weights, gave = attend(tokens)
+    tokens = layer.norm1(tokens + gave)
+    return weights, layer.norm2(tokens + forward(tokens))
+
+
+@pytest.mark.parametrize("norm_first", [True, False])
+@pytest.mark.parametrize("batch_first", [True, False])
+def test_encoders_of_pytorch_whichever_axis_comes_first(norm_first: bool, batch_first: bool) -> None:
+    net, x = attentive(norm_first=norm_first, batch_first=batch_first), images(2)
+    tokens, maps = torch.cat([net.first.expand(2, -1, -1), net.patches(x).flatten(2).mT], 1), []
+    for layer in (net.bend1, net.bend2):
+        weights, tokens = encoded(layer, tokens)
+        (slope,) = torch.autograd.grad(net.head(tokens.mean(1))[:, 2].sum(), weights, retain_graph=True)
+        maps.append(slope.clamp(min=0).mean((1, 2))[:, 1:].reshape(2, 12, 16))
+    assert close(net(x), net.head(tokens[:, 0]))
+    found = hm.Lens(net).explain(x, 2, method="legrad", progress=False)
+    assert close(found.raw, torch.stack(maps).mean(0).detach(), 1e-9)
 
 
 def test_together_with_others_it_changes_nothing() -> None:

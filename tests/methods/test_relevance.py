@@ -8,20 +8,20 @@ import torch
 from torch import Tensor, nn
 
 import hookmap as hm
-from hookmap.relevance import LRP, ZERO, relevance
+from hookmap.relevance import LRP, relevance
 from networks import convnet, noise
 from tiny import explained, images, tiny
 
-METHODS = ["lrp", "attnlrp", "libra", "lrppixels"]
+METHODS = ["lrp", "attnlrp", "lrppixels"]
 
 
-@pytest.mark.parametrize("method", METHODS[:3])
+@pytest.mark.parametrize("method", METHODS[:2])
 def test_a_map_is_the_relevance_of_the_layer_summed_over_channels(method: str) -> None:
     net, x = tiny(), images(2)
     found = torch.stack([explained(net, x[b : b + 1], method)[0] for b in range(2)])
     assert torch.allclose(found, explained(net, x, method), atol=1e-12)
-    composite = ZERO if method == "libra" else LRP  # without attention, AttnLRP is LRP
-    expected = relevance(net, x, lambda output: output[:, 2], composite, ["bend1"])
+    # Without attention, AttnLRP is LRP.
+    expected = relevance(net, x, lambda output: output[:, 2], LRP, ["bend1"])
     assert torch.allclose(found, expected.layers["bend1"][0].sum(1), atol=1e-12)
 
 
@@ -31,7 +31,7 @@ def test_what_reaches_a_rectified_layer_without_biases_after_it_is_the_score() -
         for name in ("conv2", "norm2", "head"):
             getattr(net, name).bias.zero_()
         net.norm2.running_mean.zero_()
-    for method in METHODS[:3]:
+    for method in METHODS[:2]:
         (heatmap,) = hm.Lens(net).explain(noise(1, 3, 16, 16).double(), 2, "bend1", method)
         assert heatmap.raw.sum().item() == pytest.approx(heatmap.score, rel=1e-10)
 

@@ -94,6 +94,16 @@ class Tokens(nn.Module):
         return self.head(self.attention(tokens, tokens, tokens, need_weights=False)[0][:, 0])
 
 
+class SequenceFirst(Tokens):
+    """The layer holds (N, B, C)."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        patches = self.stem(x).flatten(2).mT
+        tokens = torch.cat([self.token.expand(len(x), -1, -1), patches], 1)
+        tokens = self.mlp(tokens.transpose(0, 1)).transpose(0, 1)
+        return self.head(self.attention(tokens, tokens, tokens, need_weights=False)[0][:, 0])
+
+
 NETWORKS = {
     "plain": (tiny, "bend1"),
     "no ReLU after it": (tiny, "norm2"),
@@ -104,6 +114,7 @@ NETWORKS = {
     "concatenated": (Joined, "grow"),
     "channels last": (ChannelsLast, "mlp"),
     "class token": (Tokens, "mlp"),
+    "the sequence first": (SequenceFirst, "mlp"),
 }
 
 
@@ -113,14 +124,16 @@ def by_hand(net: nn.Module, layer: str, x: Tensor, index: int, method: str) -> T
     if isinstance(net, ChannelsLast):
         grid = grid.movedim(-1, 1)
     elif isinstance(net, Tokens):
-        grid = grid[:, 1:].mT.reshape(1, 6, 6, 8)
+        tokens = grid.transpose(0, 1) if isinstance(net, SequenceFirst) else grid
+        grid = tokens[:, 1:].mT.reshape(1, 6, 6, 8)
 
     def as_layer(mask: Tensor) -> Tensor:
         if isinstance(net, ChannelsLast):
             return mask.movedim(1, -1)
         if isinstance(net, Tokens):
             patches = mask.flatten(2).mT
-            return torch.cat([torch.ones_like(patches[:, :1]), patches], 1)
+            tokens = torch.cat([torch.ones_like(patches[:, :1]), patches], 1)
+            return tokens.transpose(0, 1) if isinstance(net, SequenceFirst) else tokens
         return mask
 
     channels, height, width = grid.shape[1:]

@@ -20,6 +20,7 @@ from zennit.torchvision import ResNetCanonizer
 from zennit.types import Activation, AvgPool, Linear
 
 import hookmap as hm
+from detectors import detector, picture
 from hookmap.hooks.preserve import preserved
 from hookmap.relevance import ATTNLRP, EPSILON_PLUS_FLAT, LRP, ZERO, Composite, Epsilon, Gamma, Relevance, relevance
 from networks import convnet, noise, resnet18
@@ -80,6 +81,40 @@ def test_every_layer_has_all_of_it_but_what_parameters_after_it_have() -> None:
         for name in bends:  # they have no parameters
             before = layers[layers.index(name) - 1]
             assert found.layers[name].sum().item() == pytest.approx(found.layers[before].sum().item(), rel=1e-10)
+
+
+class Regions(nn.Module):
+    """Features read in boxes, by operations that are linear or take the largest: a score is gradient times input."""
+
+    def __init__(self, read: Callable[..., Tensor]) -> None:
+        super().__init__()
+        self.features, self.head, self.read = nn.Conv2d(3, 8, 3, bias=False), nn.Linear(8, 5), read
+
+    def forward(self, x: Tensor) -> Tensor:
+        boxes = x.new_tensor([[0, 1, 1, 6, 8], [1, 2, 0, 9, 5]])
+        return self.head(self.read(self.features(x), boxes, 2).flatten(2).sum(2)[:, :2].repeat(1, 4))
+
+
+@pytest.mark.parametrize("read", [torchvision.ops.roi_align, torchvision.ops.ps_roi_align, torchvision.ops.roi_pool])
+def test_regions_of_interest_hand_on_what_they_read(read: Callable[..., Tensor]) -> None:
+    torch.manual_seed(0)
+    model, x = Regions(read).double(), noise(2, 3, 14, 14).double().requires_grad_()
+    (slope,) = torch.autograd.grad(model(x)[:, CLASS].sum(), x)
+    found = of(model, x.detach())
+    assert torch.allclose(found.input[0], (x * slope).detach(), rtol=1e-12, atol=1e-14)
+    assert found.accounts[0].error <= 1e-10
+
+
+def test_a_detection_of_two_stages_is_shared_out_but_for_the_constants_of_frozen_batch_norms() -> None:
+    model, x = detector("faster").double(), picture().permute(2, 0, 1)[None].double() / 255
+    (found,) = hm.Lens(model).explain(x, hm.Detection(0), method="lrppixels", progress=False)
+    assert found.raw.abs().max() > 0
+    assert not found.caution
+    for module in model.modules():
+        if isinstance(module, torchvision.ops.FrozenBatchNorm2d):
+            module.bias.fill_(0.1)
+    with pytest.warns(hm.HookmapWarning, match=r"incomplete: .* look at Add behind 'backbone.body.layer4"):
+        hm.Lens(model).explain(x, hm.Detection(0), method="lrppixels", progress=False)
 
 
 # ------------------------------------------------------------------ zennit

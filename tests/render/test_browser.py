@@ -74,15 +74,15 @@ def asked(name: str) -> tuple[dict[str, Any], Image.Image]:
 @pytest.mark.parametrize("name", MAPS)
 def test_a_browser_draws_as_python_does(page: Any, painter: str, name: str) -> None:
     about, meant = asked(name)
-    coded = page.evaluate("([painter, about]) => painted(painter, about)", [painter, about])
+    assert page.evaluate("painter => painters[painter].by", painter) == painter
+    coded = page.evaluate("([painter, about]) => painted(painters[painter], about)", [painter, about])
     found = Image.open(io.BytesIO(base64.b64decode(coded.partition(",")[2]))).convert("RGB")
     assert found.size == meant.size
     difference = np.abs(np.asarray(found, np.int16) - np.asarray(meant, np.int16))
     assert difference.max() <= 2, f"{difference.max()} at {np.unravel_index(difference.argmax(), difference.shape)}"
 
 
-def test_another_look_of_a_large_map_is_drawn_fast(page: Any) -> None:
-    about, _ = asked("signed")
-    about["area"] = [0, 0, 3840, 2160]
-    least = min(page.evaluate("about => paced('best', about, 3840, 2160, 5)", about) for _ in range(5))
-    assert least < 1000 / 15
+def test_who_loses_the_graphics_card_draws_on(page: Any) -> None:
+    about, _ = asked("cropped, signed")
+    lost = page.evaluate("about => withoutCard(about)", about)
+    assert lost == page.evaluate("about => byProcessor(about)", about)

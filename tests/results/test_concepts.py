@@ -195,20 +195,39 @@ def test_outputs_that_arent_classes_give_concepts_without_names() -> None:
     assert all(not concept.classes for concept in hm.Lens(convnet()).concepts(noise(1, 3, 16, 16), top=0, concepts=2))
 
 
-def test_layers_that_cant_be_replayed_give_concepts_without_names_and_a_warning() -> None:
-    class SequenceFirst(nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            self.patches = nn.Conv2d(3, 6, 4, 4)
-            self.mix = nn.Linear(6, 6)
-            self.head = nn.Linear(6, 4)
+class Mixed(nn.Module):
+    """Tokens of 4x4 patches, with the sequence first, and the head reads their mean."""
 
-        def forward(self, x: Tensor) -> Tensor:
-            return self.head(self.mix(self.patches(x).flatten(2).permute(2, 0, 1)).mean(0))
+    def __init__(self) -> None:
+        super().__init__()
+        self.patches = nn.Conv2d(3, 6, 4, 4)
+        self.mix = nn.Sequential(nn.Linear(6, 6), nn.ReLU())
+        self.head = nn.Linear(6, 4)
 
-    with pytest.warns(hm.HookmapWarning, match=r"no names: a layer with the layout .* can't be replayed"):
-        found = hm.Lens(SequenceFirst()).concepts(noise(1, 3, 16, 16), layer="mix", concepts=2)
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head(self.mix(self.patches(x).flatten(2).permute(2, 0, 1)).mean(0))
+
+
+class Framed(Mixed):
+    """The same of clips, whose frames are samples of their own."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        tokens = self.mix(self.patches(x.movedim(2, 1).flatten(0, 1)).flatten(2).mT)
+        return self.head(tokens.unflatten(0, (len(x), -1)).mean((1, 2)))
+
+
+def test_layers_that_hold_the_sequence_first_give_concepts_with_names() -> None:
+    net = sure(Mixed())
+    found = hm.Lens(net).concepts(noise(1, 3, 16, 16), layer="mix", concepts=2)
     assert found.memberships[0].shape == (2, 4, 4)
+    assert [concept.classes[0].index for concept in found] == net.head(found.vectors).argmax(1).tolist()
+
+
+def test_layers_that_cant_be_replayed_give_concepts_without_names_and_a_warning() -> None:
+    lens = hm.Lens(Framed(), layouts={"mix": hm.Layout("tokens", (2, 4, 4), frames="batch")})
+    with pytest.warns(hm.HookmapWarning, match=r"no names: a layer with the layout .* can't be replayed"):
+        found = lens.concepts(noise(1, 3, 2, 16, 16), layer="mix", concepts=2)
+    assert found.memberships[0].shape == (2, 2, 4, 4)
     assert not found[0].classes
 
 

@@ -31,7 +31,6 @@ export class FileSource implements Source {
     return found.address;
   }
 
-  /** Whether a question is answered here. */
   knows(kind: Kind, question: object): boolean {
     return this.answers.has(canonical(kind, question));
   }

@@ -74,12 +74,13 @@ export class NotebookSource implements Source {
     return new Blob(buffers, { type: (content.told as { media: string }).media });
   }
 
-  private say(
+  // Bound to this object, whoever stands before it: there is one count of the questions.
+  private say = (
     ask: string,
     more: Record<string, unknown>,
     { signal, onProgress }: Asking = {},
     buffers: ArrayBuffer[] = [],
-  ): Promise<Heard> {
+  ): Promise<Heard> => {
     const id = ++this.last;
     return new Promise((resolve, reject) => {
       this.waiting.set(id, { resolve, reject, onProgress });
@@ -87,7 +88,7 @@ export class NotebookSource implements Source {
       signal?.addEventListener("abort", () => reject(signal.reason), { once: true });
       this.port.postMessage({ content: { ...more, id, ask }, buffers } satisfies Said);
     });
-  }
+  };
 
   private hear(heard: Heard): void {
     const { id, problem, progress } = heard.content;

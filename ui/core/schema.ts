@@ -554,7 +554,7 @@ export interface components {
          *         method: by name; by default the model's.
          *         layer: by name; by default the model's.
          *         part: of the signed map.
-         *         aug_smooth, noise_smooth, eigen_smooth, rivals, seed, budget: as in :meth:`hookmap.Lens.explain`.
+         *         aug_smooth, noise_smooth, eigen_smooth, libra, rivals, seed, budget: as in :meth:`hookmap.Lens.explain`.
          *         check: also measure how far it can be believed.
          */
         Explain: {
@@ -577,6 +577,11 @@ export interface components {
             eigen_smooth?: boolean;
             /** Layer */
             layer?: string | null;
+            /**
+             * Libra
+             * @default false
+             */
+            libra?: boolean;
             /** Method */
             method?: string | null;
             /** Model */

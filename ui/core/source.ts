@@ -27,6 +27,8 @@ export interface Source {
   picture(id: string, longer: number): Promise<string>;
   /** @throws Refused, or an AbortError when the signal says so */
   ask<K extends Kind>(kind: K, question: Exchange[K]["question"], asking?: Asking): Promise<Answer<Exchange[K]["about"]>>;
+  /** Whether a question can be answered; a source without this answers any. */
+  knows?(kind: Kind, question: object): boolean;
   upload?(data: Blob, name: string): Promise<PictureAbout>;
   erase?(erase: Erase): Promise<PictureAbout>;
   export?(question: Explain, form: Form, look: Partial<Look>): Promise<{ data: Blob; name: string }>;
@@ -44,7 +46,7 @@ export class Refused extends Error {
   }
 }
 
-/** The same text for the same question, whatever the order of its fields; what is null or missing is the default. */
+/** The same text for the same question, whatever the order of its fields; what is null, 0 or missing is the default. */
 export function canonical(kind: Kind, question: object): string {
   const plain = (value: unknown): unknown => {
     if (Array.isArray(value)) return value.map(plain);
@@ -55,4 +57,4 @@ export function canonical(kind: Kind, question: object): string {
   return `${kind} ${JSON.stringify(plain(question))}`;
 }
 
-const empty = (value: unknown) => value === false || (Array.isArray(value) && value.length === 0);
+const empty = (value: unknown) => value === false || value === 0 || (Array.isArray(value) && value.length === 0);

@@ -15,16 +15,14 @@ interface Map {
 const painters = {
   gl: new Painter(() => {}, "gl"),
   cpu: new Painter(() => {}, "cpu"),
-  best: new Painter(),
 };
 
-async function painted(by: "gl" | "cpu", { photo, raw, grid, area, look }: Map): Promise<string> {
-  if (painters[by].by !== by) throw new Error(`this browser has no ${by}`);
+async function painted(painter: Painter, { photo, raw, grid, area, look }: Map): Promise<string> {
   const image = await createImageBitmap(await (await fetch(photo)).blob());
   const [below, above] = [document.createElement("canvas"), document.createElement("canvas")];
   for (const canvas of [below, above]) [canvas.width, canvas.height] = [image.width, image.height];
   const drawn = heat({ data: Float32Array.from(raw), rows: grid[0], columns: grid[1] }, look, area, image);
-  painters[by].paint(above, overlay(drawn, area), image);
+  painter.paint(above, overlay(drawn, area), image);
   const context = below.getContext("2d")!;
   if (look.grey) context.filter = "grayscale(0.85)";
   context.drawImage(image, 0, 0);
@@ -33,21 +31,24 @@ async function painted(by: "gl" | "cpu", { photo, raw, grid, area, look }: Map):
   return below.toDataURL("image/png");
 }
 
-/** Milliseconds that each of so many changes of opacity takes on a canvas of a size. */
-function paced(by: keyof typeof painters, map: Map, width: number, height: number, changes: number): number {
-  const canvas = document.createElement("canvas");
-  [canvas.width, canvas.height] = [width, height];
-  const grid = { data: Float32Array.from(map.raw), rows: map.grid[0], columns: map.grid[1] };
-  const drawn = heat(grid, map.look, map.area, { width, height });
-  const paint = (opacity: number) =>
-    painters[by].paint(canvas, overlay({ ...drawn, look: { ...map.look, opacity } }, map.area), { width, height });
-  const settled = () => canvas.getContext("2d")!.getImageData(0, 0, 1, 1);
-  paint(0);
-  settled();
-  const start = performance.now();
-  for (let i = 1; i <= changes; i++) paint(i / changes);
-  settled();
-  return (performance.now() - start) / changes;
+/** The same by a painter whose graphics card went away: by whom, and how the map is drawn. */
+async function withoutCard(map: Map): Promise<string> {
+  const canvases: HTMLCanvasElement[] = [];
+  const create = document.createElement.bind(document);
+  document.createElement = ((kind: string) => {
+    const made = create(kind);
+    if (made instanceof HTMLCanvasElement) canvases.push(made);
+    return made;
+  }) as typeof document.createElement;
+  let painter!: Painter;
+  await new Promise<void>((resolve) => {
+    painter = new Painter(resolve, "gl");
+    canvases[0].getContext("webgl2")!.getExtension("WEBGL_lose_context")!.loseContext();
+  });
+  document.createElement = create;
+  return `${painter.by} ${await painted(painter, map)}`;
 }
 
-Object.assign(window, { painted, paced });
+const byProcessor = async (map: Map) => `cpu ${await painted(painters.cpu, map)}`;
+
+Object.assign(window, { painters, painted, withoutCard, byProcessor });

@@ -8,6 +8,7 @@ import { say } from "../core/strings.ts";
 import type {
   Exchange,
   Explain,
+  Features,
   Kind,
   MethodAbout,
   ModelAbout,
@@ -23,6 +24,8 @@ const STEPS: (keyof State)[] = ["model", "picture", "target", "versus", "method"
 
 export type Tool = "move" | "inspect" | "point" | "box" | "region" | "missed" | "erase";
 
+type Wanted = Partial<Pick<State, "target" | "versus" | "method" | "layer">>;
+
 export class Session {
   state = $state<State>(structuredClone(START));
   tool = $state<Tool>("move");
@@ -35,6 +38,7 @@ export class Session {
   /** Counts how often all has to be painted anew. */
   painted = $state(0);
   readonly painter: Painter;
+  #first = START;
 
   readonly model = $derived(this.models.find(({ id }) => id === this.state.model) ?? this.models[0]);
   readonly picture = $derived(this.pictures.find(({ id }) => id === this.state.picture));
@@ -53,6 +57,7 @@ export class Session {
     this.models = models;
     this.pictures = samples;
     this.restore(state);
+    this.#first = $state.snapshot(this.state);
   }
 
   restore(state: State): void {
@@ -76,6 +81,34 @@ export class Session {
     const { target, versus, method, layer, aug_smooth, noise_smooth, eigen_smooth } = this.state;
     const asked = { target, versus: versus || null, method: method || null, layer: layer || null };
     return { ...this.base(), ...asked, aug_smooth, noise_smooth, eigen_smooth, ...changes };
+  }
+
+  /** Whether the source answers any question, and not only what was saved. */
+  get free(): boolean {
+    return this.source.knows === undefined;
+  }
+
+  knows<K extends Kind>(kind: K, question: Exchange[K]["question"]): boolean {
+    return this.source.knows?.(kind, question) ?? true;
+  }
+
+  /**
+   * What is to be set so that a heatmap with some changes is shown: of a saved view, which doesn't hold all combinations,
+   * other settings give way; null where that doesn't help.
+   */
+  reach(changes: Wanted): Wanted | null {
+    const { target } = this.#first;
+    const ways: Wanted[] = [{}, { versus: "" }, { layer: "" }, { layer: "", method: "" }, { target, versus: "" }];
+    const question = (wanted: Wanted) =>
+      this.explain(Object.fromEntries(Object.entries(wanted).map(([name, value]) => [name, value || null])));
+    const wanted = ways.map((way) => ({ ...way, ...changes }));
+    return wanted.find((one) => this.knows("explain", question(one))) ?? null;
+  }
+
+  /** The question for a layer's feature maps; a saved view has them sorted for the target that it began with. */
+  features(layer: string): Features {
+    const question = { ...this.base(), layer, target: this.state.target };
+    return this.knows("features", question) ? question : { ...question, target: this.#first.target };
   }
 
   /** Look at another picture; what was asked of places on the last one is over. */
@@ -104,6 +137,10 @@ export class Session {
     this.said = { text, wrong: false };
   }
 }
+
+/** What of a question is another for what stands beside it; a model's own method and layer may not be another's. */
+export const changeTo = (by: State["by"], id: string): Partial<Explain> =>
+  by === "model" ? { model: id, method: null, layer: null } : { [by]: id };
 
 export const isAbort = (error: unknown) => error instanceof DOMException && error.name === "AbortError";
 
@@ -158,6 +195,7 @@ export class Inquiry<K extends Kind> {
 
 /** Keep the address and the state the same. */
 export function linked(session: Session): void {
+  if (location.protocol === "about:") return; // a notebook's frame has no address of its own
   let last = "";
   let step = "";
   let timer = 0;

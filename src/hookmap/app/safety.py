@@ -24,7 +24,7 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from hookmap.app.problems import Refused, response_of
-from hookmap.pages import policy
+from hookmap.pages import APP_POLICY
 
 PICTURE_BYTES = 64 * 2**20
 """The largest picture that is taken, as a file."""
@@ -34,7 +34,7 @@ QUESTION_BYTES = 2**20
 """The longest question that is read."""
 _EXACT = 2**53
 _HEADERS = {
-    "content-security-policy": policy.APP,
+    "content-security-policy": APP_POLICY,
     "cross-origin-opener-policy": "same-origin",
     "cross-origin-resource-policy": "same-origin",
     "permissions-policy": "camera=(self), microphone=(), geolocation=()",

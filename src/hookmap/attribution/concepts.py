@@ -156,6 +156,7 @@ def _replayed(engine: Engine, layer: str, output: LayerOutput, vectors: Tensor) 
     with capture(engine.called, [layer], gradients=False) as captured:
         engine.called(engine.to_model(output.view.tensor[None]))
         last = len(captured[layer].calls) - 1
-        like = captured[layer].calls[last].activation
+        axis = output.layout.batch_axis
+        like = captured[layer].calls[last].activation.movedim(axis, 0)
         changed = output.layout.from_grid(everywhere.to(like.dtype), like)
-        return captured.replay(layer, changed, sample=0, call=last)
+        return captured.replay(layer, changed, sample=0, call=last, axis=axis)

@@ -16,6 +16,7 @@ from hookmap.attribution.execution import Execution, copies_at_once
 from hookmap.attribution.passes import Passes
 from hookmap.errors import DisconnectedError, HookmapError, TargetError
 from hookmap.hooks.capture import INPUT, Capture, capture
+from hookmap.hooks.graph import Gradients, plain_gradients
 from hookmap.hooks.registration import plain_attention
 from hookmap.layers.choice import attention_follows
 from hookmap.layers.layouts import Layout
@@ -25,6 +26,7 @@ from hookmap.methods.ingredients import Pass, Records, Request
 from hookmap.methods.ingredients.attention import attended
 from hookmap.methods.ingredients.recorded import gradients
 from hookmap.methods.weighting import full_precision
+from hookmap.relevance import balanced_gradients
 from hookmap.results.question import Settings
 from hookmap.targets.resolved import ResolvedTargets
 
@@ -106,7 +108,7 @@ class Forward(Pass):
             return
         differentiated, curved = records >= Records.GRADIENTS, records >= Records.CURVATURES
         # Neither compiled code nor fused attention can be differentiated twice, and compiled code hides its nodes.
-        model = self.model if curved or self._attention else self._execution.module(names)
+        model = self.model if curved or self._attention else self._differentiable(names)
         graph = differentiated or self._attention
         with (
             self._captured(model, names, graph=graph, curved=curved) as (seen, output),
@@ -121,7 +123,8 @@ class Forward(Pass):
                     f"a target gave {rows.shape[1]} scores for {len(self.x)} images; expected one per image, (B,)"
                 )
             if differentiated:
-                seen.differentiate(torch.cat([rows, *self._transformed(output)]), layers=names)
+                scores = torch.cat([rows, *self._transformed(output)])
+                seen.differentiate(scores, self.gradients(output), layers=names)
             if curved:
                 try:
                     seen.curve(rows)
@@ -265,12 +268,19 @@ class Forward(Pass):
             return self._differentiated(x, [*layers, INPUT], of)
 
     def _differentiated(self, x: Tensor, names: Sequence[str], of: int | slice | None) -> tuple[Capture, Any]:
-        model = self._execution.module(names)
+        model = self._differentiable(names)
         with capture(model, names) as seen:
             with self.casting(x):
                 output = model(x)
-            seen.differentiate(self.targets.scores(output, of))
+            seen.differentiate(self.targets.scores(output, of), self.gradients(output))
         return seen, output
+
+    def _differentiable(self, names: Sequence[str]) -> nn.Module:
+        return self.model if self._settings.libra else self._execution.module(names)
+
+    def gradients(self, output: Any) -> Gradients:
+        """How gradients are taken of what is made of an output of the model, or of one of its layers."""
+        return balanced_gradients(output) if self._settings.libra else plain_gradients
 
     def output(self, x: Tensor) -> Any:
         """The model's output for changed inputs, without gradients."""

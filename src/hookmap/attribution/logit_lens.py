@@ -35,14 +35,16 @@ def logit_lens(engine: Engine, image: Any, target: Any) -> LogitLens:
     x, view, traced = batch.x, batch.views[0], engine.trace(batch.x)
     names = blocks_of(traced, within(attentions_of(batch).values()), "a logit lens")
     last, layout = names[-1], traced.layout(names[-1])
+    axis = layout.batch_axis
     goals = engine.goals(target)
     if len(goals) != 1:
         raise TargetError(f"a logit lens is of one target, and {len(goals)} came")
     with preserved(engine.model), torch.no_grad():
         with capture(engine.called, names, gradients=False) as seen, engine.execution.casting(x):
             output = engine.called(x)
-            tokens = torch.cat([seen[name].activation for name in names])
-            depth = seen.replay(last, tokens, sample=0)
+            blocks = torch.cat([seen[name].activation for name in names], axis)
+            tokens = blocks.movedim(axis, 0)
+            depth = seen.replay(last, tokens, sample=0, axis=axis)
         targets = ResolvedTargets(goals, output, [view.geometry], engine.label, traced.reading, x.shape[2:])
         try:
             probabilities = traced.reading.scores(depth).in_full().probabilities
@@ -54,13 +56,13 @@ def logit_lens(engine: Engine, image: Any, target: Any) -> LogitLens:
             everywhere = patches[:, None].expand(-1, count, -1)
             with engine.execution.casting(x):
                 if count == tokens.shape[1]:
-                    output = seen.replay(last, everywhere, sample=0)
+                    output = seen.replay(last, everywhere, sample=0, axis=axis)
                 else:
-                    output = rerun(engine.called, ((x,), {}), modules[last], everywhere, 0)
+                    output = rerun(engine.called, ((x,), {}), modules[last], everywhere, 0, axis)
             return full_precision(targets.scores(output, 0)[0])
 
         modules = dict(engine.called.named_modules())
-        patches = layout.to_grid(tokens).movedim(1, -1)
+        patches = layout.to_grid(blocks).movedim(1, -1)
         count = _enough(head, patches.flatten(1, -2)[:, 0], 1 + layout.prefix + layout.suffix, tokens.shape[1])
         most = copies_at_once(x, traced, last) * tokens.shape[1] // count
         parts = torch.split(patches.flatten(0, -2), max(1, min(most, _MOST_SCORES // probabilities.shape[1])))

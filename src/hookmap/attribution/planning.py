@@ -30,6 +30,7 @@ class ExplainOptions(TypedDict, total=False):
     aug_smooth: bool
     noise_smooth: bool | int
     eigen_smooth: bool
+    libra: bool
     rivals: bool | int
     fuse: Fusion | None
     part: Part | None

@@ -104,14 +104,14 @@ def similar_patches(
 
 def cell_at(geometry: Geometry, grid: Sequence[int], point: tuple[float, float]) -> tuple[int, int]:
     """The row and column of the cell that holds a point of the picture."""
-    x, y = geometry.to_input(torch.tensor(point, dtype=torch.float64)).tolist()
-    row, column = (int(at * cells // length) for at, cells, length in zip((y, x), grid, geometry.input, strict=True))
     left, top, right, bottom = geometry.seen
     if not (left <= point[0] < right and top <= point[1] < bottom):
         raise TargetError(
             f"the point ({point[0]:g}, {point[1]:g}) lies outside of what the model sees of the picture: x from "
             f"{left:.0f} to {right:.0f}, y from {top:.0f} to {bottom:.0f}"
         )
+    x, y = geometry.to_input(torch.tensor(point, dtype=torch.float64)).tolist()
+    row, column = (int(at * cells // length) for at, cells, length in zip((y, x), grid, geometry.input, strict=True))
     return min(row, grid[0] - 1), min(column, grid[1] - 1)
 
 

@@ -246,6 +246,9 @@ class AskOptions:
         bool,
         typer.Option("--eigen-smooth", rich_help_panel=_LOOKING, help="First component of the feature maps."),
     ] = False
+    libra: Annotated[
+        bool, typer.Option("--libra", rich_help_panel=_LOOKING, help="Balanced gradients (LibraGrad).")
+    ] = False
     rivals: Annotated[
         int, typer.Option(min=0, rich_help_panel=_LOOKING, help="Let so many other classes compete for each place.")
     ] = 0
@@ -271,6 +274,7 @@ class AskOptions:
             "aug_smooth": self.aug_smooth,
             "noise_smooth": self.noise_smooth,
             "eigen_smooth": self.eigen_smooth,
+            "libra": self.libra,
             "rivals": self.rivals,
             "seed": self.seed,
             "budget": self.budget,

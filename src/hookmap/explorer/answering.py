@@ -12,6 +12,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from functools import singledispatchmethod
+from itertools import chain
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from threading import RLock
@@ -83,6 +84,8 @@ FIRST = 96
 FIRING = 24
 FILLED = 512
 """Longer side in pixels at which an erased region's fill is computed."""
+FAR = 1e6
+"""No brush is so wide or so far away, in pixels."""
 _SHOWN_AS: dict[str, tuple[str, str]] = {
     "png": ("image/png", ".png"),
     "svg": ("image/svg+xml", ".svg"),
@@ -215,22 +218,24 @@ class Explorer:
 
     def _keep(self, id: str, picture: Picture) -> None:
         _ = picture.width  # decoded now, so that what can't be read is refused now
-        self._pictures[id] = picture
-        held = [(one, _bytes(kept)) for one, kept in self._pictures.items()]
-        room = PICTURES - sum(size for _, size in held)
-        for one, size in held[:-1]:
-            if room >= 0:
-                break
-            if one not in self._lasting:
-                del self._pictures[one]
-                room += size
+        with self._shelf:
+            self._pictures[id] = picture
+            held = [(one, _bytes(kept)) for one, kept in self._pictures.items()]
+            room = PICTURES - sum(size for _, size in held)
+            for one, size in held[:-1]:
+                if room >= 0:
+                    break
+                if one not in self._lasting:
+                    del self._pictures[one]
+                    room += size
 
     def _picture(self, id: str) -> Picture:
-        picture = self._pictures.get(id)
-        if picture is None:
-            raise ImageError("this picture isn't open any more; open it again")
-        self._pictures.move_to_end(id)
-        return picture
+        with self._shelf:
+            picture = self._pictures.get(id)
+            if picture is None:
+                raise ImageError("this picture isn't open any more; open it again")
+            self._pictures.move_to_end(id)
+            return picture
 
     def about(self, id: str) -> PictureAbout:
         """A picture that is open.
@@ -528,7 +533,7 @@ def _target(question: Explain) -> TargetSpec:
     return question.target if question.versus is None else Contrast(question.target, question.versus)
 
 
-_SETTINGS = ("part", "aug_smooth", "noise_smooth", "eigen_smooth", "rivals", "seed", "budget")
+_SETTINGS = ("part", "aug_smooth", "noise_smooth", "eigen_smooth", "libra", "rivals", "seed", "budget")
 
 
 def _options(question: Explain) -> Any:
@@ -633,6 +638,8 @@ def _erased(pixels: np.ndarray[Any, Any], strokes: Sequence[Stroke], fill: str) 
     if fill not in FILLS:
         raise HookmapError(f"there's no fill {fill!r}; there are {', '.join(FILLS)}")
     height, width = pixels.shape[:2]
+    if any(abs(number) > FAR for stroke in strokes for number in chain([stroke.width], *stroke.points)):
+        raise HookmapError("what was brushed out lies far outside of the picture")
     mask = Image.new("L", (width, height))
     draw = ImageDraw.Draw(mask)
     for stroke in strokes:

@@ -65,7 +65,7 @@ class Explain(Question):
         method: by name; by default the model's.
         layer: by name; by default the model's.
         part: of the signed map.
-        aug_smooth, noise_smooth, eigen_smooth, rivals, seed, budget: as in :meth:`hookmap.Lens.explain`.
+        aug_smooth, noise_smooth, eigen_smooth, libra, rivals, seed, budget: as in :meth:`hookmap.Lens.explain`.
         check: also measure how far it can be believed.
     """
 
@@ -77,6 +77,7 @@ class Explain(Question):
     aug_smooth: bool = False
     noise_smooth: int = 0
     eigen_smooth: bool = False
+    libra: bool = False
     rivals: int = 0
     seed: int = 0
     budget: int | None = None

@@ -14,7 +14,7 @@ from hookmap.errors import HookmapError
 from hookmap.explorer.answering import Explorer
 from hookmap.explorer.questions import QUESTIONS, About, Explain, Features, Predict, Question, Stages, View
 from hookmap.explorer.wire import packed, plain, read
-from hookmap.pages.skeletons import filled
+from hookmap.pages import embedded, render_page
 
 KIND = {kind: name for name, (kind, _) in QUESTIONS.items()}
 SHOWN = 1600
@@ -70,14 +70,18 @@ def saved_view(
         raise problem or HookmapError("a view without a question was to be saved; ask something first")
     used = dict.fromkeys(question.picture for question in questions)
     models = {question.model for question in questions}
-    view = {
+    view: dict[str, Any] = {
         "about": plain(About(__version__, explorer.device)),
         "models": [plain(about) for about in explorer.models() if about.id in models],
         "pictures": [plain(explorer.about(id)) | {"address": _address(*explorer.shown(id, SHOWN))} for id in used],
         "answers": answers,
         "state": dict(state or {}),
     }
-    return filled("view", title="hookmap", style="app/assets/index.css", script="app/assets/index.js", data=view)
+    names = " and ".join(picture["name"] for picture in view["pictures"])
+    title = f"{names} in {' and '.join(about['name'] for about in view['models'])}"
+    return render_page(
+        "view", style="app/assets/index.css", script="app/assets/index.js", title=title, view=embedded(view)
+    )
 
 
 def page_of(explorer: Explorer, view: View, track: Track = silent) -> str:
@@ -91,13 +95,19 @@ def page_of(explorer: Explorer, view: View, track: Track = silent) -> str:
     )
 
 
-def write_view(explorer: Explorer, path: Path, questions: Iterable[Question], track: Track = silent) -> Path:
-    """Write the page.
+def write_view(
+    explorer: Explorer,
+    path: Path,
+    questions: Iterable[Question],
+    state: Mapping[str, Any] | None = None,
+    track: Track = silent,
+) -> Path:
+    """Write the page; see :func:`saved_view`.
 
     Raises:
         HookmapError: if nothing can be answered, or the place can't be written; nothing half-written is left.
     """
-    page = saved_view(explorer, questions, track=track)
+    page = saved_view(explorer, questions, state, track)
     try:
         with written_whole(path) as place:
             place.write_text(page, encoding="utf-8")

@@ -10,7 +10,7 @@ from hookmap._optional import require
 from hookmap._progress import Track
 from hookmap.errors import HookmapError, first_line
 from hookmap.explorer.answering import Explorer
-from hookmap.explorer.questions import QUESTIONS, About, Erase, Explain, Progress, View
+from hookmap.explorer.questions import QUESTIONS, About, Erase, Export, Progress, View
 from hookmap.explorer.view import page_of
 from hookmap.explorer.wire import packed, plain, read
 
@@ -36,7 +36,6 @@ def widget(explorer: Explorer, state: Mapping[str, Any]) -> Any:
         """An image in a model, to be walked through."""
 
         _esm = pages.BUILT / "widget.js"
-        _css = pages.BUILT / "widget.css"
         state = traitlets.Dict().tag(sync=True)
 
     shown = Exploration(state=dict(state))
@@ -102,8 +101,8 @@ class Conversation:
         if ask == "erase":
             return plain(explorer.erase(read(Erase, content["erase"]))), []
         if ask == "export":
-            question = read(Explain, content["question"])
-            data, media, name = explorer.export(question, content["form"], content.get("look"))
+            asked = read(Export, {"question": content["question"], "look": content.get("look") or None})
+            data, media, name = explorer.export(asked.question, content["form"], asked.look)
             return {"media": media, "name": name}, [data]
         if ask == "view":
             page = page_of(explorer, read(View, {"state": content["state"], "questions": content["questions"]}), track)

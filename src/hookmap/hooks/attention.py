@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from itertools import islice
 from typing import Any
 
@@ -19,7 +19,7 @@ from torch.autograd.graph import GradientEdge, Node
 
 from hookmap._text import counted
 from hookmap.errors import LayerError, ModelError
-from hookmap.hooks.graph import NOT_REENTRANT, Origins, kind, nodes_of
+from hookmap.hooks.graph import NOT_REENTRANT, Origins, kind, users_of
 
 MOST_BYTES = 4 * 2**30
 """Whole N x N weights above this are refused: rows of them aren't."""
@@ -296,23 +296,18 @@ class PlainAttention(Attention):
         return *self._product.next_functions[1], self._product._saved_mat2.shape
 
 
-def attentions_in(outputs: Iterable[Tensor], made: Origins, field: Sequence[int]) -> list[Attention]:
-    """All attentions that a model's outputs depend on, in the order in which they ran.
+def attentions_in(nodes: Sequence[Node], made: Origins, field: Sequence[int]) -> list[Attention]:
+    """All attentions of a graph, in the order in which they ran.
 
     Args:
-        outputs: of the model, with their graph.
+        nodes: of the graph, in their order.
         made: which module made which node.
         field: shape of the model's input, ``(B, C, *size)``.
 
     Raises:
         ModelError: if a part ran under reentrant checkpointing, which hides its nodes.
     """
-    nodes = nodes_of(outputs)
-    users: dict[Node, list[tuple[Node, int]]] = {}
-    for node in nodes:
-        for slot, (before, _) in enumerate(node.next_functions):
-            if before is not None:
-                users.setdefault(before, []).append((node, slot))
+    users = users_of(nodes)
     found: list[Attention] = []
     for node in nodes:
         of = kind(node)
@@ -350,10 +345,19 @@ def _product_with_values(softmax: Any, users: dict[Node, list[tuple[Node, int]]]
             if kind(user) == "Bmm":  # A v or v A^T: over keys
                 return (user, slot) if turned == (slot == 1) else None
             # A mask, a dropout or a mixture of heads may come between.
-            if kind(user) in _SAME_VALUES | {"Mul", "Permute", "Transpose", "Addmm", "Mm"} and user not in seen:
+            passes = kind(user) in _SAME_VALUES | {"Mul", "Permute", "Transpose", "Addmm", "Mm"}
+            if (passes or _adds_a_bias(user, slot)) and user not in seen:
                 seen.add(user)
                 todo.append((user, turned ^ _turns(user)))
     return None
+
+
+def _adds_a_bias(node: Any, slot: int) -> bool:
+    """Whether a parameter, or a constant, is added to what comes in there."""
+    if kind(node) != "Add":
+        return False
+    other = node.next_functions[1 - slot][0]
+    return other is None or kind(other) == "AccumulateGrad"
 
 
 def _turns(node: Any) -> bool:

@@ -22,10 +22,11 @@ from torch import Tensor, nn
 from hookmap._nested import map_tensors, tensors_in
 from hookmap.errors import DisconnectedError, HookmapWarning, LayerError, ModelError, TargetError
 from hookmap.hooks.attention import Attention, attentions_in, one_inside
-from hookmap.hooks.graph import NOT_REENTRANT, Origins, origins
+from hookmap.hooks.graph import NOT_REENTRANT, Gradients, Origins, nodes_of, origins, plain_gradients
 from hookmap.hooks.matching import LayerSpec, listed, match_layers
 from hookmap.hooks.registration import REGISTRATION, check_hookable, register
 from hookmap.hooks.replay import Inputs, Replay, rerun
+from hookmap.hooks.sampling import Sampling, samplings_in
 
 
 class Call:
@@ -139,6 +140,7 @@ class Capture(Mapping[str, Record]):
     ) -> None:
         self._model = model
         self._attentions: list[Attention] = []
+        self._samplings: list[Sampling] = []
         self._records = {name: Record(name, module, self._attentions) for name, module in layers.items()}
         self._gradients = gradients
         self._keep = keep
@@ -173,7 +175,14 @@ class Capture(Mapping[str, Record]):
         """All attentions of the last pass, in the order in which they ran; with ``capture(..., attention=True)``."""
         return self._attentions
 
-    def differentiate(self, scores: Tensor, *, layers: Iterable[str] | None = None, create_graph: bool = False) -> None:
+    @property
+    def samplings(self) -> list[Sampling]:
+        """Where queries of deformable attention looked in the last pass; with ``capture(..., attention=True)``."""
+        return self._samplings
+
+    def differentiate(
+        self, scores: Tensor, by: Gradients = plain_gradients, *, layers: Iterable[str] | None = None
+    ) -> None:
         r"""Write the gradient of each score into the records' ``gradient``.
 
         Samples of a batch don't influence each other in evaluation mode, so the gradient of the sum
@@ -183,9 +192,9 @@ class Capture(Mapping[str, Record]):
             scores: ``()`` or ``(B,)``: one score per sample; gradients take the activation's shape.
                 ``(T, B)``: T targets at once, differentiated one after the other on the same graph (on
                 CPU a loop is as fast as a batched vector-Jacobian product); gradients gain a leading T.
+            by: how gradients are taken: by autograd, or in another way of walking the same graph.
             layers: which of the captured layers are wanted, by name, and the attention; by default all. The backward
                 pass goes no further than they are.
-            create_graph: keep the graph of the gradients, for second derivatives.
 
         Raises:
             DisconnectedError: if the scores don't depend on any captured layer.
@@ -193,10 +202,11 @@ class Capture(Mapping[str, Record]):
         leaves = self._leaves(scores, layers)
         edges = [attention.edges for attention in self._attentions]
         ends: list[Any] = [tensor for _, _, tensor in leaves] + [edge for several in edges for edge in several]
-        rows = [
-            torch.autograd.grad(row.sum(), ends, retain_graph=True, create_graph=create_graph, allow_unused=True)
-            for row in (scores if scores.ndim == 2 else [scores])
-        ]
+        self._replaying = True  # walking nodes of a checkpointed segment runs it again
+        try:
+            rows = [by(row.sum(), ends) for row in (scores if scores.ndim == 2 else [scores])]
+        finally:
+            self._replaying = False
         if all(gradient is None for row in rows for gradient in row):
             raise DisconnectedError("the score doesn't depend on any captured layer; capture a layer that leads to it")
         columns = iter(zip(*rows, strict=True))
@@ -268,17 +278,18 @@ class Capture(Mapping[str, Record]):
             raise TargetError(f"scores have shape {tuple(scores.shape)}; expected (), (B,) or (T, B)")
         return leaves
 
-    def replay(self, layer: str, changed: Tensor, *, sample: int | None = None, call: int = 0) -> Any:
+    def replay(self, layer: str, changed: Tensor, *, sample: int | None = None, call: int = 0, axis: int = 0) -> Any:
         """Run the model again from a layer on, with changed activations.
 
         Args:
             layer: name of a captured layer.
-            changed: ``(B, ...)`` in the shape of the layer's activation, or, with ``sample``, ``(K, ...)``:
+            changed: ``(B, ...)``, the layer's activation with the samples first, or, with ``sample``, ``(K, ...)``:
                 K variants of that sample's activation. It isn't written to. If it requires a gradient, the
                 output has one with respect to it: make scores of it under ``torch.enable_grad()``.
             sample: index in the batch that the variants belong to. The part before the layer then costs
                 next to nothing wherever the model's wiring allows it: see :mod:`hookmap.hooks.replay`.
             call: which call of the layer to change, where it runs several times.
+            axis: along which the layer holds its samples.
 
         Returns:
             The model's output for the B samples or the K variants.
@@ -286,7 +297,7 @@ class Capture(Mapping[str, Record]):
         record = self[layer]
         if self._inputs is None or not record.calls:
             raise LayerError(f"layer {layer!r} hasn't run; call the model inside the capture block first")
-        seen = record.calls[call].activation
+        seen = record.calls[call].activation.movedim(axis, 0)
         batch = seen.shape[0]
         if changed.shape[1:] != seen.shape[1:] or (sample is None and changed.shape[0] != batch):
             raise LayerError(
@@ -297,9 +308,9 @@ class Capture(Mapping[str, Record]):
         try:
             with torch.set_grad_enabled(changed.requires_grad):
                 if sample is None:
-                    return rerun(self._model, self._inputs, record.module, changed, call)
+                    return rerun(self._model, self._inputs, record.module, changed, call, axis)
                 if (layer, call) not in self._replays:
-                    replay = Replay(self._model, self._inputs, record.module, seen, self._output, call)
+                    replay = Replay(self._model, self._inputs, record.module, seen, self._output, call, axis)
                     self._replays[layer, call] = replay
                 return self._replays[layer, call](changed, sample)
         finally:
@@ -328,18 +339,20 @@ class Capture(Mapping[str, Record]):
     def _end_run(self, _: nn.Module, __: Any, output: Any) -> None:
         if self._active():
             if self._made is not None:
-                self._attentions[:] = self._read_attentions(output)
+                self._read_attentions(output)
             self._output = map_tensors(lambda _, t: t.detach(), output)
         # A model that is decorated with no_grad has just restored the mode of before the layer.
         if self._active() and self._recording:
             torch.set_grad_enabled(True)
 
-    def _read_attentions(self, output: Any) -> list[Attention]:
+    def _read_attentions(self, output: Any) -> None:
         assert self._made is not None
         field = next((t.shape for t in tensors_in(self._inputs).values() if t.ndim), torch.Size((1,)))
         self._replaying = True  # reading what a checkpointed segment kept runs it again
         try:
-            return attentions_in(tensors_in(output).values(), self._made, field)
+            nodes = nodes_of(tensors_in(output).values())
+            self._attentions[:] = attentions_in(nodes, self._made, field)
+            self._samplings[:] = samplings_in(nodes, self._made, field[0])
         finally:
             self._replaying = False
 

@@ -10,9 +10,9 @@ from __future__ import annotations
 
 import threading
 from bisect import bisect_right
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from typing import Any
+from typing import Any, TypeAlias
 
 import torch
 from torch import Tensor, nn
@@ -23,6 +23,20 @@ from hookmap.hooks.registration import REGISTRATION
 
 NOT_REENTRANT = "switch checkpointing off, or use torch.utils.checkpoint.checkpoint(..., use_reentrant=False)"
 """What to do about checkpoints that hide what they run from the graph."""
+
+Gradients: TypeAlias = "Callable[[Tensor, Sequence[Any]], Sequence[Tensor | None]]"
+"""From a number and places in its graph (tensors, edges) to the gradients there; None where it depends on none."""
+
+
+def plain_gradients(total: Tensor, places: Sequence[Any], *, create_graph: bool = False) -> Sequence[Tensor | None]:
+    """Those that autograd gives; the graph stays.
+
+    Args:
+        total: a number.
+        places: in its graph.
+        create_graph: give the gradients a graph of their own, for second derivatives.
+    """
+    return torch.autograd.grad(total, places, retain_graph=True, create_graph=create_graph, allow_unused=True)
 
 
 def nodes_of(outputs: Iterable[Tensor]) -> list[Node]:
@@ -35,6 +49,16 @@ def nodes_of(outputs: Iterable[Tensor]) -> list[Node]:
             found[node] = None
             todo += [before for before, _ in node.next_functions]
     return sorted(found, key=_order)
+
+
+def users_of(nodes: Iterable[Node]) -> dict[Node, list[tuple[Node, int]]]:
+    """Of each node those that took what it gave, and which of their inputs that was."""
+    users: dict[Node, list[tuple[Node, int]]] = {}
+    for node in nodes:
+        for slot, (before, _) in enumerate(node.next_functions):
+            if before is not None:
+                users.setdefault(before, []).append((node, slot))
+    return users
 
 
 def kind(node: Node) -> str:

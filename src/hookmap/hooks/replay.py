@@ -28,14 +28,15 @@ class Replay:
         model: as it was captured.
         inputs: of the captured pass.
         module: the layer.
-        recorded: its activation in that pass, ``(B, ...)``.
+        recorded: its activation in that pass, with the samples first: ``(B, ...)``.
         output: the model's output in that pass. A way to run the prefix is trusted once the recorded
             activation, replayed that way, gives this output again.
         call: which call of the layer is changed.
+        axis: along which the layer holds its samples.
     """
 
     def __init__(
-        self, model: nn.Module, inputs: Inputs, module: nn.Module, recorded: Tensor, output: Any, call: int
+        self, model: nn.Module, inputs: Inputs, module: nn.Module, recorded: Tensor, output: Any, call: int, axis: int
     ) -> None:
         self._model = model
         self._inputs = inputs
@@ -43,6 +44,7 @@ class Replay:
         self._recorded = recorded.detach()
         self._output = output
         self._call = call
+        self._axis = axis
         self._samples = [0, 1]  # ways to run the prefix that are left to try
         self._proven = False
 
@@ -52,9 +54,9 @@ class Replay:
             rows = self._rows(sample, self._samples[0])
             try:
                 if self._proven and len(changed) > 1:
-                    return rerun(self._model, rows, self._module, changed, self._call)
+                    return self._rerun(rows, changed)
                 known = self._recorded[sample : sample + 1].to(changed.dtype)
-                output = rerun(self._model, rows, self._module, torch.cat([changed, known]), self._call)
+                output = self._rerun(rows, torch.cat([changed, known]))
                 if self._gives_again(output, len(changed), sample):
                     self._proven = True
                     return map_tensors(lambda _, t: t[:-1], output)
@@ -63,7 +65,10 @@ class Replay:
                 if self._proven or out_of_memory(error):
                     raise
             del self._samples[0]
-        return rerun(self._model, self._rows(sample, len(changed)), self._module, changed, self._call)
+        return self._rerun(self._rows(sample, len(changed)), changed)
+
+    def _rerun(self, inputs: Inputs, changed: Tensor) -> Any:
+        return rerun(self._model, inputs, self._module, changed, self._call, self._axis)
 
     def _gives_again(self, output: Any, last: int, sample: int) -> bool:
         before, after = tensors_in(self._output), tensors_in(output)
@@ -92,10 +97,18 @@ class Replay:
         return inputs
 
 
-def rerun(model: nn.Module, inputs: Inputs, module: nn.Module, changed: Tensor, call: int) -> Any:
+def rerun(model: nn.Module, inputs: Inputs, module: nn.Module, changed: Tensor, call: int, axis: int = 0) -> Any:
     """The model's output with the main tensor of one call of a module changed.
 
     Nothing is differentiated but, where ``changed`` requires a gradient, what follows the module.
+
+    Args:
+        model: the model.
+        inputs: that it is called on.
+        module: a layer of it.
+        changed: what stands in the place of the layer's output, with the samples first.
+        call: which call of the layer is changed.
+        axis: along which the layer holds its samples.
     """
     calls = 0
 
@@ -108,7 +121,8 @@ def rerun(model: nn.Module, inputs: Inputs, module: nn.Module, changed: Tensor, 
             torch.set_grad_enabled(True)
         main = next(iter(tensors_in(output)))
         # A clone: a layer that works in place must not write into the caller's tensor.
-        return map_tensors(lambda key, t: changed.to(t.dtype, copy=True) if key == main else t, output)
+        held = changed.movedim(0, axis)
+        return map_tensors(lambda key, t: held.to(t.dtype, copy=True) if key == main else t, output)
 
     args, kwargs = inputs
     with hooked([module], swap), torch.no_grad():

@@ -27,7 +27,7 @@ def blocks_of(traced: Trace, attentions: Sequence[str], what: str) -> list[str]:
     kinds = {(info.shape, info.layout) for info in map(traced.info, names) if info.calls == 1}
     one_each = len(names) > 1 and len({*names}) == len(names) == sum(traced.info(name).calls for name in names)
     layout = next(iter(kinds))[1] if one_each and len(kinds) == 1 else None
-    if layout is None or layout.order != "tokens" or layout.sequence_first:
+    if layout is None or layout.order != "tokens":
         found = "no attention" if not names else f"attention in {', '.join(attentions[:3])}{' ...' * (len(names) > 3)}"
         raise LayerError(
             f"{what} needs a transformer of several blocks with one attention each and the same tokens throughout, and "

@@ -48,6 +48,11 @@ class Layout:
         axes = {1: "L", 2: "HW", 3: "THW"}[len(self.grid)]
         return f"{f'NC{axes}' if self.order == 'channels first' else f'N{axes}C'} {grid}"
 
+    @property
+    def batch_axis(self) -> int:
+        """Along which axis the activation holds its samples."""
+        return 1 if self.sequence_first else 0
+
     def to_grid(self, activation: Tensor) -> Tensor:
         """The activation as ``(..., B, C, *grid)``, a view where possible; leading axes are kept.
 
@@ -82,14 +87,17 @@ class Layout:
         return replace(self, grid=tuple(shape[-rank:] if self.order == "channels first" else shape[-rank - 1 : -1]))
 
     def from_grid(self, grid: Tensor, like: Tensor) -> Tensor:
-        """Maps ``(K, C, *grid)`` as K activations in this layout; other tokens come from ``like``, one activation.
+        """Maps ``(K, C, *grid)`` as K activations in this layout, with the samples first.
+
+        Other tokens come from ``like``, one such activation.
 
         Raises:
-            LayerError: for layers that hold the sequence before the batch, or frames as a batch.
+            LayerError: for layers that hold frames as a batch.
         """
-        if self.sequence_first or self.frames == "batch":
-            whole = "the batch first" if self.sequence_first else "a clip's frames together"
-            raise LayerError(f"a layer with the layout {self} can't be replayed; pass a layer that holds {whole}")
+        if self.frames == "batch":
+            raise LayerError(
+                f"a layer with the layout {self} can't be replayed; pass a layer that holds a clip's frames together"
+            )
         if self.order == "channels first":
             return grid
         if self.order == "channels last":

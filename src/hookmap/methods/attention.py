@@ -10,11 +10,12 @@ attention by its gradient.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from hookmap.errors import LayerError
 
@@ -137,7 +138,7 @@ def rollout(
     chain = followed(attentions, "rollout")
     row = _start(chain[-1])
     for layer in reversed(chain):
-        weights = layer.weights(EVERY)
+        row, weights = row[:, -layer.queries :], layer.weights(EVERY)
         fused = weights.mean(1) if heads == "mean" else weights.amax(1) if heads == "max" else weights.amin(1)
         if discard:
             fused = _without_smallest(fused, discard, layer.class_token)
@@ -157,6 +158,8 @@ def chefer(attentions_with_gradients: Sequence[Attended]) -> Tensor:
     Attention-model Explainability for Interpreting Bi-Modal and Encoder-Decoder Transformers*, ICCV 2021,
     arXiv:2103.15679, eqs. 5 and 6. With a class token that is its row. Where the score reads several tokens (their
     mean, say), each row counts by its share of what the last layer gave to the score. Followed backwards as one row.
+    Where the class token joins the patches late and looks alone (CaiT), the rows of the patches are zero in
+    :math:`\bar A`, because nothing is added to them.
 
     Where queries of a decoder read the tokens of an encoder, by eqs. 7 to 10 on both: with :math:`R_{qq}`,
     :math:`R_{ii}` and :math:`\hat R = (R - I) / \text{row sums} + I`,
@@ -177,6 +180,7 @@ def chefer(attentions_with_gradients: Sequence[Attended]) -> Tensor:
     chain = followed(layers, "chefer")
     row = _shares(chain[-1])
     for layer in reversed(chain):
+        row = row[:, -layer.queries :]
         through = torch.einsum("bn,bnm->bm", row, _felt(layer))
         row = row + through if layer.queries == layer.keys else through
     return chain[0].on_grid(row)
@@ -237,9 +241,13 @@ def followed(attentions: Sequence[Attended], method: str) -> list[Attended]:
     Raises:
         LayerError: naming what is in the way.
     """
+    together = {layer.keys for layer in attentions if layer.queries == layer.keys}
     chain: list[Attended] = []
     for layer in reversed(attentions):
-        fits = not chain or layer.queries == chain[-1].keys
+        if layer.queries == 1 and layer.keys not in together and len(attentions) > 1:
+            layer = _class_attention(layer)
+        joins = chain and chain[-1].keys not in together and layer.queries == chain[-1].keys - 1
+        fits = not chain or joins or layer.queries == chain[-1].keys
         if layer.windowed or not fits:
             why = (
                 "looks in windows"
@@ -253,6 +261,16 @@ def followed(attentions: Sequence[Attended], method: str) -> list[Attended]:
         chain.append(layer)
     check_some(chain, method)
     return chain[::-1]
+
+
+def _class_attention(layer: Attended) -> Attended:
+    """A class token that looks at itself and the patches, as attention of all of them in which it looks alone."""
+
+    def of_all(row: Callable[[slice], Tensor]) -> Callable[[slice], Tensor]:
+        return lambda queries: F.pad(row(EVERY), (0, 0, 0, layer.keys - 1))[:, :, queries]
+
+    weights, gradient = of_all(layer.weights), of_all(layer.gradient)
+    return replace(layer, weights=weights, gradient=gradient, queries=layer.keys, class_token=0)
 
 
 def check_some(attentions: Sequence[object], method: str) -> None:

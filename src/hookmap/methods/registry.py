@@ -138,7 +138,6 @@ OTHER_NAMES = {
     "gradcamplusplus": "gradcampp",
     "gradcamelementwise": "elementwise",
     "randomcam": "random",
-    "libragrad": "libra",
     "guidedbackpropagation": "guidedbackprop",
     "gradientxinput": "inputxgradient",
 }

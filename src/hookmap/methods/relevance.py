@@ -40,19 +40,6 @@ def attnlrp(attention_relevance: Tensor) -> Tensor:
     return attention_relevance.sum(1)
 
 
-def libra(balanced_relevance: Tensor) -> Tensor:
-    """LibraGrad: activation times a gradient that is balanced, place by place; LRP-0 of the layer.
-
-    Backward paths through attention weights, gates and deviations are pruned, and those through activations scaled, so
-    that every part of the network hands on exactly what it has. Mehri et al., *LibraGrad: Balancing Gradient Flow for
-    Universally Better Vision Transformer Attributions*, CVPR 2025, arXiv:2411.16760.
-
-    Args:
-        balanced_relevance: ``(B, C, *grid)``.
-    """
-    return balanced_relevance.sum(1)
-
-
 def lrppixels(input_relevance: Tensor) -> Tensor:
     """LRP of the input: as :func:`lrp`, through a first layer that gives all that an output sees the same (LRP-flat).
 

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from hookmap.relevance.account import Account
-from hookmap.relevance.composites import ATTNLRP, EPSILON_PLUS_FLAT, LIBRA, LRP, ZERO, Composite
+from hookmap.relevance.balanced import balanced_gradients
+from hookmap.relevance.composites import ATTNLRP, EPSILON_PLUS_FLAT, LRP, ZERO, Composite
 from hookmap.relevance.layers import Epsilon, Flat, Gamma, Layer, LayerRule, Shares, Zero, ZPlus
 from hookmap.relevance.propagate import Relevance, relevance
 
 __all__ = [
     "ATTNLRP",
     "EPSILON_PLUS_FLAT",
-    "LIBRA",
     "LRP",
     "ZERO",
     "Account",
@@ -24,5 +24,6 @@ __all__ = [
     "Shares",
     "ZPlus",
     "Zero",
+    "balanced_gradients",
     "relevance",
 ]

@@ -36,9 +36,6 @@ class Composite:
 ZERO = Composite("zero")
 """Gradient x input with every layer as it is; what bends hands on all of its output."""
 
-LIBRA = replace(ZERO, name="libra", first=Flat())
-"""The same for what layers give, where constants that are added to the pixels don't matter."""
-
 LRP = Composite("lrp", linear=Gamma(0.05), convolution=Gamma(0.25), first=Flat())
 """Gamma in every layer, and a flat first one."""
 

@@ -76,7 +76,8 @@ def relevance(
         places: dict[str, Place] = {name: get_gradient_edge(tensor)[:2] for name, tensor in kept.items()}
         with torch.no_grad(), torch.autocast(x.device.type, enabled=False):
             names = {id(parameter): name for name, parameter in model.named_parameters()}
-            walk = Walk(rows, source, composite, names, given)
+            top: Place = rows.grad_fn, rows.output_nr
+            walk = Walk([top], lambda leaf: leaf is source, composite, names, given)
             if not layers and not walk.reaches_input:
                 raise DisconnectedError(DISCONNECTED)
             shares, layer_shares, accounts = [], [], []
@@ -84,7 +85,7 @@ def relevance(
             for number in range(len(rows)):
                 start = torch.zeros_like(rows)
                 start[number] = 1
-                found = walk.back(start, set(places.values()))
+                found = walk.back({top: start}, set(places.values()))
                 shares.append(_at_input(found, source))
                 layer_shares.append({name: _at_layer(found, places[name], kept[name]) for name in layers})
                 reached |= {name for name in layers if places[name] in found.gradients}
@@ -94,7 +95,8 @@ def relevance(
 
 
 def _at_input(found: Found, source: Tensor) -> Tensor:
-    at_input = torch.zeros_like(source) if found.at_input is None else source.detach() * found.at_input
+    gradient = found.leaves.pop(source, None)
+    at_input = torch.zeros_like(source) if gradient is None else source.detach() * gradient
     return at_input if found.flat is None else at_input + found.flat
 
 

@@ -155,6 +155,11 @@ def _value_only(node: Any, gradients: tuple[Tensor | None, ...]) -> tuple[Tensor
     return node(*gradients)[0], None
 
 
+def _regions(node: Any, gradients: tuple[Tensor | None, ...]) -> tuple[Tensor | None, ...]:
+    """Torchvision's regions of interest: means or maxima of features, at boxes that are held constant."""
+    return (node.apply(*gradients)[0],)
+
+
 RULES: dict[str, Backward] = {
     "Gelu": _scaled(_gelu),
     "Silu": _scaled(lambda node: torch.sigmoid(node._saved_self)),
@@ -175,5 +180,6 @@ RULES: dict[str, Backward] = {
     "StdMean": _mean_only,
     "Glu": _glu,
     "PreluKernel": _value_only,
+    **{f"GeneratedBackwardFor_torchvision_{of}_default": _regions for of in ("roi_align", "ps_roi_align", "roi_pool")},
 }
-"""Kinds that bend, each with the rule that hands all of its relevance on."""
+"""Kinds that bend, or whose own backward can't be called, each with the rule that hands all of its relevance on."""

@@ -6,7 +6,7 @@ for that where the node bends. What nothing is handed to isn't walked.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from enum import IntEnum
 from graphlib import TopologicalSorter
@@ -26,6 +26,7 @@ from hookmap.relevance.layers import (
     Layer,
     LayerRule,
     Outputs,
+    Zero,
     can_merge,
     constant,
     full_precision,
@@ -63,9 +64,8 @@ class Found:
         gradients: by where the tensors were made that they were wanted of.
         batch_norms: those merged into the layers before them: scale, shift and what they gave, by layer. There a
             gradient is of what the batch norm gave.
-        at_input: the gradient at the input.
         flat: relevance of the input that is no gradient times input.
-        leaves: the gradients at parameters.
+        leaves: the gradients at parameters and inputs.
         merged: shares of biases that were merged with a batch norm's, summed.
         shifts: the share of batch norms' running means.
         kept: what nodes kept by definition, by kind.
@@ -75,7 +75,6 @@ class Found:
 
     gradients: dict[Place, Tensor] = field(default_factory=dict)
     batch_norms: dict[Any, BatchNorm] = field(default_factory=dict)
-    at_input: Tensor | None = None
     flat: Tensor | None = None
     leaves: dict[Tensor, Tensor] = field(default_factory=dict)
     merged: float = 0.0
@@ -92,22 +91,29 @@ class Walk:
     """One graph, from scores back to the input, and how relevance walks it.
 
     Args:
-        scores: made of the input and of parameters that need gradients.
-        source: the input, a leaf.
+        scores: where they were made, of inputs and of parameters.
+        is_input: whether a leaf is an input.
         composite: the rules.
         names: of parameters, by id.
         outputs: what layers gave.
+        aside: nodes whose gradient is wanted though they carry nothing: weights of attention, which are held constant.
     """
 
     def __init__(
-        self, scores: Tensor, source: Tensor, composite: Composite, names: Mapping[int, str], outputs: Outputs
+        self,
+        scores: Collection[Place],
+        is_input: Callable[[Tensor], bool],
+        composite: Composite,
+        names: Mapping[int, str],
+        outputs: Outputs,
+        aside: Collection[Any] = (),
     ) -> None:
-        self._source = source
+        self._is_input = is_input
         self._composite = composite
         self._names = names
         self._outputs = outputs
         graph: dict[Any, list[Any]] = {}
-        todo: list[Any] = [scores.grad_fn]
+        todo: list[Any] = [node for node, _ in scores]
         while todo:
             node = todo.pop()
             if node not in graph:
@@ -117,10 +123,14 @@ class Walk:
         self._held = HELD if composite.attention == "values" else HELD - SOFTMAXES
         self._carries: dict[Any, Carries] = {None: Carries.NOTHING}
         self._rules: dict[Any, LayerRule | Flat] = {}
+        self._aside: set[Any] = set()
         uses: dict[Any, int] = {}
         deep: set[Any] = set()  # what lies behind a layer
         for node in self._order:
             self._carries[node] = self._carried(node)
+            beside = self._carries[node] < Carries.INPUT
+            if beside and (node in aside or not self._aside.isdisjoint(graph[node])):
+                self._aside.add(node)
             for before in graph[node]:
                 uses[before] = uses.get(before, 0) + 1
             if rule := self._layer_rule(node, deep):
@@ -140,7 +150,7 @@ class Walk:
     def _carried(self, node: Any) -> Carries:
         of = kind(node)
         if of == "AccumulateGrad":
-            return Carries.INPUT if node.variable is self._source else Carries.PARAMETERS
+            return Carries.INPUT if self._is_input(node.variable) else Carries.PARAMETERS
         if of in self._held and of not in self._composite.rules:
             return Carries.NOTHING
         edges = [before for before, _ in node.next_functions]
@@ -161,24 +171,28 @@ class Walk:
             return None
         if self._composite.first is not None and self._carries[x] == Carries.INPUT and x not in deep:
             return self._composite.first
-        return self._composite.convolution if of == "Convolution" else self._composite.linear
+        rule = self._composite.convolution if of == "Convolution" else self._composite.linear
+        # With a frozen weight the layer kept no x, and its own gradient is that of x alone.
+        return None if isinstance(rule, Zero) and weight is None else rule
 
     @property
     def reaches_input(self) -> bool:
         """Whether the scores depend on the input, by whatever nodes."""
-        return any(kind(node) == "AccumulateGrad" and node.variable is self._source for node in self._order)
+        return any(kind(node) == "AccumulateGrad" and self._is_input(node.variable) for node in self._order)
 
     # ---------------------------------------------------------------- the way back
 
-    def back(self, start: Tensor, wanted: Collection[Place]) -> Found:
+    def back(self, starts: Mapping[Place, Tensor], wanted: Collection[Place]) -> Found:
         """Walk back.
 
         Args:
-            start: the gradient at the scores.
+            starts: the gradients at the scores.
             wanted: where the tensors were made that gradients are wanted of.
         """
         found = Found()
-        pending: dict[Any, dict[int, Tensor]] = {self._order[-1]: {0: start}}
+        pending: dict[Any, dict[int, Tensor]] = {}
+        for (node, output), start in starts.items():
+            pending.setdefault(node, {})[output] = start
         # What a flat first layer gives is relevance already, and moves to the pixels beside the gradients.
         flat: dict[Any, dict[int, Tensor]] = {}
         for node in reversed(self._order):
@@ -186,7 +200,10 @@ class Walk:
             if gradients:
                 found.gradients |= {(node, i): g for i, g in gradients.items() if (node, i) in wanted}
             if kind(node) == "AccumulateGrad":
-                self._arrived(node, gradients, relevances, found)
+                if gradients:
+                    found.leaves[node.variable] = gradients[0]
+                if relevances and self._is_input(node.variable):
+                    found.flat = relevances[0]
                 continue
             if gradients:
                 if isinstance(rule := self._rules.get(node), Flat):
@@ -203,19 +220,11 @@ class Walk:
         if kind(node) in ("Mul", "Div"):
             return (relevances[0],)
         moved = _own(node, _outputs(node, relevances))
-        if kind(node) == "ConstantPadNd" and moved[0] is not None:
-            found.keep(node, relevances[0].sum() - moved[0].sum())
+        if kind(node) in ("ConstantPadNd", "CopySlices"):  # what a margin has stays there
+            edges = zip(node.next_functions, moved, strict=False)
+            inner = [part.sum() for (before, _), part in edges if before is not None and part is not None]
+            found.keep(node, relevances[0].sum() - sum(inner))
         return moved
-
-    def _arrived(
-        self, node: Any, gradients: dict[int, Tensor] | None, relevances: dict[int, Tensor] | None, found: Found
-    ) -> None:
-        if node.variable is not self._source:
-            if gradients:
-                found.leaves[node.variable] = gradients[0]
-            return
-        found.at_input = gradients[0] if gradients else None
-        found.flat = relevances[0] if relevances else None
 
     def _handed(self, node: Any, gradients: Gradients, found: Found) -> Gradients:
         """The gradients at a node's inputs."""
@@ -227,7 +236,7 @@ class Walk:
             return self._through_layer(node, rule, gradients, found)
         if of in BATCH_NORMS:
             return self._through_batch_norm(node, gradients, found)
-        if isinstance(node, BackwardCFunction):
+        if isinstance(node, BackwardCFunction) and of not in RULES:
             raise self._unknown(node)
         if of in PRODUCTS:
             return self._through_product(node, gradients)
@@ -315,10 +324,11 @@ class Walk:
             return tuple(handed)
         one, other = PRODUCTS[kind(node)]
         first, second = (self._carries[node.next_functions[slot][0]] for slot in (one, other))
-        if first == second:
+        less = other if first > second else one
+        if first == second > Carries.NOTHING:
             handed[one], handed[other] = _times(handed[one], 0.5), _times(handed[other], 0.5)
-        else:
-            handed[other if first > second else one] = None
+        elif first != second and node.next_functions[less][0] not in self._aside:
+            handed[less] = None
         return tuple(handed)
 
     def _through_attention(self, node: Any, gradients: Gradients, found: Found) -> Gradients:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from hookmap._files import save_image, written_whole
 from hookmap.errors import HookmapError
-from hookmap.pages.skeletons import filled
+from hookmap.pages import embedded, render_page
 from hookmap.report.blocks import Section
 from hookmap.report.comparison import compared
 from hookmap.report.head import header
@@ -113,14 +113,13 @@ def _page(parts: Sequence[Part], shown: Sequence[Section], beside: Path) -> tupl
         "titles": {name: title_of(name) for name in table["method"].dropna().unique()},
         "palettes": palettes(maps.looks),
     }
-    text = filled(
+    text = render_page(
         "report",
-        style="report.css",
         script="report.js",
         beside=bool(scripts),
         sections=shown,
         chunks=chunks,
-        data=data,
+        data=embedded(data),
         **header(run),
     )
     return text, scripts

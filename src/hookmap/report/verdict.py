@@ -13,7 +13,7 @@ from hookmap._files import save_image, write_bytes
 from hookmap._text import counted, listed
 from hookmap.analysis.drawing import Line, lines_page
 from hookmap.errors import HookmapError
-from hookmap.pages.skeletons import filled
+from hookmap.pages import render_page
 from hookmap.render.figure import save_figure
 from hookmap.render.overlay import fitted, resized
 from hookmap.report.blocks import Section
@@ -113,9 +113,8 @@ def _page(verdict: Verdict, examples: Explanation) -> str:
         Section("how", "How it was found", "Only images that no earlier stage had looked at decide."),
         Section("meanings", "What is measured", "No measure is without a weakness; so there are three votes."),
     ]
-    return filled(
+    return render_page(
         "verdict",
-        style="report.css",
         title=f"{_model(verdict)}: which heatmap to take",
         sections=sections,
         **_head(verdict),

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from hookmap.adapters.outputs import Detections, Reading, Scores, Values
-from hookmap.errors import TargetError
+from hookmap.errors import HookmapError, TargetError
 from hookmap.images.geometry import Geometry
 from hookmap.targets.objects import on_picture
 
@@ -48,7 +48,10 @@ def predictions(
 
     Raises:
         TargetError: if the output is none of the three, or its probabilities are no numbers.
+        HookmapError: if less than one is asked for.
     """
+    if top is not None and top < 1:
+        raise HookmapError(f"top is {top}; expected how many predictions, 1 or more")
     rows = _predictions(output, reading, geometries, top, label)
     if any(math.isnan(prediction.probability) for row in rows for prediction in row):
         raise TargetError(

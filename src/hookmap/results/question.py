@@ -27,6 +27,7 @@ class Settings:
         aug_smooth: averaged over mirrored, darker and brighter copies.
         noise_smooth: averaged over so many noisy copies too.
         eigen_smooth: weighted feature maps are reduced to their first principal component.
+        libra: gradients are balanced.
         rivals: how many other classes compete for each place; 0: none.
         fuse: how the maps of several layers become one, or None.
 
@@ -39,12 +40,13 @@ class Settings:
     aug_smooth: bool = False
     noise_smooth: int = 0
     eigen_smooth: bool = False
+    libra: bool = False
     rivals: int = 0
     fuse: Fusion | None = None
 
     def __post_init__(self) -> None:
-        for name, value in (("aug_smooth", self.aug_smooth), ("eigen_smooth", self.eigen_smooth)):
-            if not isinstance(value, bool):
+        for name in ("aug_smooth", "eigen_smooth", "libra"):
+            if not isinstance(value := getattr(self, name), bool):
                 raise HookmapError(f"{name} is {value!r}; expected True or False")
         if not _is_count(self.seed) or self.seed >= 2**63:
             raise HookmapError(f"seed is {self.seed!r}; expected a whole number from 0 to 2**63 - 1")

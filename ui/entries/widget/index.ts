@@ -12,15 +12,16 @@ interface Model {
 }
 
 /** The app's own files, put in by the build. */
-declare const APP: { script: string; style: string };
+declare const APP_SCRIPT: string;
+declare const APP_STYLE: string;
 
 const HEIGHT = "min(760px, 86vh)";
 
 function page(): string {
-  const script = APP.script.replaceAll("</script", "<\\/script");
+  const script = APP_SCRIPT.replaceAll("</script", "<\\/script");
   return (
     `<!doctype html><html lang="en"><head><meta charset="utf-8"><meta name="hookmap-source" content="notebook">` +
-    `<meta name="viewport" content="width=device-width, initial-scale=1"><style>${APP.style}</style></head>` +
+    `<meta name="viewport" content="width=device-width, initial-scale=1"><style>${APP_STYLE}</style></head>` +
     `<body><div id="app"></div><script type="module">${script}</script></body></html>`
   );
 }

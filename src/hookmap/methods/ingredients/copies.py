@@ -147,11 +147,12 @@ class LayerProbe(InputProbe):
 
     def _output(self, changed: Tensor) -> Any:
         run, layer = self._pass, self._request.layer
-        calls = run.seen[layer].calls
-        like = calls[-1].activation[self._sample : self._sample + 1]
+        calls, layout = run.seen[layer].calls, run.layouts[layer]
+        axis = layout.batch_axis
+        like = calls[-1].activation.movedim(axis, 0)[self._sample : self._sample + 1]
         with run.casting(changed):
-            changed = run.layouts[layer].from_grid(changed, like)
-            return run.seen.replay(layer, changed, sample=self._sample, call=len(calls) - 1)
+            changed = layout.from_grid(changed, like)
+            return run.seen.replay(layer, changed, sample=self._sample, call=len(calls) - 1, axis=axis)
 
 
 def described(run: Pass, request: Request, sample: int) -> str:

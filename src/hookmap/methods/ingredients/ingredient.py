@@ -28,6 +28,7 @@ from torch import Tensor, nn
 from hookmap._progress import Track
 from hookmap.errors import HookmapError
 from hookmap.hooks.capture import Capture
+from hookmap.hooks.graph import Gradients
 from hookmap.layers.layouts import Layout
 from hookmap.layers.trace import Trace
 from hookmap.targets.resolved import ResolvedTargets
@@ -93,6 +94,10 @@ class Pass(Protocol):
 
     def kept(self, key: tuple[str, object], take: Callable[[], Any]) -> Any:
         """What several methods ask for, taken once."""
+        ...
+
+    def gradients(self, output: Any) -> Gradients:
+        """How gradients are taken of what is made of an output of the model, or of one of its layers."""
         ...
 
     def differentiated(self, x: Tensor, layers: Sequence[str], of: int | slice | None = None) -> tuple[Capture, Any]:

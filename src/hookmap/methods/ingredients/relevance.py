@@ -9,7 +9,7 @@ from torch import Tensor
 from hookmap.errors import DisconnectedError
 from hookmap.methods.ingredients.ingredient import Ingredient, Pass, Request, ingredient
 from hookmap.methods.weighting import full_precision
-from hookmap.relevance import ATTNLRP, LIBRA, LRP, Composite, Relevance, relevance
+from hookmap.relevance import ATTNLRP, LRP, Composite, Relevance, relevance
 
 
 class _Relevances(Ingredient):
@@ -61,15 +61,6 @@ class AttentionRelevance(_OfLayer):
     name = "attention_relevance"
     description = "of the layer's output, by AttnLRP, (B, C, *grid)"
     composite = ATTNLRP
-
-
-@ingredient
-class BalancedRelevance(_OfLayer):
-    """Relevance of the layer, by the 0-rule."""
-
-    name = "balanced_relevance"
-    description = "of the layer's output: activation times balanced gradient, (B, C, *grid)"
-    composite = LIBRA
 
 
 @ingredient
