@@ -14,12 +14,11 @@ import pytest
 from PIL import Image
 
 import hookmap as hm
+from axe import faults
 from hookmap.app.running import address, listening, run
 from hookmap.app.server import App
 from hookmap.explorer.answering import Explorer
-from pictures import PHOTOS, REPOSITORY
-
-AXE = REPOSITORY / "ui" / "node_modules" / "axe-core" / "axe.min.js"
+from pictures import PHOTOS
 
 
 @pytest.fixture(scope="module")
@@ -193,20 +192,12 @@ def test_a_photo_is_dropped(page: Any) -> None:
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_nothing_stands_in_the_way_of_a_screen_reader(page: Any, scheme: str) -> None:
-    if not AXE.exists():
-        pytest.skip("axe needs `npm ci` in ui/")
     page.emulate_media(color_scheme=scheme)
     found = []
     for name in ("Ask", "Look", "Channels", "Compare", "Trust", "Take"):
         tab(page, name)
         page.wait_for_load_state("networkidle")
-        page.evaluate(AXE.read_text())
-        report = page.evaluate("axe.run()")
-        found += [
-            (name, fault["id"], [node["html"][:120] for node in fault["nodes"][:2]])
-            for fault in report["violations"]
-            if fault["impact"] in ("serious", "critical")
-        ]
+        found += [(name, *fault) for fault in faults(page)]
     assert not found
 
 

@@ -20,6 +20,7 @@ import pytest
 import torch
 from PIL import Image
 
+from axe import faults
 from hookmap.datasets.reader import Sample
 from hookmap.errors import DataError, HookmapError, HookmapWarning
 from hookmap.images.geometry import Geometry
@@ -431,9 +432,18 @@ def test_everything_has_a_name(page: Path, chromium: Any) -> None:
         nameless = view.evaluate(
             """() => [...document.querySelectorAll('button, input, select, canvas, img, nav')].filter(one => !(
               one.hidden || one.ariaHidden === 'true' || one.ariaLabel || one.closest('label') ||
-              one.hasAttribute('alt') || one.textContent.trim())).map(one => one.outerHTML)"""
+              one.hasAttribute('alt') || one.querySelector('[alt]:not([alt=""])') || one.textContent.trim()
+            )).map(one => one.outerHTML)"""
         )
         assert nameless == []
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_nothing_stands_in_the_way_of_a_screen_reader(scheme: str, page: Path, chromium: Any) -> None:
+    with opened(chromium, page, color_scheme=scheme, bypass_csp=True) as view:
+        assert faults(view) == []
+        view.locator("#gallery .tile").first.click()
+        assert faults(view) == []
 
 
 def test_it_fits_a_phone(page: Path, chromium: Any) -> None:

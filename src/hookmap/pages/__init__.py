@@ -5,11 +5,13 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
+from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
-from markupsafe import Markup
+if TYPE_CHECKING:
+    from jinja2 import Environment
+    from markupsafe import Markup
 
 BUILT = Path(__file__).parent / "built"
 """What ``ui/`` is built to."""
@@ -29,19 +31,11 @@ APP_POLICY = "; ".join(
 )
 """What the page may do that the server sends: ask the server, and show what it serves and what the page makes of it."""
 
-_SKELETONS = Environment(
-    loader=PackageLoader("hookmap.pages", "skeletons"),
-    autoescape=True,
-    undefined=StrictUndefined,
-    trim_blocks=True,
-    lstrip_blocks=True,
-)
-
 
 def render_page(
     skeleton: str, *, style: str = "report.css", script: str = "", beside: bool = False, **values: Any
 ) -> str:
-    """A page, whole; every text of its values is only text.
+    """A page, whole; every text of its values is only text, but for :func:`embedded` data.
 
     Args:
         skeleton: its file without the ending.
@@ -50,10 +44,33 @@ def render_page(
         beside: whether scripts lie beside it that it may load.
         **values: what the skeleton shows.
     """
-    sheet, code = asset(style), asset(script).replace("</script", "<\\/script") if script else ""
-    return _SKELETONS.get_template(f"{skeleton}.html").render(
-        policy=Markup(policy(sheet, code, beside=beside)), style=Markup(sheet), script=Markup(code), **values
+    from markupsafe import Markup
+
+    sheet, code = asset(style), _inside(asset(script)) if script else ""
+    may = policy(sheet, code, beside=beside)
+    return (
+        _skeletons()
+        .get_template(f"{skeleton}.html")
+        .render(policy=Markup(may), style=Markup(sheet), script=Markup(code), **values)
     )
+
+
+@cache
+def _skeletons() -> Environment:
+    from jinja2 import Environment, PackageLoader, StrictUndefined
+
+    return Environment(
+        loader=PackageLoader("hookmap.pages", "skeletons"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+
+
+def _inside(script: str) -> str:
+    """A script that can't end the element it stands in, nor hide its end."""
+    return script.replace("</script", "<\\/script").replace("<!--", "<\\!--")
 
 
 def asset(name: str) -> str:
@@ -77,5 +94,7 @@ def policy(style: str, script: str = "", *, beside: bool = False) -> str:
 
 def embedded(data: Any) -> Markup:
     """JSON that can't end the element it stands in."""
+    from markupsafe import Markup
+
     text = json.dumps(data, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
     return Markup(text.replace("<", "\\u003c"))

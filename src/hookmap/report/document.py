@@ -6,8 +6,6 @@ import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from markupsafe import Markup
-
 from hookmap._files import save_image, written_whole
 from hookmap.errors import HookmapError
 from hookmap.pages import embedded, render_page
@@ -97,7 +95,7 @@ def _page(parts: Sequence[Part], shown: Sequence[Section], beside: Path) -> tupl
     table = pd.concat([one.table.iloc[[*rows]] for one, rows in parts], ignore_index=True)
     maps = packed_maps(parts)
     pictures, numbers = packed_pictures(run)
-    blocks, piles, scripts = stacked([maps.pile, pictures], beside, INLINE)
+    chunks, piles, scripts = stacked([maps.pile, pictures], beside, INLINE)
     data = {
         "count": len(run.table),
         "sections": [{"name": one.name, "blocks": one.blocks} for one in shown],
@@ -120,7 +118,7 @@ def _page(parts: Sequence[Part], shown: Sequence[Section], beside: Path) -> tupl
         script="report.js",
         beside=bool(scripts),
         sections=shown,
-        piles=Markup(blocks),
+        chunks=chunks,
         data=embedded(data),
         **header(run),
     )

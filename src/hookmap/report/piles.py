@@ -46,13 +46,6 @@ class Pile:
         coded = [base64.b64encode(item).decode("ascii") for item in self.items]
         return [",".join(coded[i : i + self.per_chunk]) for i in range(0, len(coded), self.per_chunk)]
 
-    def inline(self) -> str:
-        """Its chunks as data blocks of the page."""
-        return "\n".join(
-            f'<script type="text/plain" data-pile="{self.name}" data-chunk="{number}">{chunk}</script>'
-            for number, chunk in enumerate(self.chunks())
-        )
-
     def beside(self, folder: Path) -> list[str]:
         """Its chunks as scripts in a folder, whose names change with what they hold; returns these names."""
         names = []
@@ -65,7 +58,9 @@ class Pile:
         return names
 
 
-def stacked(piles: Iterable[Pile], folder: Path, most: int) -> tuple[str, dict[str, dict[str, Any]], set[str]]:
+def stacked(
+    piles: Iterable[Pile], folder: Path, most: int
+) -> tuple[list[tuple[str, int, str]], dict[str, dict[str, Any]], set[str]]:
     """Piles into the page as long as they all fit, the others beside it.
 
     Args:
@@ -74,16 +69,18 @@ def stacked(piles: Iterable[Pile], folder: Path, most: int) -> tuple[str, dict[s
         most: characters that the page may hold.
 
     Returns:
-        The page's data blocks, what the page must know of each pile by name, and the names of the scripts.
+        The chunks for the page itself, each with its pile's name and its number; what the page must know of each pile
+        by name; and the names of the scripts.
     """
-    blocks, known, written = [], {}, set()
+    inside: list[tuple[str, int, str]] = []
+    known, written = {}, set()
     for pile in piles:
         files: list[str] | None = None
         if pile.size <= most:
             most -= pile.size
-            blocks.append(pile.inline())
+            inside += [(pile.name, number, chunk) for number, chunk in enumerate(pile.chunks())]
         else:
             files = pile.beside(folder)
             written |= {*files}
         known[pile.name] = {"perChunk": pile.per_chunk, "files": files, "folder": folder.name}
-    return "\n".join(blocks), known, written
+    return inside, known, written

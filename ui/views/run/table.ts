@@ -115,7 +115,7 @@ export class RunTable {
       case "label":
       case "prediction":
         if (values.length < (filter === "label" ? 1 : 2)) return [];
-        values.sort((one, other) => one.localeCompare(other));
+        values.sort(new Intl.Collator().compare);
         return values.map((value) => [value, `${short(value).slice(0, 44)} (${counts.get(value)})`]);
       case "outcome":
         if (values.every((value) => value === "unknown")) return [];
