@@ -65,6 +65,10 @@ def _signature(name: str, function: object) -> str:
     parameters = [
         p.replace(annotation=_Plain(p.annotation)) if isinstance(p.annotation, str) else p for p in parameters
     ]
+    # A function's own text holds where it lies in memory.
+    parameters = [
+        p.replace(default=_Plain(p.default.__name__)) if inspect.isfunction(p.default) else p for p in parameters
+    ]
     given = signature.return_annotation
     returns = "" if given in (signature.empty, "None", None) else f" -> {inspect.formatannotation(_Plain(given))}"
     shown = [str(p) for p in parameters]
