@@ -125,8 +125,8 @@ def test_stages_and_channels_are_the_layers_own(explorer: Explorer, lens: hm.Len
     channels = asked(explorer, Features, layer="blocks.3", target="281")
     torch.testing.assert_close(channels.arrays["maps"].float(), truth.maps[0], rtol=2e-3, atol=2e-3)
     numbers = channels.about.numbers
-    for ranking, name in (("mean", "mean"), ("variance", "variance"), ("gradient", "influence")):
-        mine = [numbers[place] for place in channels.about.orders[name][:8]]
+    for ranking in ("mean", "variance", "influence"):
+        mine = [numbers[place] for place in channels.about.orders[ranking][:8]]
         assert mine == truth.select(ranking, top=8)  # type: ignore[arg-type]
 
 
@@ -156,6 +156,8 @@ def test_a_patch_of_a_transformer_says_where_its_heads_look() -> None:
     answer = asked(explorer, Patch, layer="blocks.1", x=220, y=130)
     truth = lens.attention(CAT, "blocks.1", at=(220, 130))["blocks.1.attn"]
     assert len(answer.about.heads) == 3
+    before = asked(explorer, Patch, layer="blocks.1.norm1", x=220, y=130)  # what the attention reads
+    torch.testing.assert_close(before.arrays["head.2"], answer.arrays["head.2"])
     torch.testing.assert_close(torch.stack([answer.arrays[name] for name in answer.about.heads]), truth)
     assert "chefer" in {method.name for method in explorer.models()[0].methods}
 

@@ -102,12 +102,24 @@ def test_selecting_channels() -> None:
     assert some.select("mean", top=2) == [0, 1]
     assert some.select("variance", top=2) == [2, 1]
     assert some.select("gradient", top=1) == [3]
+    assert some.select("influence", top=2) == [3, 0]
     assert some.select([1, -1]) == [1, 3]
     assert some.select() == [0, 1, 2, 3]
     with pytest.raises(hm.LayerError, match="channels 0 to 3; 4 doesn't exist"):
         some.select(4)
     with pytest.raises(hm.LayerError, match="needs gradients"):
         layer(maps).select("gradient")
+
+
+def test_influence_is_what_muting_a_channel_does_to_the_score(lens: hm.Lens, cat: Path) -> None:
+    maps = lens.features(cat, layers="bn2", target=281)["bn2"]
+    assert maps.gradient is not None
+    told = (maps.maps * maps.gradient)[0].sum((1, 2))
+    strongest = maps.select("influence", top=2)
+    score = lens.explain(cat, 281)[0].score
+    for channel in (*strongest, maps.select("influence", top=1280)[-1]):  # only pooling and a linear head follow
+        with lens.muted("bn2", [channel]):
+            assert score - lens.explain(cat, 281)[0].score == pytest.approx(float(told[channel]), abs=1e-4)
 
 
 def test_gradients_on_request(lens: hm.Lens, cat: Path) -> None:

@@ -31,7 +31,7 @@ from hookmap.explorer.questions import (
     Question,
     View,
 )
-from hookmap.explorer.view import page_of
+from hookmap.explorer.view import page_of, questions_in
 from hookmap.explorer.wire import as_json, packed
 
 REFERENCE = "#/components/schemas/{model}"
@@ -188,7 +188,8 @@ def routes(explorer: Explorer, jobs: Jobs) -> APIRouter:
         def work(track: Track) -> Reply:
             return Reply(page_of(explorer, asked, track).encode(), "text/html", "view.html")
 
-        return await answered(request, hashlib.sha256(as_json(asked).encode()).hexdigest(), work, wait)
+        keys = await run_in_threadpool(lambda: [explorer.key(question) for question in questions_in(asked)])
+        return await answered(request, hashlib.sha256(f"{keys} {as_json(asked)}".encode()).hexdigest(), work, wait)
 
     @router.get("/answers/{key}", response_class=Response, responses={200: {"content": {SAFETENSORS: {}}}})
     async def get_answer(key: str) -> Response:

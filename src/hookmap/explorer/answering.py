@@ -70,6 +70,7 @@ from hookmap.metrics.check import checked_each
 from hookmap.metrics.fills import FILLS
 from hookmap.render.look import Look, LookOptions
 from hookmap.results.explanation import Explanation
+from hookmap.results.features import Ranking
 from hookmap.results.heatmap import Heatmap
 from hookmap.results.predictions import Prediction
 from hookmap.targets import Contrast, TargetSpec
@@ -358,8 +359,9 @@ class Explorer:
         if maps.maps.ndim != 4:
             raise LayerError(f"layer {question.layer!r} gives {maps.shape}, which has no rows and columns to show")
         count = maps.maps.shape[1]
-        rankings: list[Literal["mean", "variance", "gradient"]] = ["mean", "variance"]
-        rankings += ["gradient"] * (maps.gradient is not None)
+        rankings: list[Ranking] = ["mean", "variance", "influence"]
+        if maps.gradient is None:
+            rankings.remove("influence")
         orders = {ranking: maps.select(ranking, top=count) for ranking in rankings}
         numbers = list(range(count))
         if maps.maps.numel() > CHANNEL_VALUES:
@@ -372,10 +374,7 @@ class Explorer:
             count=count,
             numbers=tuple(numbers),
             area=self._geometry(question, layers=True).span,
-            orders={
-                "influence" if ranking == "gradient" else ranking: tuple(place[n] for n in order if n in place)
-                for ranking, order in orders.items()
-            },
+            orders={ranking: tuple(place[n] for n in order if n in place) for ranking, order in orders.items()},
             low=float(values.min()),
             high=float(values.max()),
         )
@@ -452,14 +451,19 @@ class Explorer:
         return geometry.spanning(engine.trace(batch.x).field) if layers else geometry
 
     def _heads(self, question: Patch, point: tuple[float, float]) -> tuple[list[str], dict[str, Tensor]]:
-        engine = self._model(question.model).engine
+        """Where the heads look from a point, in the attention of the layer or else in the next one, which reads it."""
+        engine, picture = self._model(question.model).engine, self._picture(question.picture)
+        order = {name: place for place, name in enumerate(engine.trace(self._input(question)).layers)}
         try:
-            attention = attention_maps(
-                engine, self._picture(question.picture), question.layer, point, without_artefacts=False
-            )
-        except HookmapError:  # no attention here, or none whose queries lie on the picture
+            every = attention_maps(engine, picture, None, point, without_artefacts=False)
+        except HookmapError:  # no attention, or none whose queries lie on the picture
             return [], {}
-        arrays = {f"head.{number}": one.float() for number, one in enumerate([*attention.values()][-1])}
+        inside = [name for name in every if f"{name}.".startswith(f"{question.layer}.")]
+        after = [name for name in every if order.get(name.partition("#")[0], -1) > order[question.layer]]
+        if not inside and not after:
+            return [], {}
+        maps = every[inside[-1] if inside else after[0]]
+        arrays = {f"head.{number}": one.float() for number, one in enumerate(maps)}
         return list(arrays), arrays
 
     def _field(self, question: Patch, geometry: Geometry, row: int, column: int, grid: Sequence[int]) -> Box | None:

@@ -90,9 +90,16 @@ def page_of(explorer: Explorer, view: View, track: Track = silent) -> str:
     Raises:
         HookmapError: if it makes no sense, or none of its questions can be answered.
     """
-    return saved_view(
-        explorer, [read(QUESTIONS[one.kind][0], one.question) for one in view.questions], view.state, track
-    )
+    return saved_view(explorer, questions_in(view), view.state, track)
+
+
+def questions_in(view: View) -> list[Question]:
+    """The questions of a view that an interface asks for.
+
+    Raises:
+        HookmapError: if they make no sense.
+    """
+    return [read(QUESTIONS[one.kind][0], one.question) for one in view.questions]
 
 
 def write_view(

@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import numpy as np
 import torch
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from rich.table import Table
     from torch.utils.tensorboard import SummaryWriter
 
-Ranking = Literal["mean", "variance", "gradient"]
+Ranking = Literal["mean", "variance", "gradient", "influence"]
 Channels = int | Sequence[int] | Ranking | Literal["all"]
 
 
@@ -90,10 +90,12 @@ class LayerMaps:
         )
 
     def select(self, channels: Channels = "all", *, top: int = 16, image: int = 0) -> list[int]:
-        """Channel numbers: one, some, all, or the ``top`` of one image ranked by a word.
+        r"""Channel numbers: one, some, all, or the ``top`` of one image ranked by a word.
 
         ``"mean"`` ranks by the mean activation, ``"variance"`` by the variance over places (the liveliest
-        first), ``"gradient"`` by the mean magnitude of the target's gradient.
+        first), ``"gradient"`` by the mean magnitude of the target's gradient, ``"influence"`` by how much the target's
+        score would change, to first order, if the channel were muted: :math:`|\sum_{xy} A_{xy} \, \partial s / \partial
+        A_{xy}|`.
 
         Raises:
             LayerError: for a channel that doesn't exist, or a ranking by a gradient that wasn't taken.
@@ -103,14 +105,18 @@ class LayerMaps:
             return list(range(count))
         if isinstance(channels, str):
             places = self.maps[image].reshape(count, -1).float()
-            if channels == "gradient":
+            if channels in ("gradient", "influence"):
                 if self.gradient is None:
-                    raise LayerError("channels='gradient' needs gradients; call lens.features(..., target='predicted')")
-                rank = self.gradient[image].reshape(count, -1).float().abs().mean(1)
+                    raise LayerError(
+                        f"channels={channels!r} needs gradients; call lens.features(..., target='predicted')"
+                    )
+                slope = self.gradient[image].reshape(count, -1).float()
+                rank = slope.abs().mean(1) if channels == "gradient" else (places * slope).sum(1).abs()
             elif channels in ("mean", "variance"):
                 rank = places.mean(1) if channels == "mean" else places.var(1, correction=0)
             else:
-                raise LayerError(f"channels={channels!r}; use numbers, 'all', 'mean', 'variance' or 'gradient'")
+                rankings = ", ".join(map(repr, get_args(Ranking)))
+                raise LayerError(f"channels={channels!r}; use numbers, 'all', or one of {rankings}")
             return rank.nan_to_num().argsort(descending=True, stable=True)[:top].tolist()
         chosen = [channels] if isinstance(channels, int) else list(channels)
         for channel in chosen:

@@ -40,6 +40,15 @@ async function beginning(): Promise<Beginning> {
   return { source: new ServerSource("api", decoder(worker)) };
 }
 
+/** What lets others than this machine in has done its work, and isn't to be copied with a link. */
+function forgetToken(): void {
+  const address = new URL(location.href);
+  if (!address.searchParams.has("token")) return;
+  address.searchParams.delete("token");
+  history.replaceState(null, "", address);
+}
+
+if (location.protocol.startsWith("http")) forgetToken();
 wear();
 const language = languageOf(remembered(LANGUAGE) ?? navigator.language);
 speak(language);
