@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import gc
 import threading
+import weakref
 
 import numpy as np
 import pytest
@@ -84,13 +85,14 @@ def test_an_opened_image_doesnt_hold_the_model_changed_nor_its_graph_forever() -
     before = copy.deepcopy(model.state_dict())
     one = hm.Lens(model, preprocessing=hm.Preprocessing(size=(64, 64))).open(CAT)
     one.explain(2)
+    alive = weakref.ref(one)
     assert all(module.training for module in model.modules())
     assert not any(module._forward_hooks or module._forward_pre_hooks for module in model.modules())
     assert all(parameter.grad is None for parameter in model.parameters())
     assert all(torch.equal(before[name], value) for name, value in model.state_dict().items())
     del one
     gc.collect()
-    assert not [o for o in gc.get_objects() if isinstance(o, Opened)]
+    assert alive() is None
 
 
 # ---------------------------------------------------------------- muting

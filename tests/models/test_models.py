@@ -171,3 +171,11 @@ def test_a_quantised_model_is_opened_and_says_that_nothing_can_be_shown() -> Non
     assert opened.predict(top=1) == lens.predict(PHOTOS / "cat.jpg", top=1)[0]
     with pytest.raises(hm.LayerError, match="grid of positions"):
         opened.explain()
+
+
+def test_a_timm_model_of_another_size_gets_pictures_of_that_size() -> None:
+    model = timm.create_model("vit_tiny_patch16_224", img_size=96, depth=1, num_classes=4)
+    lens = hm.Lens(model)
+    assert lens.preprocessing is not None
+    assert lens.preprocessing.size == (96, 96)
+    assert lens.explain(PHOTOS / "cat.jpg", 1)[0].raw.shape == (6, 6)

@@ -79,7 +79,9 @@ export class Session {
   /** The question that the heatmap answers. */
   explain(changes: Partial<Explain> = {}): Explain {
     const { target, versus, method, layer, aug_smooth, noise_smooth, eigen_smooth } = this.state;
-    const asked = { target, versus: versus || null, method: method || null, layer: layer || null };
+    // Of all detections the strongest: a heatmap for each would take long and be many.
+    const first = target === "predicted" && this.model?.form === "detections" ? "box:0" : target;
+    const asked = { target: first, versus: versus || null, method: method || null, layer: layer || null };
     return { ...this.base(), ...asked, aug_smooth, noise_smooth, eigen_smooth, ...changes };
   }
 

@@ -15,6 +15,7 @@ from hookmap.explorer.answering import Explorer
 from hookmap.explorer.questions import QUESTIONS, About, Explain, Features, Predict, Question, Stages, View
 from hookmap.explorer.wire import packed, plain, read
 from hookmap.pages import embedded, render_page
+from hookmap.targets import PREDICTED
 
 KIND = {kind: name for name, (kind, _) in QUESTIONS.items()}
 SHOWN = 1600
@@ -36,9 +37,12 @@ def questions_of(explorer: Explorer, model: str, picture: str, asked: Sequence[E
     questions: list[Question] = [*asked, predict, Stages(model=model, picture=picture)]
     told = explorer.answer(predict).about
     questions += [Explain(model=model, picture=picture, target=one.target) for one in told.predictions[:CLASSES]]
+    # Of all detections the interface asks for the strongest first.
+    detected = asked[0].target == PREDICTED and any(one.box is not None for one in told.predictions)
+    target = told.predictions[0].target if detected else asked[0].target
     for stage in explorer.answer(questions[len(asked) + 1]).about.stages:
         questions.append(Features(model=model, picture=picture, layer=stage.layer, target=asked[0].target))
-        questions.append(Explain(model=model, picture=picture, target=asked[0].target, layer=stage.layer))
+        questions.append(Explain(model=model, picture=picture, target=target, layer=stage.layer))
     return questions
 
 

@@ -89,7 +89,11 @@ def _described(model: nn.Module, name: str | None) -> Loaded:
     from timm.data import resolve_model_data_config
 
     config: dict[str, Any] = model.pretrained_cfg  # type: ignore[assignment]
-    preprocessing = Preprocessing.from_timm(resolve_model_data_config(model))
+    data = resolve_model_data_config(model)
+    patches = getattr(model, "patch_embed", None)
+    if getattr(patches, "strict_img_size", False) and patches.img_size:  # the config keeps the size of the weights
+        data = {**data, "input_size": (data["input_size"][0], *patches.img_size)}
+    preprocessing = Preprocessing.from_timm(data)
     loaded = Loaded(model, name or config.get("architecture") or type(model).__name__, preprocessing, _labels(model))
     if _embeds(model, config):
         loaded.adapter = Embedder(model, preprocessing)
