@@ -90,7 +90,7 @@ def _described(model: nn.Module, name: str | None) -> Loaded:
 
     config: dict[str, Any] = model.pretrained_cfg  # type: ignore[assignment]
     data = resolve_model_data_config(model)
-    patches = getattr(model, "patch_embed", None)
+    patches: Any = getattr(model, "patch_embed", None)
     if getattr(patches, "strict_img_size", False) and patches.img_size:  # the config keeps the size of the weights
         data = {**data, "input_size": (data["input_size"][0], *patches.img_size)}
     preprocessing = Preprocessing.from_timm(data)
