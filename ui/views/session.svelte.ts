@@ -76,6 +76,11 @@ export class Session {
     return { model: this.state.model, picture: this.state.picture, muted: $state.snapshot(this.state.muted) };
   }
 
+  /** Whether there is anything to explain yet: a model that embeds pictures is asked for a text first. */
+  get asks(): boolean {
+    return this.model?.form !== "embeddings" || this.state.target !== "predicted";
+  }
+
   /** The question that the heatmap answers. */
   explain(changes: Partial<Explain> = {}): Explain {
     const { target, versus, method, layer, aug_smooth, noise_smooth, eigen_smooth } = this.state;
