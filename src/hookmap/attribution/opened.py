@@ -12,7 +12,7 @@ from hookmap._nested import map_tensors
 from hookmap._progress import Track, silent
 from hookmap.attribution.attention import only_image
 from hookmap.attribution.batch import explain_batch
-from hookmap.attribution.engine import Engine
+from hookmap.attribution.engine import Batch, Engine
 from hookmap.attribution.explain import warn_of_maps_that_show_nothing
 from hookmap.attribution.features import features_of_batch
 from hookmap.attribution.muting import Muting, muted
@@ -21,6 +21,8 @@ from hookmap.attribution.planning import ExplainOptions, MethodSpec, planned
 from hookmap.errors import LayerError
 from hookmap.hooks.matching import LayerSpec
 from hookmap.hooks.preserve import preserved
+from hookmap.images.geometry import Geometry
+from hookmap.images.views import Prepared
 from hookmap.layers.stages import stages_of
 from hookmap.methods import METHODS
 from hookmap.results.explanation import Explanation
@@ -39,6 +41,7 @@ class Opened:
     once.
 
     Attributes:
+        batch: the image as a batch of its own.
         stages: the layers that one walks through from the picture to the decision, by name.
 
     >>> import hookmap as hm
@@ -53,12 +56,12 @@ class Opened:
         batch, _ = only_image(engine, image)
         self._mutings = tuple(mutings)
         self.stages = stages_of(batch.engine.trace(batch.x))
-        self._batch = batch
-        with self._muted():
-            self._batch = replace(batch, passes=self._passes())
+        self.batch = batch
+        with self.muted():
+            self.batch = replace(batch, passes=self._passes())
 
     def _passes(self) -> Passes:
-        engine, x = self._batch.engine, self._batch.x
+        engine, x = self.batch.engine, self.batch.x
         traced = engine.trace(x)
         try:
             choice = engine.choice(x)
@@ -70,15 +73,36 @@ class Opened:
         attends = any(ingredient.attention for ingredient in METHODS[choice.method].ingredients)
         return Passes(list(layers), attention=attends)
 
-    def _muted(self) -> AbstractContextManager[None]:
-        return muted(self._batch.engine, self._batch.x, self._mutings)
+    def muted(self) -> AbstractContextManager[None]:
+        """A block in which the model is muted as this image was opened with."""
+        return muted(self.batch.engine, self.batch.x, self._mutings)
+
+    @property
+    def _fresh(self) -> Batch:
+        """The batch with an input of its own: a model may work in place on it."""
+        return replace(self.batch, x=self.batch.x.clone())
+
+    @property
+    def image(self) -> Prepared:
+        """The image as the model takes it, for what else is asked of it."""
+        return Prepared(self.batch.views, self.batch.x.clone())
+
+    @property
+    def geometry(self) -> Geometry:
+        """From the picture to the model's input."""
+        return self.batch.views[0].geometry
+
+    @property
+    def span(self) -> Geometry:
+        """From the picture to what the grids of layers span: more than the input where the model pads it."""
+        return self.geometry.spanning(self.batch.engine.trace(self.batch.x).field)
 
     def predict(self, *, top: int | None = None) -> list[Prediction]:
         """What the model sees, the strongest first; see :meth:`hookmap.Lens.predict`."""
-        batch, engine = self._batch, self._batch.engine
+        batch, engine = self.batch, self.batch.engine
         engine.check_weights()
         assert batch.passes is not None
-        with self._muted(), preserved(engine.model):
+        with self.muted(), preserved(engine.model):
             kept = batch.passes.output(engine.execution, batch.x)
             output = map_tensors(lambda _, tensor: tensor.detach(), kept)
             geometries = [view.geometry for view in batch.views]
@@ -102,9 +126,9 @@ class Opened:
             track: called with a description and a total, gives a function that is told of progress.
             **options: as there, but for those of many images.
         """
-        plan = replace(planned(self._batch.engine, target, layer, method, options), track=track)
-        with self._muted():
-            heatmaps = explain_batch(self._batch, plan)
+        plan = replace(planned(self.batch.engine, target, layer, method, options), track=track)
+        with self.muted():
+            heatmaps = explain_batch(self._fresh, plan)
         plan.check(1)
         warn_of_maps_that_show_nothing(heatmaps)
         return Explanation(heatmaps)
@@ -116,6 +140,6 @@ class Opened:
             layers: as there.
             target: also take gradients of it, so that channels can be ranked by them.
         """
-        goal = None if target is None else self._batch.engine.goal(target)
-        with self._muted():
-            return features_of_batch(self._batch, self.stages if layers is None else layers, goal)
+        goal = None if target is None else self.batch.engine.goal(target)
+        with self.muted():
+            return features_of_batch(self._fresh, self.stages if layers is None else layers, goal)

@@ -8,8 +8,7 @@ import json
 import shlex
 import warnings
 from collections import OrderedDict
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import singledispatchmethod
 from itertools import chain
@@ -28,7 +27,6 @@ from hookmap._progress import Track, silent
 from hookmap.attribution.attention import attention_maps
 from hookmap.attribution.engine import Engine
 from hookmap.attribution.missed import missed
-from hookmap.attribution.muting import muted
 from hookmap.attribution.opened import Opened
 from hookmap.attribution.similarity import cell_at, patch_at, similar_patches
 from hookmap.errors import DisconnectedError, HookmapError, HookmapWarning, ImageError, LayerError, TargetError
@@ -262,14 +260,6 @@ class Explorer:
         self._opened.move_to_end(key)
         return self._opened[key]
 
-    @contextmanager
-    def _muted(self, question: Question) -> Iterator[None]:
-        """A block in which a model is asked outside of a kept pass, muted as the question says."""
-        engine = self._model(question.model).engine
-        x = next(engine.batches(self._picture(question.picture), 1)).x
-        with muted(engine, x, question.muted):
-            yield
-
     # ---------------------------------------------------------------- answers
 
     @singledispatchmethod
@@ -288,11 +278,11 @@ class Explorer:
 
     @answer.register
     def _(self, question: Predict, track: Track = silent) -> Answer:
-        engine = self._model(question.model).engine
-        geometry = self._geometry(question)
-        if self._form(engine, question) == "embeddings":
+        opened = self._open(question)
+        geometry, batch = opened.geometry, opened.batch
+        if batch.engine.trace(batch.x).form == "embeddings":
             return Answer(Predicted((), geometry.seen))
-        found = self._open(question).predict(top=question.top)
+        found = opened.predict(top=question.top)
         detected = any(prediction.box is not None for prediction in found)
         seen = tuple(_seen(one, f"box:{n}" if detected else str(one.index)) for n, one in enumerate(found))
         return Answer(Predicted(seen, geometry.seen))
@@ -323,7 +313,7 @@ class Explorer:
         if question.check:
             done = track("checking", len(explanation))
             checked = []
-            with self._muted(question):
+            with self._open(question).muted():
                 for heatmap in explanation:
                     checked += checked_each(self._model(question.model).engine, [heatmap])
                     done(1)
@@ -333,7 +323,7 @@ class Explorer:
     @answer.register
     def _(self, question: Stages, track: Track = silent) -> Answer:
         opened, engine = self._open(question), self._model(question.model).engine
-        x = self._input(question)
+        x = opened.batch.x
         traced = engine.trace(x)
         try:
             default = set(engine.choice(x).layers)
@@ -347,7 +337,7 @@ class Explorer:
         order = {name: place for place, output in enumerate(traced.outputs) for name in output.modules}
         readable = [n for n, info in traced.layers.items() if n and info.layout and len(info.layout.grid) == 2]
         layers = tuple(sorted((name for name in readable if name in order), key=order.__getitem__))
-        return Answer(Staged(tuple(stages), self._geometry(question, layers=True).span, layers), arrays)
+        return Answer(Staged(tuple(stages), opened.span.span, layers), arrays)
 
     @answer.register
     def _(self, question: Features, track: Track = silent) -> Answer:
@@ -373,7 +363,7 @@ class Explorer:
             kind=maps.kind,
             count=count,
             numbers=tuple(numbers),
-            area=self._geometry(question, layers=True).span,
+            area=opened.span.span,
             orders={ranking: tuple(place[n] for n in order if n in place) for ranking, order in orders.items()},
             low=float(values.min()),
             high=float(values.max()),
@@ -383,14 +373,14 @@ class Explorer:
 
     @answer.register
     def _(self, question: Patch, track: Track = silent) -> Answer:
-        engine, picture = self._model(question.model).engine, self._picture(question.picture)
-        maps = self._open(question).features(question.layer)[0].maps
+        opened = self._open(question)
+        engine, maps = opened.batch.engine, opened.features(question.layer)[0].maps
         if maps.ndim != 4:
             raise LayerError(f"layer {question.layer!r} has no rows and columns, so no place in it can be looked at")
-        geometry, grid, point = self._geometry(question, layers=True), maps.shape[2:], (question.x, question.y)
+        geometry, grid, point = opened.span, maps.shape[2:], (question.x, question.y)
         row, column = cell_at(geometry, grid, point)
-        with self._muted(question):
-            alike = similar_patches(engine, picture, point, question.layer, centred=True, batch_size=1)[0]
+        with self._open(question).muted():
+            alike = similar_patches(engine, opened.image, point, question.layer, centred=True, batch_size=1)[0]
             heads, arrays = self._heads(question, point)
             field = self._field(question, geometry, row, column, grid)
         about = Patched(
@@ -407,8 +397,8 @@ class Explorer:
     @answer.register
     def _(self, question: Missed, track: Track = silent) -> Answer:
         engine = self._model(question.model).engine
-        with self._muted(question):
-            found = missed(engine, self._picture(question.picture), question.box)
+        with self._open(question).muted():
+            found = missed(engine, self._open(question).image, question.box)
         candidate = winner = None
         if (best := found.candidate) is not None and best.box is not None:
             candidate = Candidate(best.label, best.box, best.probability, found.overlap, found.target)
@@ -436,26 +426,13 @@ class Explorer:
 
     # ---------------------------------------------------------------- how it is done
 
-    def _input(self, question: Question) -> Tensor:
-        engine = self._model(question.model).engine
-        return next(engine.batches(self._picture(question.picture), 1)).x
-
-    def _form(self, engine: Engine, question: Question) -> str:
-        return engine.trace(self._input(question)).form
-
-    def _geometry(self, question: Question, *, layers: bool = False) -> Geometry:
-        """From the picture to the input, or to what the grids of layers span."""
-        engine = self._model(question.model).engine
-        batch = next(engine.batches(self._picture(question.picture), 1))
-        geometry = batch.views[0].geometry
-        return geometry.spanning(engine.trace(batch.x).field) if layers else geometry
-
     def _heads(self, question: Patch, point: tuple[float, float]) -> tuple[list[str], dict[str, Tensor]]:
         """Where the heads look from a point, in the attention of the layer or else in the next one, which reads it."""
-        engine, picture = self._model(question.model).engine, self._picture(question.picture)
-        order = {name: place for place, name in enumerate(engine.trace(self._input(question)).layers)}
+        opened = self._open(question)
+        engine, image = opened.batch.engine, opened.image
+        order = {name: place for place, name in enumerate(engine.trace(image.x).layers)}
         try:
-            every = attention_maps(engine, picture, None, point, without_artefacts=False)
+            every = attention_maps(engine, image, None, point, without_artefacts=False)
         except HookmapError:  # no attention, or none whose queries lie on the picture
             return [], {}
         inside = [name for name in every if f"{name}.".startswith(f"{question.layer}.")]
@@ -468,7 +445,8 @@ class Explorer:
 
     def _field(self, question: Patch, geometry: Geometry, row: int, column: int, grid: Sequence[int]) -> Box | None:
         """What of the picture a cell sees: the central cell's field, moved to the cell."""
-        engine, x = self._model(question.model).engine, self._input(question)
+        batch = self._open(question).batch
+        engine, x = batch.engine, batch.x.clone()
         key = (question.model, question.layer, tuple(x.shape[1:]))
         if key not in self._fields:
             try:
