@@ -216,6 +216,34 @@ class Store:
         tables = list(self.each(kind))
         return pa.concat_tables(tables) if tables else None
 
+    def table(self, kind: str, name: str) -> pa.Table:
+        """One part, by the name of its file."""
+        return self._table(self._folder(kind) / name, None)
+
+    def column(self, name: str) -> pa.ChunkedArray:
+        """One column of the index, of which nothing else is read.
+
+        Raises:
+            DataError: if a part is damaged.
+        """
+        import pyarrow as pa
+        from pyarrow import dataset
+
+        try:
+            return dataset.dataset([str(path) for path in self.parts()]).to_table(columns=[name])[name]
+        except (pa.ArrowInvalid, OSError) as error:
+            raise DataError(f"a part of {self.folder} is damaged ({error}); --resume runs its images again") from None
+
+    def lengths(self) -> dict[str, int]:
+        """How many rows each part has, by the name of its file."""
+        import pyarrow.parquet as pq
+
+        said = self._recorded()
+        return {
+            path.name: said[path.name]["rows"] if path.name in said else pq.read_metadata(path).num_rows
+            for path in self.parts()
+        }
+
     def commit(self, part: int, tables: Mapping[str, pa.Table]) -> None:
         """Write a part, whole or not at all; the same part again takes its place.
 
