@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,8 @@ from fastapi.testclient import TestClient
 from safetensors.numpy import load
 
 import hookmap as hm
+from axe import faults
+from hookmap.app.running import address, listening, run
 from hookmap.app.runs import BrowsedRun, browsed
 from hookmap.app.server import App
 from hookmap.errors import DataError
@@ -195,3 +198,34 @@ def test_values_are_counted(large: Path) -> None:
         assert dict(counts) == table[column].value_counts().to_dict()
         assert [count for _, count in counts] == sorted((count for _, count in counts), reverse=True)
     assert run.values("layer") == []
+
+
+def test_a_run_is_browsed_and_a_picture_opened(chromium: Any, lens: hm.Lens, folder: Path) -> None:
+    app = App(Explorer({"net": lens.engine}, [PHOTOS / "coffee.jpg"]), runs=browsed([folder]))
+    with listening("127.0.0.1", 0) as listener, chromium.new_context(locale="en") as session:
+        threading.Thread(target=run, args=(app, listener), daemon=True).start()
+        view = session.new_page()
+        wrong: list[str] = []
+        view.on("pageerror", lambda error: wrong.append(str(error)))
+        view.on("console", lambda said: wrong.append(said.text) if said.type in ("error", "warning") else None)
+        view.goto(address(listener, "127.0.0.1", None))
+        view.get_by_role("button", name="Run", exact=True).click()
+        status = view.locator("dialog.run [role=status]")
+        view.locator("dialog.run .heat").nth(3).wait_for()
+        assert status.text_content() == "5 rows"
+        assert not faults(view)
+        view.locator("dialog.run").get_by_label("Method").select_option("layercam")
+        view.wait_for_function("() => document.querySelector('.run [role=status]').textContent === '2 rows'")
+        view.get_by_label("Search names").fill("CAT")
+        view.wait_for_function("() => document.querySelector('.run [role=status]').textContent === '1 rows'")
+        view.wait_for_function("() => location.hash.includes('layercam') && location.hash.includes('CAT')")
+        view.reload()  # all of it is in the link
+        view.locator("dialog.run .tile").click()
+        view.locator("dialog.large .heat").wait_for()
+        assert "map_scale" in view.locator("dialog.large").text_content()
+        assert not faults(view)
+        view.get_by_role("button", name="Open in the explorer").click()
+        view.locator(".caption h2", has_text="tiger cat").wait_for()
+        assert view.locator(".picture").text_content() == "cat.jpg"
+        assert view.locator("dialog[open]").count() == 0
+        assert not wrong

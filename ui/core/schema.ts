@@ -1291,7 +1291,7 @@ export interface components {
             number: number;
             /** Values */
             values: {
-                [key: string]: unknown;
+                [key: string]: string | boolean | number | null;
             };
         };
         /**

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, Literal, TypeAlias
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 import numpy as np
 import torch
@@ -18,6 +18,9 @@ from hookmap.report.packing import error_by_id
 from hookmap.runs.results import look_of
 from hookmap.runs.rows import COLUMNS, unpacked
 from hookmap.runs.store import INDEX, MAPS, PICTURES, Store
+
+if TYPE_CHECKING:
+    import pyarrow as pa
 
 Filter: TypeAlias = Literal["label", "prediction", "target", "method", "layer", "correct"]
 """Columns that rows are filtered by."""
@@ -62,17 +65,19 @@ class BrowsedRun:
     def __init__(self, id: str, folder: Path) -> None:
         store = Store(folder).as_it_is()
         self._record = store.about
-        self._lengths = store.lengths()
-        self._ends = np.cumsum([*self._lengths.values()], dtype=np.int64)
-        self._names = [*self._lengths]
-        self._column = lru_cache(_COLUMNS)(store.column)
+        self._index = store.dataset()  # it keeps the footers of parts, which take longer to read than a column
+        self._names = [path.name for path in store.parts()]
+        self._starts = np.cumsum([0, *(part.count_rows() for part in self._index.get_fragments())], dtype=np.int64)
+        self._column = lru_cache(_COLUMNS)(self._read)
         self._table = lru_cache(_PARTS)(store.table)
         self._found = lru_cache(_FOUND)(self._find)
-        known = self._table(INDEX, self._names[0]).column_names if self._names else ()
-        columns = (ColumnAbout(name, *COLUMNS[name][1:]) for name in known if name in COLUMNS and name not in _HIDDEN)
-        self.about = RunAbout(
-            id, store.folder.resolve().name, self._record["model"]["name"], sum(self._lengths.values()), tuple(columns)
+        columns = tuple(
+            ColumnAbout(name, *COLUMNS[name][1:])
+            for name in self._index.schema.names
+            if name in COLUMNS and name not in _HIDDEN
         )
+        name, model = store.folder.resolve().name, self._record["model"]["name"]
+        self.about = RunAbout(id, name, model, int(self._starts[-1]), columns)
 
     def rows(self, selection: Selection, offset: int, limit: int) -> RunRows:
         """A page of the rows that fit.
@@ -146,15 +151,18 @@ class BrowsedRun:
                 if self._has(name)
                 else False
             )
-        if selection.text and self.about.rows:
+        if selection.text:
             fits &= compute.match_substring(self._column("id"), selection.text, ignore_case=True).to_numpy()
         found = np.flatnonzero(fits)
-        if selection.sort is None or not len(found):
+        if selection.sort is None:
             return found
         if not self._has(selection.sort) or COLUMNS[selection.sort].kind not in ("int32", "float32"):
             raise Refused("question", f"rows can't be sorted by {selection.sort!r}; name a column of numbers")
         keys = self._column(selection.sort).to_numpy()[found].astype(np.float64)
         return found[np.argsort(-keys if selection.descending else keys, kind="stable")]
+
+    def _read(self, column: str) -> pa.ChunkedArray:
+        return self._index.to_table(columns=[column])[column]
 
     def _has(self, column: str) -> bool:
         return any(known.name == column for known in self.about.columns)
@@ -163,8 +171,8 @@ class BrowsedRun:
         """The part of a row, and its place in it."""
         if not 0 <= number < self.about.rows:
             raise Refused("absent", f"{self.about.name} has no row {number}; its rows are 0 to {self.about.rows - 1}")
-        part = int(np.searchsorted(self._ends, number, side="right"))
-        return self._names[part], number - int(self._ends[part]) + self._lengths[self._names[part]]
+        part = int(np.searchsorted(self._starts, number, side="right")) - 1
+        return self._names[part], number - int(self._starts[part])
 
     def _values(self, number: int) -> dict[str, Any]:
         name, at = self._place(number)

@@ -539,7 +539,7 @@ class RunRow:
     """
 
     number: int
-    values: dict[str, Any]
+    values: dict[str, str | bool | float | None]
 
 
 @dataclass(frozen=True)

@@ -29,6 +29,7 @@ from hookmap.errors import DataError
 
 if TYPE_CHECKING:
     import pyarrow as pa
+    from pyarrow.dataset import Dataset
 
 INDEX, MAPS, PICTURES, CHANNELS = "index", "maps", "pictures", "channels"
 _KINDS = (CHANNELS, PICTURES, MAPS, INDEX)  # as they are written: the index makes a part valid
@@ -220,29 +221,18 @@ class Store:
         """One part, by the name of its file."""
         return self._table(self._folder(kind) / name, None)
 
-    def column(self, name: str) -> pa.ChunkedArray:
-        """One column of the index, of which nothing else is read.
-
-        Raises:
-            DataError: if a part is damaged.
-        """
+    def dataset(self) -> Dataset:
+        """The index of all parts, to be queried where it lies."""
         import pyarrow as pa
         from pyarrow import dataset
 
+        paths = self.parts()
+        if not paths:
+            raise DataError(f"{self.folder} holds no rows yet; wait until its run has written its first part")
         try:
-            return dataset.dataset([str(path) for path in self.parts()]).to_table(columns=[name])[name]
+            return dataset.dataset([str(path) for path in paths])
         except (pa.ArrowInvalid, OSError) as error:
             raise DataError(f"a part of {self.folder} is damaged ({error}); --resume runs its images again") from None
-
-    def lengths(self) -> dict[str, int]:
-        """How many rows each part has, by the name of its file."""
-        import pyarrow.parquet as pq
-
-        said = self._recorded()
-        return {
-            path.name: said[path.name]["rows"] if path.name in said else pq.read_metadata(path).num_rows
-            for path in self.parts()
-        }
 
     def commit(self, part: int, tables: Mapping[str, pa.Table]) -> None:
         """Write a part, whole or not at all; the same part again takes its place.
