@@ -273,6 +273,126 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
+    "/api/runs": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * Get Runs
+         * @description The runs that can be browsed.
+         */
+        get: operations["get_runs"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/runs/{id}/maps/{row}": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * Get Map
+         * @description The heatmap of a row.
+         */
+        get: operations["get_map"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/runs/{id}/open/{row}": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /**
+         * Open Row
+         * @description Open the picture of a row, from the file that the run read.
+         */
+        post: operations["open_row"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/runs/{id}/pictures/{row}": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * Get Small Picture
+         * @description The small picture of a row.
+         */
+        get: operations["get_small_picture"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/runs/{id}/rows": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * Get Rows
+         * @description A page of the rows that fit.
+         */
+        get: operations["get_rows"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/runs/{id}/values": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * Get Values
+         * @description What a column holds, the most frequent first.
+         */
+        get: operations["get_values"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
     "/api/samples": {
         parameters: {
             query?: never;
@@ -435,6 +555,26 @@ export interface components {
             orders: {
                 [key: string]: number[];
             };
+        };
+        /**
+         * ColumnAbout
+         * @description A column of a run's index; see :data:`hookmap.runs.rows.COLUMNS`.
+         *
+         *     Attributes:
+         *         name: of the column.
+         *         group: what it is about, as a person reads it.
+         *         unit: ``"share"`` (0..1), ``"pixels"`` of the picture, ``"number"`` (of a class, a heatmap), or nothing.
+         */
+        ColumnAbout: {
+            /** Group */
+            group: string;
+            /** Name */
+            name: string;
+            /**
+             * Unit
+             * @enum {string}
+             */
+            unit: "share" | "pixels" | "number" | "";
         };
         /**
          * Drawn
@@ -1095,6 +1235,80 @@ export interface components {
             what: string;
         };
         /**
+         * RunAbout
+         * @description A run that can be browsed.
+         *
+         *     Attributes:
+         *         id: as it is asked for.
+         *         name: for people.
+         *         model: the name of its model.
+         *         rows: how many it has.
+         *         columns: of its rows.
+         */
+        RunAbout: {
+            /** Columns */
+            columns: components["schemas"]["ColumnAbout"][];
+            /** Id */
+            id: string;
+            /** Model */
+            model: string;
+            /** Name */
+            name: string;
+            /** Rows */
+            rows: number;
+        };
+        /**
+         * RunMap
+         * @description The heatmap of a row: its signed map is the array ``map``.
+         *
+         *     Attributes:
+         *         look: how it is drawn, as :meth:`hookmap.Look.as_json` says it.
+         *         area: of the picture that the map's grid spans.
+         */
+        RunMap: {
+            /** Area */
+            area: [
+                number,
+                number,
+                number,
+                number
+            ];
+            /** Look */
+            look: {
+                [key: string]: unknown;
+            };
+        };
+        /**
+         * RunRow
+         * @description A heatmap of a run, or an image that has none.
+         *
+         *     Attributes:
+         *         number: of the row.
+         *         values: by the names of columns; None where there's none.
+         */
+        RunRow: {
+            /** Number */
+            number: number;
+            /** Values */
+            values: {
+                [key: string]: string | boolean | number | null;
+            };
+        };
+        /**
+         * RunRows
+         * @description Rows of a run.
+         *
+         *     Attributes:
+         *         count: how many fit.
+         *         rows: those that were asked for.
+         */
+        RunRows: {
+            /** Count */
+            count: number;
+            /** Rows */
+            rows: components["schemas"]["RunRow"][];
+        };
+        /**
          * Saved
          * @description A question that a saved view can answer.
          *
@@ -1229,6 +1443,16 @@ export interface components {
             ][];
             /** Width */
             width: number;
+        };
+        /**
+         * ValueCount
+         * @description A value of a column, and how many rows have it.
+         */
+        ValueCount: {
+            /** Count */
+            count: number;
+            /** Value */
+            value: string | boolean;
         };
         /**
          * View
@@ -1809,6 +2033,211 @@ export interface operations {
                 };
                 content: {
                     "application/json": components["schemas"]["JobAbout"];
+                };
+            };
+            /** @description What is wrong, in a sentence. */
+            "4XX": {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    get_runs: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Successful Response */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["RunAbout"][];
+                };
+            };
+            /** @description What is wrong, in a sentence. */
+            "4XX": {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    get_map: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                row: number;
+                id: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Arrays by name, as safetensors; the schema is that of the JSON in their metadata's `answer`. */
+            200: {
+                headers: {
+                    /** @description The answer's key. */
+                    "X-Answer"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/vnd.safetensors": components["schemas"]["RunMap"];
+                };
+            };
+            /** @description What is wrong, in a sentence. */
+            "4XX": {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    open_row: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                row: number;
+                id: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Successful Response */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["PictureAbout"];
+                };
+            };
+            /** @description What is wrong, in a sentence. */
+            "4XX": {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    get_small_picture: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                row: number;
+                id: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Successful Response */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "image/jpeg": unknown;
+                };
+            };
+            /** @description What is wrong, in a sentence. */
+            "4XX": {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    get_rows: {
+        parameters: {
+            query?: {
+                label?: string | null;
+                prediction?: string | null;
+                target?: string | null;
+                method?: string | null;
+                layer?: string | null;
+                correct?: boolean | null;
+                /** @description In the image's id. */
+                text?: string;
+                /** @description A column of numbers. */
+                sort?: string | null;
+                descending?: boolean;
+                offset?: number;
+                limit?: number;
+            };
+            header?: never;
+            path: {
+                id: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Successful Response */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["RunRows"];
+                };
+            };
+            /** @description What is wrong, in a sentence. */
+            "4XX": {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    get_values: {
+        parameters: {
+            query: {
+                column: "label" | "prediction" | "target" | "method" | "layer" | "correct";
+            };
+            header?: never;
+            path: {
+                id: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Successful Response */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ValueCount"][];
                 };
             };
             /** @description What is wrong, in a sentence. */

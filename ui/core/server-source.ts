@@ -1,4 +1,5 @@
 import { decoded } from "./decoding.ts";
+import type { Runs } from "./runs.ts";
 import { type Answer, type Asked, type Asking, type Form, Refused, type Source } from "./source.ts";
 import type { About, Erase, Exchange, Explain, JobAbout, Kind, Look, ModelAbout, PictureAbout, Problem } from "./wire.ts";
 
@@ -14,6 +15,16 @@ export class ServerSource implements Source {
   about = () => this.json<About>("about");
   models = () => this.json<ModelAbout[]>("models");
   samples = () => this.json<PictureAbout[]>("samples");
+
+  readonly runs: Runs = {
+    all: () => this.json("runs"),
+    rows: (run, wanted, offset, limit) =>
+      this.json(`${of(run)}/rows`, {}, { ...wanted, offset: String(offset), limit: String(limit) }),
+    values: (run, column) => this.json(`${of(run)}/values`, {}, { column }),
+    picture: (run, row) => this.address(`${of(run)}/pictures/${row}`),
+    map: async (run, row) => this.decode(await (await this.fetch(`${of(run)}/maps/${row}`)).arrayBuffer()),
+    open: (run, row) => this.json(`${of(run)}/open/${row}`, { method: "POST" }),
+  };
 
   async picture(id: string, longer: number): Promise<string> {
     return this.address(`pictures/${encodeURIComponent(id)}`, { longer: String(longer) });
@@ -96,6 +107,8 @@ export class ServerSource implements Source {
     throw new Refused(problem?.error ?? `the server said ${answer.status} ${answer.statusText}`, problem?.kind);
   }
 }
+
+const of = (run: string) => `runs/${encodeURIComponent(run)}`;
 
 const posted = (body: object): RequestInit => ({
   method: "POST",

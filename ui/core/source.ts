@@ -1,5 +1,6 @@
 // Where answers come from: a server, a file, or a notebook's kernel. What a source can't do, it hasn't.
 
+import type { Runs } from "./runs.ts";
 import type { Tensor } from "./safetensors.ts";
 import type { About, Erase, Exchange, Explain, Kind, Look, ModelAbout, PictureAbout, Progress } from "./wire.ts";
 
@@ -32,6 +33,7 @@ export interface Source {
   upload?(data: Blob, name: string): Promise<PictureAbout>;
   erase?(erase: Erase): Promise<PictureAbout>;
   export?(question: Explain, form: Form, look: Partial<Look>): Promise<{ data: Blob; name: string }>;
+  readonly runs?: Runs;
   /** What is on the screen as one file that stays interactive. */
   view?(state: object, questions: Asked[]): Promise<Blob>;
 }

@@ -38,6 +38,9 @@ export interface State {
   beside: string[];
   /** A box around what was missed. */
   missed: Box | null;
+  /** The run that is browsed, and which of its rows are asked for; see core/runs.ts. */
+  run: string;
+  wanted: Record<string, string>;
 }
 
 export const START: State = {
@@ -63,6 +66,8 @@ export const START: State = {
   by: "method",
   beside: [],
   missed: null,
+  run: "",
+  wanted: {},
 };
 
 const VERSION = "1";
@@ -99,6 +104,7 @@ const CHECKS: { [name in keyof State]?: (value: unknown) => boolean } = {
   pinned: numbers,
   place: (value) => value === null || (numbers(value) && (value as number[]).length === 2),
   missed: (value) => value === null || (numbers(value) && (value as number[]).length === 4),
+  wanted: (value) => Object.values(value as object).every((one) => typeof one === "string"),
   beside: (value) => Array.isArray(value) && value.every((one) => typeof one === "string"),
 };
 

@@ -165,6 +165,12 @@ const STRINGS = {
   letGo: ["Let go to open", "松开以打开"],
 
   // A run
+  run: ["Run", "运行"],
+  class: ["Class", "类别"],
+  searchNames: ["Search names", "搜索名称"],
+  rowsN: ["{count} rows", "{count} 行"],
+  firstShown: ["the first {count} are here; filter for others", "此处仅显示前 {count} 行，请筛选以查看其余"],
+  openInExplorer: ["Open in the explorer", "在浏览器中打开分析"],
   heatmaps: ["Heatmaps", "热力图"],
   heatmap1: ["{count} heatmap", "{count} 张热力图"],
   heatmapN: ["{count} heatmaps", "{count} 张热力图"],

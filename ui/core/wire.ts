@@ -32,6 +32,10 @@ export type Problem = Messages["Problem"];
 export type Progress = Messages["Progress"];
 export type JobAbout = Messages["JobAbout"];
 export type About = Messages["About"];
+export type RunAbout = Messages["RunAbout"];
+export type RunRow = Messages["RunRow"];
+export type RunRows = Messages["RunRows"];
+export type ValueCount = Messages["ValueCount"];
 
 /** (left, top, right, bottom) in pixels of the picture. */
 export type Box = Missed["box"];
@@ -54,6 +58,7 @@ export interface Look {
 type Looked<Message, Field extends keyof Message, As> = Omit<Message, Field> & { [name in Field]: As };
 export type Drawn = Looked<Messages["Drawn"], "look", Look>;
 export type Explained = Looked<Messages["Explained"], "heatmaps", Drawn[]>;
+export type RunMap = Looked<Messages["RunMap"], "look", Look>;
 export type Patched = Looked<Messages["Patched"], "alike", Drawn>;
 
 /** What each kind of question asks, and what it is told. */

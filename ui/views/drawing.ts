@@ -22,7 +22,7 @@ export interface Painted {
 }
 
 /** A heatmap with a person's changes to its look. */
-export function painted(drawn: Drawn, map: Tensor, picture: Size, changes: Partial<Look> = {}): Painted {
+export function painted(drawn: Pick<Drawn, "look" | "area">, map: Tensor, picture: Size, changes: Partial<Look> = {}): Painted {
   const look = changed(drawn.look, changes);
   const found = heat(gridOf(map), look, drawn.area, picture);
   return { heat: found, layer: overlay(found, drawn.area), grey: look.grey };

@@ -16,11 +16,12 @@ import type {
   Problem,
   Progress,
   Question,
+  RunAbout,
 } from "../core/wire.ts";
 
 const KEY = Symbol("session");
 /** Fields whose changes are steps that the browser's back button undoes. */
-const STEPS: (keyof State)[] = ["model", "picture", "target", "versus", "method", "layer", "muted", "open"];
+const STEPS: (keyof State)[] = ["model", "picture", "target", "versus", "method", "layer", "muted", "open", "run"];
 
 export type Tool = "move" | "inspect" | "point" | "box" | "region" | "missed" | "erase";
 
@@ -31,6 +32,7 @@ export class Session {
   tool = $state<Tool>("move");
   models = $state.raw<ModelAbout[]>([]);
   pictures = $state.raw<PictureAbout[]>([]);
+  runs = $state.raw<RunAbout[]>([]);
   /** What a person is told; the last first. */
   said = $state<{ text: string; wrong: boolean } | null>(null);
   /** A channel that is shown over the photo for now, instead of the heatmap. */
@@ -53,7 +55,12 @@ export class Session {
 
   /** Begin with what a link or a saved view says. */
   async start(state: State): Promise<void> {
-    const [models, samples] = await Promise.all([this.source.models(), this.source.samples()]);
+    const [models, samples, runs] = await Promise.all([
+      this.source.models(),
+      this.source.samples(),
+      this.source.runs?.all() ?? [],
+    ]);
+    this.runs = runs;
     this.models = models;
     this.pictures = samples;
     this.restore(state);

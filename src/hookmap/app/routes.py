@@ -53,10 +53,11 @@ def _job_of(id: str, request: Request) -> Job:
 Found: TypeAlias = Annotated[Job, Depends(_job_of)]
 
 
-class _Route(APIRoute):
+class StrictRoute(APIRoute):
     """A route that reads requests strictly."""
 
     def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
+        """What answers a request."""
         handle = super().get_route_handler()
 
         async def strictly(request: Request) -> Response:
@@ -72,7 +73,7 @@ def routes(explorer: Explorer, jobs: Jobs) -> APIRouter:
         explorer: that answers, one question at a time, and shows pictures meanwhile.
         jobs: the queue of its questions.
     """
-    router = APIRouter(route_class=_Route, responses={"4XX": _PROBLEM})
+    router = APIRouter(route_class=StrictRoute, responses={"4XX": PROBLEM})
     models, samples = explorer.models(), explorer.samples()
     about = About(__version__, explorer.device)
     receiving, decoding = asyncio.Semaphore(_AT_ONCE), asyncio.Semaphore(_AT_ONCE)
@@ -118,7 +119,7 @@ def routes(explorer: Explorer, jobs: Jobs) -> APIRouter:
             methods=["POST"],
             summary=(kind.__doc__ or "").splitlines()[0],
             response_class=Response,
-            responses={200: _answer_of(told), 202: {"model": JobAbout}},
+            responses={200: answer_of(told), 202: {"model": JobAbout}},
         )
 
     @router.get("/about")
@@ -227,13 +228,13 @@ def routes(explorer: Explorer, jobs: Jobs) -> APIRouter:
     return router
 
 
-_PROBLEM = {
+PROBLEM = {
     "description": "What is wrong, in a sentence.",
     "content": {JSON: {"schema": {"$ref": REFERENCE.format(model="Problem")}}},
 }
 
 
-def _answer_of(told: type) -> dict[str, Any]:
+def answer_of(told: type) -> dict[str, Any]:
     """What OpenAPI says of an answer."""
     schema = {"$ref": REFERENCE.format(model=told.__name__)}
     return {

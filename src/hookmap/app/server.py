@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import mimetypes
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from typing import Any, TypeAlias
 
@@ -17,9 +17,11 @@ from hookmap import __version__, pages
 from hookmap.app.jobs import Jobs
 from hookmap.app.problems import response_of
 from hookmap.app.routes import REFERENCE, routes
+from hookmap.app.run_routes import run_routes
+from hookmap.app.runs import BrowsedRun
 from hookmap.app.safety import Access, Guard
 from hookmap.explorer.answering import Explorer
-from hookmap.explorer.questions import QUESTIONS
+from hookmap.explorer.questions import QUESTIONS, RunMap
 
 Endpoint: TypeAlias = Callable[[Request], Awaitable[Response]]
 
@@ -30,9 +32,12 @@ class App(FastAPI):
     Args:
         explorer: that answers.
         access: who may ask; by default whoever is at this machine.
+        runs: that can be browsed, by their ids.
     """
 
-    def __init__(self, explorer: Explorer, access: Access | None = None) -> None:
+    def __init__(
+        self, explorer: Explorer, access: Access | None = None, runs: Mapping[str, BrowsedRun] | None = None
+    ) -> None:
         super().__init__(
             title="hookmap",
             version=__version__,
@@ -46,7 +51,9 @@ class App(FastAPI):
             exception_handlers={HTTPException: _told, RequestValidationError: _told},
         )
         self.jobs = Jobs()
+        self.runs = runs or {}
         self.include_router(routes(explorer, self.jobs), prefix="/api")
+        self.include_router(run_routes(explorer), prefix="/api")
         for path, send in _page().items():
             self.add_route(path, send, include_in_schema=False)
         self.add_middleware(Guard, access=access or Access())
@@ -56,7 +63,11 @@ class App(FastAPI):
         schema = super().openapi()
         components = schema["components"]["schemas"]
         _, shared = TypeAdapter.json_schemas(
-            [(told, "serialization", TypeAdapter(told)) for _, told in QUESTIONS.values()], ref_template=REFERENCE
+            [
+                (told, "serialization", TypeAdapter(told))
+                for told in (*(told for _, told in QUESTIONS.values()), RunMap)
+            ],
+            ref_template=REFERENCE,
         )
         components |= shared["$defs"]
         for component in components.values():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -19,6 +20,9 @@ def serve(
     images: Annotated[
         list[str] | None, typer.Argument(help="Photos to begin with: files, folders, or quoted patterns.")
     ] = None,
+    run: Annotated[
+        list[Path] | None, typer.Option(help="A run to browse: the folder that `hookmap run` wrote. May be repeated.")
+    ] = None,
     host: Annotated[
         str, typer.Option(help="Address to listen at. Any but this machine's own asks for a token.")
     ] = "127.0.0.1",
@@ -35,12 +39,16 @@ def serve(
 
       hookmap serve photos/ -m resnet50 -m vit_base_patch16_224
 
+      hookmap serve --run runs/val -m resnet50
+
       hookmap serve -m net.py:build --weights best.pt --labels names.txt
     """
     require("fastapi", "uvicorn", extra="app")
     import webbrowser
 
-    from hookmap.app.running import address, listening, run
+    from hookmap.app.running import address, listening
+    from hookmap.app.running import run as answer
+    from hookmap.app.runs import browsed
     from hookmap.app.safety import Access
     from hookmap.app.server import App
     from hookmap.explorer import SAMPLES
@@ -49,11 +57,11 @@ def serve(
     with listening(host, port) as listener:
         access = Access.at(host)
         explorer = Explorer(models.named(speed), images_in(images) if images else SAMPLES)
-        app = App(explorer, access)
+        app = App(explorer, access, browsed(run or []))
         link = address(listener, host, access.token)
         if access.token is not None:
             say("[dim]Others than this machine can reach it: whoever has this link may ask.[/]")
         say(f"[bold]{shown(link)}[/]  [dim]Ctrl-C ends it[/]")
         if not no_open:
             webbrowser.open(link)
-        run(app, listener)
+        answer(app, listener)

@@ -496,6 +496,87 @@ class Missing:
 
 
 @dataclass(frozen=True)
+class ColumnAbout:
+    """A column of a run's index; see :data:`hookmap.runs.rows.COLUMNS`.
+
+    Attributes:
+        name: of the column.
+        group: what it is about, as a person reads it.
+        unit: ``"share"`` (0..1), ``"pixels"`` of the picture, ``"number"`` (of a class, a heatmap), or nothing.
+    """
+
+    name: str
+    group: str
+    unit: Literal["share", "pixels", "number", ""]
+
+
+@dataclass(frozen=True)
+class RunAbout:
+    """A run that can be browsed.
+
+    Attributes:
+        id: as it is asked for.
+        name: for people.
+        model: the name of its model.
+        rows: how many it has.
+        columns: of its rows.
+    """
+
+    id: str
+    name: str
+    model: str
+    rows: int
+    columns: tuple[ColumnAbout, ...]
+
+
+@dataclass(frozen=True)
+class RunRow:
+    """A heatmap of a run, or an image that has none.
+
+    Attributes:
+        number: of the row.
+        values: by the names of columns; None where there's none.
+    """
+
+    number: int
+    values: dict[str, str | bool | float | None]
+
+
+@dataclass(frozen=True)
+class RunRows:
+    """Rows of a run.
+
+    Attributes:
+        count: how many fit.
+        rows: those that were asked for.
+    """
+
+    count: int
+    rows: tuple[RunRow, ...]
+
+
+@dataclass(frozen=True)
+class ValueCount:
+    """A value of a column, and how many rows have it."""
+
+    value: str | bool
+    count: int
+
+
+@dataclass(frozen=True)
+class RunMap:
+    """The heatmap of a row: its signed map is the array ``map``.
+
+    Attributes:
+        look: how it is drawn, as :meth:`hookmap.Look.as_json` says it.
+        area: of the picture that the map's grid spans.
+    """
+
+    look: dict[str, Any]
+    area: Box
+
+
+@dataclass(frozen=True)
 class Problem:
     """What was wrong with a question, in one sentence."""
 

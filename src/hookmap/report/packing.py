@@ -46,13 +46,15 @@ def errors_by_id(table: pd.DataFrame) -> pd.Series[Any]:
     """The column ``error`` with ids in the place of paths."""
     import pandas as pd
 
-    errors = [
-        without_folders(error.replace(path, name) if isinstance(path, str) else error)
-        if isinstance(error, str)
-        else None
-        for name, path, error in zip(table["id"], table["path"], table["error"], strict=True)
-    ]
-    return pd.Series(errors, table.index, dtype=object)
+    errors = map(error_by_id, table["error"], table["path"], table["id"])
+    return pd.Series([*errors], table.index, dtype=object)
+
+
+def error_by_id(error: Any, path: Any, name: str) -> str | None:
+    """What went wrong with an image, with its id in the place of its path; None if nothing did."""
+    if not isinstance(error, str):
+        return None
+    return without_folders(error.replace(path, name) if isinstance(path, str) else error)
 
 
 def without_folders(text: str) -> str:

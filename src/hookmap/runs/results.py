@@ -19,12 +19,12 @@ from hookmap.errors import DataError, HookmapError, HookmapWarning
 from hookmap.images.loading import Picture, load
 from hookmap.methods import METHODS, Method
 from hookmap.methods.registry import LostFunction
-from hookmap.render.look import Look
+from hookmap.render.look import Look, Part
 from hookmap.render.overlay import fitted
 from hookmap.results.heatmap import Heatmap
 from hookmap.results.planes import part_of
 from hookmap.runs.channels import merged
-from hookmap.runs.rows import COLUMNS, flattened, geometry_of
+from hookmap.runs.rows import COLUMNS, flattened, geometry_of, unpacked
 from hookmap.runs.store import CHANNELS, INDEX, MAPS, PICTURES, Store, lost_in_words
 
 if TYPE_CHECKING:
@@ -127,9 +127,7 @@ class Run:
         numbers = range(len(self.table)) if rows is None else rows
         flat, ends, shapes = self._maps
         scale = self.table["map_scale"].to_numpy(np.float32)
-        return [
-            np.nan_to_num(scale[i]) * flat[ends[i] : ends[i + 1]].astype(np.float32).reshape(shapes[i]) for i in numbers
-        ]
+        return [unpacked(flat[ends[i] : ends[i + 1]], shapes[i], scale[i]) for i in numbers]
 
     def values(self, rows: Sequence[int] | None = None) -> list[Maps]:
         """The maps as they are shown: only what is above 0 where the method's paper says so, below 0 where asked."""
@@ -140,8 +138,7 @@ class Run:
 
     def look(self, row: int) -> Look:
         """How the heatmap of a row is drawn, as ``run.json`` has it."""
-        about, part = self.about.get("looks", {}).get(self.table["method"].iloc[row]), self.table["part"].iloc[row]
-        return Look(part, "symmetric" if part == "signed" else "max") if about is None else Look.from_json(about)
+        return look_of(self.about, self.table["method"].iloc[row], self.table["part"].iloc[row])
 
     def heatmap(self, row: int, *, over: Literal["file", "copy", "nothing"] = "file") -> Heatmap:
         """The heatmap of a row of :attr:`table`, which draws itself as those of :meth:`hookmap.Lens.explain` do.
@@ -245,6 +242,12 @@ class Run:
             raise DataError(f"the maps of {self.folder} don't belong to its index; run it again into another folder")
         ends = np.cumsum([0, *lengths], dtype=np.int64)
         return np.concatenate([np.empty(0, np.float16), *flat]), ends, shapes
+
+
+def look_of(about: Mapping[str, Any], method: str, part: Part) -> Look:
+    """How a heatmap is drawn, as a ``run.json`` has it."""
+    look = about.get("looks", {}).get(method)
+    return Look(part, "symmetric" if part == "signed" else "max") if look is None else Look.from_json(look)
 
 
 def without_evidence(rows: pd.DataFrame) -> str:

@@ -29,6 +29,7 @@ from hookmap.errors import DataError
 
 if TYPE_CHECKING:
     import pyarrow as pa
+    from pyarrow.dataset import Dataset
 
 INDEX, MAPS, PICTURES, CHANNELS = "index", "maps", "pictures", "channels"
 _KINDS = (CHANNELS, PICTURES, MAPS, INDEX)  # as they are written: the index makes a part valid
@@ -215,6 +216,23 @@ class Store:
 
         tables = list(self.each(kind))
         return pa.concat_tables(tables) if tables else None
+
+    def table(self, kind: str, name: str) -> pa.Table:
+        """One part, by the name of its file."""
+        return self._table(self._folder(kind) / name, None)
+
+    def dataset(self) -> Dataset:
+        """The index of all parts, to be queried where it lies."""
+        import pyarrow as pa
+        from pyarrow import dataset
+
+        paths = self.parts()
+        if not paths:
+            raise DataError(f"{self.folder} holds no rows yet; wait until its run has written its first part")
+        try:
+            return dataset.dataset([str(path) for path in paths])
+        except (pa.ArrowInvalid, OSError) as error:
+            raise DataError(f"a part of {self.folder} is damaged ({error}); --resume runs its images again") from None
 
     def commit(self, part: int, tables: Mapping[str, pa.Table]) -> None:
         """Write a part, whole or not at all; the same part again takes its place.

@@ -27,7 +27,7 @@ export const FILTERS = {
 export type Filter = keyof typeof FILTERS;
 
 /** What rows are sorted by: a column, or the order of the data. */
-const ORDERS = {
+export const ORDERS = {
   "": "orderOfData",
   probability: "orderProbability",
   target_probability: "orderTargetProbability",
@@ -238,7 +238,7 @@ export class RunTable {
   }
 }
 
-function worded(value: Value, unit: ColumnAbout["unit"]): string {
+export function worded(value: Value, unit: ColumnAbout["unit"]): string {
   if (unit === "share") return percent(value, 1);
   if (unit === "pixels") return `${Number(Number(value).toFixed(1))}\u2009px`;
   if (typeof value === "boolean") return say(value ? "yes" : "no");
