@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -68,7 +69,8 @@ class BrowsedRun:
         self._index = store.dataset()  # it keeps the footers of parts, which take longer to read than a column
         self._names = [path.name for path in store.parts()]
         self._starts = np.cumsum([0, *(part.count_rows() for part in self._index.get_fragments())], dtype=np.int64)
-        self._column = lru_cache(_COLUMNS)(self._read)
+        self._kept = lru_cache(_COLUMNS)(self._read)
+        self._reading = threading.Lock()
         self._table = lru_cache(_PARTS)(store.table)
         self._found = lru_cache(_FOUND)(self._find)
         columns = tuple(
@@ -160,6 +162,11 @@ class BrowsedRun:
             raise Refused("question", f"rows can't be sorted by {selection.sort!r}; name a column of numbers")
         keys = self._column(selection.sort).to_numpy()[found].astype(np.float64)
         return found[np.argsort(-keys if selection.descending else keys, kind="stable")]
+
+    def _column(self, name: str) -> pa.ChunkedArray:
+        """A column; who asks while it is read waits for it, and doesn't read it too."""
+        with self._reading:
+            return self._kept(name)
 
     def _read(self, column: str) -> pa.ChunkedArray:
         return self._index.to_table(columns=[column])[column]
