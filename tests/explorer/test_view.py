@@ -75,6 +75,12 @@ def test_what_cant_be_answered_is_left_out_and_nothing_at_all_is_said() -> None:
         saved_view(explorer, [Explain(model="lite", picture=id, layer="nowhere")])
 
 
+def test_a_target_that_was_named_isnt_left_out(lens: hm.Lens, tmp_path: Path) -> None:
+    with pytest.raises(hm.HookmapError, match="nosuchclass"):
+        lens.save_view(CAT, tmp_path / "cat.html", ["281", "nosuchclass"], progress=False)
+    assert not (tmp_path / "cat.html").exists()
+
+
 def test_a_name_cant_end_the_script_that_holds_it(tmp_path: Path) -> None:
     place = tmp_path / "a<_script><b>.jpg"
     place.write_bytes(CAT.read_bytes())

@@ -32,7 +32,12 @@ def questions_of(explorer: Explorer, model: str, picture: str, asked: Sequence[E
         model: the id of the model.
         picture: the id of the picture.
         asked: what is explained first; of the first also each stage is shown.
+
+    Raises:
+        HookmapError: if one of these can't be answered.
     """
+    for one in asked:  # what was named isn't left out
+        explorer.answer(one)
     predict = Predict(model=model, picture=picture)
     questions: list[Question] = [*asked, predict, Stages(model=model, picture=picture)]
     told = explorer.answer(predict).about
