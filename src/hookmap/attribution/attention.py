@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from itertools import islice
 from typing import Any
 
 import torch
@@ -13,7 +12,7 @@ from torch.nn import functional as F
 from hookmap._text import counted, listed
 from hookmap.attribution.engine import Batch, Engine
 from hookmap.attribution.similarity import cell_at, patch_at
-from hookmap.errors import ImageError, LayerError
+from hookmap.errors import LayerError
 from hookmap.hooks.capture import capture
 from hookmap.hooks.matching import LayerSpec, match_layers
 from hookmap.hooks.preserve import preserved
@@ -103,10 +102,7 @@ def only_image(engine: Engine, image: Any) -> tuple[Batch, Geometry]:
     Raises:
         ImageError: if several came.
     """
-    batches = list(islice(engine.batches(image, 1), 2))
-    if len(batches) != 1:
-        raise ImageError("attention is looked at image by image; pass one image")
-    batch = batches[0]
+    batch = engine.only(image)
     return batch, batch.views[0].geometry.spanning(batch.engine.trace(batch.x).field)
 
 

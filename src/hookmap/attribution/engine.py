@@ -342,6 +342,17 @@ class Engine:
                 raise batch.error
             yield batch
 
+    def only(self, image: Any) -> Batch:
+        """The one image that came, as a batch of its own.
+
+        Raises:
+            ImageError: if several came, or none.
+        """
+        batches = list(islice(self.batches(image, 1), 2))
+        if len(batches) != 1:
+            raise ImageError("this is asked of one image; pass one image")
+        return batches[0]
+
     def batches_and_failures(self, images: Any, batch_size: int) -> Iterator[Batch | Failure]:
         """Likewise, where an image that can't be read doesn't stop the others."""
         if batch_size < 1:

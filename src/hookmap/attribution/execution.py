@@ -162,8 +162,7 @@ def copies_at_once(x: Tensor, traced: Trace, layer: str | None = None, *, graph:
     if layer is None:
         largest = max(largest, x[0].numel())
     if graph:
-        each = (traced.layers[output.modules[0]].shape for output in traced.outputs)
-        largest = max(largest, sum(math.prod(shape) for shape in each if shape) // 4)
+        largest = max(largest, traced.held // 4)
     room = _CPU_BYTES
     if x.device.type == "cuda":
         room = torch.cuda.mem_get_info(x.device)[0] // 4

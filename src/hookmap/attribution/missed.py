@@ -9,7 +9,7 @@ from torch import Tensor
 
 from hookmap.adapters.outputs import Detections
 from hookmap.attribution.engine import Engine
-from hookmap.errors import ImageError, TargetError
+from hookmap.errors import TargetError
 from hookmap.results.missed import Died, Missed
 from hookmap.results.predictions import Prediction
 from hookmap.targets import Box
@@ -27,10 +27,7 @@ def missed(engine: Engine, image: Any, box: tuple[float, float, float, float]) -
         ImageError: if several images came.
     """
     wanted = Box(*box)
-    batches = list(engine.batches(image, 1))
-    if len(batches) != 1:
-        raise ImageError("what was missed is asked of one image; pass one")
-    batch = batches[0]
+    batch = engine.only(image)
     output = engine.output(batch)
     if not isinstance(output, Detections):
         raise TargetError(f"{engine.name} detects no objects, so none can be missed; pass a detector")

@@ -109,9 +109,9 @@ def _after_heads(engine: Engine, x: Tensor, traced: Trace, layer: str) -> tuple[
         inside = [one for one in seen.attentions if f"{one.module}.".startswith(f"{layer}.")]
         if not inside:
             raise LayerError(f"no attention ran in {layer!r}, so it has no heads")
-        module, heads = inside[0].module, inside[0].weights(slice(0, 1)).shape[1]
+        module, heads = inside[0].module, inside[0].heads
     modules = dict(engine.called.named_modules())
-    ran = {name: place for place, output in enumerate(traced.outputs) for name in output.modules}
+    ran = traced.order
     linears = [
         name
         for name, one in modules.items()

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from typing import Any, Unpack
 
 from hookmap._nested import map_tensors
 from hookmap._progress import Track, silent
-from hookmap.attribution.attention import only_image
 from hookmap.attribution.batch import explain_batch
 from hookmap.attribution.engine import Batch, Engine
 from hookmap.attribution.explain import warn_of_maps_that_show_nothing
@@ -53,7 +51,7 @@ class Opened:
     """
 
     def __init__(self, engine: Engine, image: Any, mutings: Sequence[Muting] = ()) -> None:
-        batch, _ = only_image(engine, image)
+        batch = engine.only(image)
         self._mutings = tuple(mutings)
         self.stages = stages_of(batch.engine.trace(batch.x))
         self.batch = batch
@@ -67,15 +65,14 @@ class Opened:
             choice = engine.choice(x)
         except LayerError:  # nothing to explain by default: it can still be predicted
             return Passes(self.stages)
-        shapes = (traced.layers[output.modules[0]].shape for output in traced.outputs)
-        small = sum(math.prod(shape) for shape in shapes if shape) * x.element_size() <= ROOM
+        small = traced.held * x.element_size() <= ROOM
         layers = dict.fromkeys([*(self.stages if small else ()), *choice.layers])
         attends = any(ingredient.attention for ingredient in METHODS[choice.method].ingredients)
         return Passes(list(layers), attention=attends)
 
     def muted(self) -> AbstractContextManager[None]:
         """A block in which the model is muted as this image was opened with."""
-        return muted(self.batch.engine, self.batch.x, self._mutings)
+        return muted(self.batch.engine, self.batch.x, self._mutings) if self._mutings else nullcontext()
 
     @property
     def _fresh(self) -> Batch:

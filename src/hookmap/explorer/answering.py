@@ -313,7 +313,7 @@ class Explorer:
         if question.check:
             done = track("checking", len(explanation))
             checked = []
-            with self._open(question).muted():
+            with opened.muted():
                 for heatmap in explanation:
                     checked += checked_each(self._model(question.model).engine, [heatmap])
                     done(1)
@@ -334,7 +334,7 @@ class Explorer:
             _, channels, rows, columns = maps.maps.shape
             arrays[name := f"stage.{number}"] = maps.reduce("mean")[0].float()
             stages.append(Stage(name, maps.name, maps.kind, channels, rows, columns, maps.name in default))
-        order = {name: place for place, output in enumerate(traced.outputs) for name in output.modules}
+        order = traced.order
         readable = [n for n, info in traced.layers.items() if n and info.layout and len(info.layout.grid) == 2]
         layers = tuple(sorted((name for name in readable if name in order), key=order.__getitem__))
         return Answer(Staged(tuple(stages), opened.span.span, layers), arrays)
@@ -379,7 +379,7 @@ class Explorer:
             raise LayerError(f"layer {question.layer!r} has no rows and columns, so no place in it can be looked at")
         geometry, grid, point = opened.span, maps.shape[2:], (question.x, question.y)
         row, column = cell_at(geometry, grid, point)
-        with self._open(question).muted():
+        with opened.muted():
             alike = similar_patches(engine, opened.image, point, question.layer, centred=True, batch_size=1)[0]
             heads, arrays = self._heads(question, point)
             field = self._field(question, geometry, row, column, grid)
@@ -396,9 +396,9 @@ class Explorer:
 
     @answer.register
     def _(self, question: Missed, track: Track = silent) -> Answer:
-        engine = self._model(question.model).engine
-        with self._open(question).muted():
-            found = missed(engine, self._open(question).image, question.box)
+        opened = self._open(question)
+        with opened.muted():
+            found = missed(opened.batch.engine, opened.image, question.box)
         candidate = winner = None
         if (best := found.candidate) is not None and best.box is not None:
             candidate = Candidate(best.label, best.box, best.probability, found.overlap, found.target)

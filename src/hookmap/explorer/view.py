@@ -38,14 +38,14 @@ def questions_of(explorer: Explorer, model: str, picture: str, asked: Sequence[E
     """
     for one in asked:  # what was named isn't left out
         explorer.answer(one)
-    predict = Predict(model=model, picture=picture)
-    questions: list[Question] = [*asked, predict, Stages(model=model, picture=picture)]
+    predict, stages = Predict(model=model, picture=picture), Stages(model=model, picture=picture)
+    questions: list[Question] = [*asked, predict, stages]
     told = explorer.answer(predict).about
     questions += [Explain(model=model, picture=picture, target=one.target) for one in told.predictions[:CLASSES]]
     # Of all detections the interface asks for the strongest first.
     detected = asked[0].target == PREDICTED and any(one.box is not None for one in told.predictions)
     target = told.predictions[0].target if detected else asked[0].target
-    for stage in explorer.answer(questions[len(asked) + 1]).about.stages:
+    for stage in explorer.answer(stages).about.stages:
         questions.append(Features(model=model, picture=picture, layer=stage.layer, target=asked[0].target))
         questions.append(Explain(model=model, picture=picture, target=target, layer=stage.layer))
     return questions

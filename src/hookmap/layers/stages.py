@@ -16,7 +16,7 @@ def stages_of(traced: Trace) -> list[str]:
     Of layers that give the same shape one after the other within a block (convolution, norm, activation), the last is
     taken.
     """
-    order = {name: place for place, output in enumerate(traced.outputs) for name in output.modules}
+    order = traced.order
     children: dict[str, list[str]] = {}
     for name in traced.layers:
         if name:

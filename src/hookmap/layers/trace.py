@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import weakref
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -87,6 +88,17 @@ class Trace:
     def classes(self) -> int | None:
         """How many classes the model tells apart, or values it gives at a place; None if neither."""
         return self.reading.classes
+
+    @property
+    def order(self) -> dict[str, int]:
+        """The place of each layer that gave a tensor among all outputs; of one that ran several times, the last."""
+        return {name: place for place, output in enumerate(self.outputs) for name in output.modules}
+
+    @property
+    def held(self) -> int:
+        """How many values all outputs hold together, for one image."""
+        shapes = (self.layers[output.modules[0]].shape for output in self.outputs)
+        return sum(math.prod(shape) for shape in shapes if shape)
 
     def info(self, name: str) -> LayerInfo:
         """A layer, by any of its names."""
