@@ -5,7 +5,6 @@ from __future__ import annotations
 import base64
 import io
 import re
-import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -15,20 +14,18 @@ from PIL import Image
 
 import hookmap as hm
 from axe import faults
-from hookmap.app.running import address, listening, run
 from hookmap.app.server import App
 from hookmap.explorer.answering import Explorer
 from pictures import PHOTOS
+from serving import served
 
 
 @pytest.fixture(scope="module")
 def link(lens: hm.Lens) -> Iterator[str]:
     """Where a server answers."""
     app = App(Explorer({"net": lens.engine}, [PHOTOS / "cat.jpg"]))
-    with listening("127.0.0.1", 0) as listener:
-        server = threading.Thread(target=run, args=(app, listener), daemon=True)
-        server.start()
-        yield address(listener, "127.0.0.1", None)
+    with served(app) as address:
+        yield address
 
 
 @pytest.fixture

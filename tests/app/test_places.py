@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Iterator
 from typing import Any
 
@@ -11,11 +10,11 @@ import torch
 import torchvision
 
 import hookmap as hm
-from hookmap.app.running import address, listening, run
 from hookmap.app.server import App
 from hookmap.explorer.answering import Explorer
 from networks import stirred
 from pictures import PHOTOS
+from serving import served
 
 pytestmark = pytest.mark.filterwarnings("ignore::hookmap.HookmapWarning")
 
@@ -35,10 +34,8 @@ def link() -> Iterator[str]:
         "segmenter": hm.Lens(segmenter, preprocessing=hm.Preprocessing(size=(128, 128))).engine,
     }
     app = App(Explorer(named, [PHOTOS / "cat.jpg"]))
-    with listening("127.0.0.1", 0) as listener:
-        server = threading.Thread(target=run, args=(app, listener), daemon=True)
-        server.start()
-        yield address(listener, "127.0.0.1", None)
+    with served(app) as address:
+        yield address
 
 
 @pytest.fixture

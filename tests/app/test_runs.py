@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -17,7 +16,6 @@ from safetensors.numpy import load
 
 import hookmap as hm
 from axe import faults
-from hookmap.app.running import address, listening, run
 from hookmap.app.runs import BrowsedRun, browsed
 from hookmap.app.server import App
 from hookmap.errors import DataError
@@ -25,6 +23,7 @@ from hookmap.explorer.answering import Explorer
 from hookmap.runs.rows import COLUMNS
 from hookmap.runs.store import INDEX, MAPS, Store
 from pictures import PHOTOS
+from serving import served
 
 ROWS, PER_PART = 100_000, 10_000
 
@@ -202,13 +201,12 @@ def test_values_are_counted(large: Path) -> None:
 
 def test_a_run_is_browsed_and_a_picture_opened(chromium: Any, lens: hm.Lens, folder: Path) -> None:
     app = App(Explorer({"net": lens.engine}, [PHOTOS / "coffee.jpg"]), runs=browsed([folder]))
-    with listening("127.0.0.1", 0) as listener, chromium.new_context(locale="en") as session:
-        threading.Thread(target=run, args=(app, listener), daemon=True).start()
+    with served(app) as address, chromium.new_context(locale="en") as session:
         view = session.new_page()
         wrong: list[str] = []
         view.on("pageerror", lambda error: wrong.append(str(error)))
         view.on("console", lambda said: wrong.append(said.text) if said.type in ("error", "warning") else None)
-        view.goto(address(listener, "127.0.0.1", None))
+        view.goto(address)
         view.get_by_role("button", name="Run", exact=True).click()
         status = view.locator("dialog.run [role=status]")
         view.locator("dialog.run .heat").nth(3).wait_for()
