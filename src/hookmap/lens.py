@@ -233,10 +233,10 @@ class Lens:
                   look at; by default as many as their papers do.
                 - ``batch_size``: images per forward pass, 16.
                 - ``on_error``: ``"raise"``, or ``"skip"``: an image that can't be read, or can't be asked this, doesn't
-                  stop the others; why stands in :attr:`Explanation.errors <hookmap.Explanation.errors>`.
+                  stop the others; why stands in ``Explanation.errors``.
                 - ``progress``: show a bar while masking methods run.
-                - ``check``: also measure how far each heatmap can be believed, into :attr:`Heatmap.check
-                  <hookmap.Heatmap.check>`: some 60 forward passes more for each; see :meth:`check`.
+                - ``check``: also measure how far each heatmap can be believed, into ``Heatmap.check``:
+                  some 60 forward passes more for each; see :meth:`check`.
 
         Returns:
             One heatmap per image, target, layer and method, in that order. Index it by name:
@@ -269,7 +269,7 @@ class Lens:
     def open(self, image: Any) -> Opened:
         """One image whose pass is kept, so that each further question of it costs only what is new.
 
-        Another class costs a gradient from the output to the layer, another layer of :attr:`Opened.stages` one to
+        Another class costs a gradient from the output to the layer, another layer of ``Opened.stages`` one to
         there; methods that mask take what they always take.
 
         Args:
@@ -441,7 +441,7 @@ class Lens:
         overlap: float = 0.5,
         **options: Unpack[ExplainOptions],
     ) -> Explanation:
-        """Heatmaps of pictures far larger than the input, at full resolution: see :mod:`hookmap.attribution.tiles`.
+        """Heatmaps of pictures far larger than the input, at full resolution: see ``hookmap.attribution.tiles``.
 
         Args:
             images: as in :meth:`explain`, without preprocessed tensors.
@@ -483,7 +483,7 @@ class Lens:
             layer: one layer; by default the one that is explained.
             concepts: how many.
             method: ``"nmf"``, parts (Deep Feature Factorization), or ``"pca"``, directions; see
-                :mod:`hookmap.methods.factorization`.
+                ``hookmap.methods.factorization``.
             top: how many classes name each concept.
             batch_size: images per forward pass.
             seed: by default nothing is random; a number starts NMF from random numbers, to see which concepts stay.

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from hookmap.images.preprocessing import Preprocessing
 
 Fusion: TypeAlias = Literal["sum", "last", "mean", "max", "product", "layercam"]
-"""How the maps of several layers become one: see :func:`hookmap.attribution.modifiers.fused`."""
+"""How the maps of several layers become one: see ``hookmap.attribution.modifiers.fused``."""
 
 
 class Adapter(nn.Module):
@@ -68,7 +68,7 @@ class Adapter(nn.Module):
 
     @property
     def fuse(self) -> Fusion:
-        """How the maps of :attr:`levels` become one: see :func:`hookmap.attribution.modifiers.fused`."""
+        """How the maps of :attr:`levels` become one: see ``hookmap.attribution.modifiers.fused``."""
         return "sum"
 
     def field(self, size: Sequence[int]) -> tuple[float, ...]:

@@ -94,7 +94,7 @@ class Cluster:
 
     @property
     def suspicion(self) -> float:
-        """:attr:`separation` times :attr:`outside`, 0..1: a group of its own that looks past the picture's inside."""
+        """``separation`` times ``outside``, 0..1: a group of its own that looks past the picture's inside."""
         return self.separation * self.outside
 
     @property
@@ -262,7 +262,7 @@ def clusters(
             over the 10 nearest neighbours with as many clusters, 8 at most, as the largest gap between the first
             eigenvalues of the Laplacian says, as SpRAy has it, for classes of up to 4,000 heatmaps.
         least: images per cluster; by default 5, and 5 % of the class if that is more.
-        asked: see :func:`hookmap.analysis.frames.frames`.
+        asked: see ``hookmap.analysis.frames.frames``.
         seed: of all that is random; the same seed gives the same clusters.
 
     Raises:

@@ -97,7 +97,7 @@ def confusions(run: Run, *, least: int = 2, most: int = 50, asked: str | None = 
         run: of a classifier over images with labels.
         least: rarer pairs are left out.
         most: so many pairs at most.
-        asked: see :func:`hookmap.analysis.frames.frames`.
+        asked: see ``hookmap.analysis.frames.frames``.
         side: cells of the frame along each side.
 
     Raises:

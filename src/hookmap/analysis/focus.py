@@ -67,7 +67,7 @@ def focus(run: Run, by: FocusMeasure = "half_area", *, count: int = 12, asked: s
         run: what was run.
         by: the measure, as in the run's table.
         count: how many of each.
-        asked: see :func:`hookmap.analysis.frames.frames`.
+        asked: see ``hookmap.analysis.frames.frames``.
 
     Raises:
         DataError: if there are no heatmaps of this question; a NotApplicableError if there are none at all.
@@ -83,7 +83,7 @@ class Outcomes(Page):
     """What was recognised against what wasn't.
 
     Attributes:
-        table: a row per measure of :data:`MEASURES` that is known: ``measure``; ``right`` and ``wrong`` (means);
+        table: a row per measure of ``MEASURES`` that is known: ``measure``; ``right`` and ``wrong`` (means);
             ``effect`` (Cliff's delta (1993): how often a recognised image has the larger value, minus how often the
             smaller, over all pairs of one of either; from -1 to 1, and 0 where being right tells nothing about it);
             ``n_right`` and ``n_wrong``, which say how far that can be trusted.
@@ -123,7 +123,7 @@ def outcomes(run: Run, *, asked: str | None = None, side: int = SIDE) -> Outcome
 
     Args:
         run: of a classifier over images with labels.
-        asked: see :func:`hookmap.analysis.frames.frames`.
+        asked: see ``hookmap.analysis.frames.frames``.
         side: cells of the frame along each side.
 
     Raises:

@@ -66,7 +66,7 @@ def class_means(run: Run, by: By = "prediction", *, asked: str | None = None, si
     Args:
         run: what was run.
         by: what the classes are: ``"prediction"``, ``"label"`` or ``"target"``.
-        asked: as in :func:`hookmap.analysis.frames.frames`, and what it raises.
+        asked: as in ``hookmap.analysis.frames.frames``, and what it raises.
         side: cells of the frame along each side.
     """
     import pandas as pd

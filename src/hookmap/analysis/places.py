@@ -82,7 +82,7 @@ def places(run: Run, by: By = "prediction", *, asked: str | None = None, side: i
     Args:
         run: what was run.
         by: what the classes are: ``"prediction"``, ``"label"`` or ``"target"``.
-        asked: as in :func:`hookmap.analysis.frames.frames`, and what it raises.
+        asked: as in ``hookmap.analysis.frames.frames``, and what it raises.
         side: cells of the frame along each side.
     """
     import pandas as pd

@@ -131,7 +131,7 @@ class Opened:
         return Explanation(heatmaps)
 
     def features(self, layers: LayerSpec | None = None, *, target: TargetSpec | None = None) -> list[LayerMaps]:
-        """Feature maps of layers, by default of the :attr:`stages`; see :meth:`hookmap.Lens.features`.
+        """Feature maps of layers, by default of the ``stages``; see :meth:`hookmap.Lens.features`.
 
         Args:
             layers: as there.

@@ -6,6 +6,10 @@ import os
 import signal
 import sys
 from types import FrameType
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import typer
 
 
 def main() -> None:
@@ -14,9 +18,8 @@ def main() -> None:
     if before is signal.default_int_handler:
         signal.signal(signal.SIGINT, _stop_at_once)
     try:
-        # Commands are listed in this order.
-        from hookmap.cli import photos, datasets, serve, listings  # noqa: F401, I001
-        from hookmap.cli.commands import app, complain, plain_warnings, sentence_of
+        app = application()
+        from hookmap.cli.commands import complain, plain_warnings, sentence_of
 
         try:
             with plain_warnings():
@@ -28,6 +31,14 @@ def main() -> None:
             sys.exit(1)
     finally:
         signal.signal(signal.SIGINT, before)
+
+
+def application() -> typer.Typer:
+    """All commands, in the order in which they are listed."""
+    from hookmap.cli import photos, datasets, serve, listings  # noqa: F401, I001
+    from hookmap.cli.commands import app
+
+    return app
 
 
 def _stop_at_once(signum: int, frame: FrameType | None) -> None:

@@ -70,7 +70,7 @@ class Call:
 
 
 class Record:
-    """What one layer gave during a capture: one :class:`Call` each time that it ran."""
+    """What one layer gave during a capture: one ``Call`` each time that it ran."""
 
     def __init__(self, name: str, module: nn.Module, attentions: Sequence[Attention] = ()) -> None:
         self.name = name
@@ -127,7 +127,7 @@ class Record:
 
 
 class Capture(Mapping[str, Record]):
-    """A running capture: records by layer name. Made by :func:`capture`."""
+    """A running capture: records by layer name. Made by :func:`hookmap.capture`."""
 
     def __init__(
         self,
@@ -287,7 +287,7 @@ class Capture(Mapping[str, Record]):
                 K variants of that sample's activation. It isn't written to. If it requires a gradient, the
                 output has one with respect to it: make scores of it under ``torch.enable_grad()``.
             sample: index in the batch that the variants belong to. The part before the layer then costs
-                next to nothing wherever the model's wiring allows it: see :mod:`hookmap.hooks.replay`.
+                next to nothing wherever the model's wiring allows it: see ``hookmap.hooks.replay``.
             call: which call of the layer to change, where it runs several times.
             axis: along which the layer holds its samples.
 
@@ -446,10 +446,10 @@ def capture(
         layers: name, glob (``*`` within a level, ``**`` across), module, type, kind word such as
             ``"conv"``, or a list of these; ``"input"`` is the model's input itself.
         gradients: start the graph at the first captured layer so that
-            :meth:`Capture.differentiate` works.
+            :meth:`~hookmap.hooks.capture.Capture.differentiate` works.
         keep: with ``gradients=False``, what to store of each output tensor instead of a copy of it.
         attention: read the attention that ran, in fused kernels too: of a layer by its record's
-            :attr:`Record.attention`, of all by :attr:`Capture.attentions`. The graph then starts at the input of the
+            ``Record.attention``, of all by ``Capture.attentions``. The graph then starts at the input of the
             first captured layer, or where ``layers`` is empty at the model's, and attention before that isn't seen.
         retain_graph: keep the graph when the block is left, so that scores made in it can be differentiated later. The
             memory of the model's tail is held as long as the capture is.

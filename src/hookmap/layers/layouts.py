@@ -21,8 +21,8 @@ class Layout:
     """How an activation holds its grid.
 
     Attributes:
-        order: ``"channels first"`` (B, C, *grid), ``"channels last"`` (B, *grid, C), or ``"tokens"``
-            (B, prefix + prod(grid) + suffix, C).
+        order: ``"channels first"`` ``(B, C, *grid)``, ``"channels last"`` ``(B, *grid, C)``, or ``"tokens"``
+            ``(B, prefix + prod(grid) + suffix, C)``.
         grid: cells per axis: ``(h, w)``, ``(t, h, w)`` for video and volumes, ``(l,)`` for sequences.
         prefix: tokens before the patches (class, distillation, registers).
         suffix: tokens after them (a detector's queries).

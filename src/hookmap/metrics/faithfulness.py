@@ -182,7 +182,7 @@ def infidelity(
         maps: ``(M, h, w)``.
         samples: so many random sets.
         cells: along each axis.
-        fill: what stands in place of what is removed; see :mod:`hookmap.metrics.fills`.
+        fill: what stands in place of what is removed; see ``hookmap.metrics.fills``.
         seed: of the sets.
         batch_size: changed images per forward pass.
 

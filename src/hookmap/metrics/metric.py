@@ -22,7 +22,7 @@ class Metric:
     tensor([4.5000, 4.5000])
 
     Args:
-        function: of :mod:`hookmap.metrics`, such as :func:`~hookmap.metrics.removal.srg`.
+        function: of ``hookmap.metrics``, such as :func:`hookmap.metrics.srg`.
         options: of that function, the same for all images.
     """
 

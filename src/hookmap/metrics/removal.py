@@ -81,7 +81,7 @@ def removal(
         image: ``(C, *size)``.
         maps: ``(M, h, w)``.
         first: which cells go first; of several the curves of all maps by the one, then by the other.
-        fill: what stands in place of what is removed; see :mod:`hookmap.metrics.fills`.
+        fill: what stands in place of what is removed; see ``hookmap.metrics.fills``.
         steps: so many equal shares of the cells are removed one after the other.
         cells: along each axis.
         seed: of the order among cells of the same value.
@@ -219,7 +219,7 @@ def road(
     .. math:: \mathrm{ROAD} = \frac{1}{n - 1} \sum_{i=1}^{n-1} \tfrac{1}{2} \big(f(x \setminus S^{\text{least}}_{i/n})
               - f(x \setminus S^{\text{most}}_{i/n})\big)
 
-    with what is removed continued from its surroundings plus a little noise (:func:`hookmap.metrics.fills.linear`), so
+    with what is removed continued from its surroundings plus a little noise (``hookmap.metrics.fills.linear``), so
     that the shape of the hole says little. Rong et al., *A Consistent and Efficient Evaluation Strategy for
     Attribution Methods*, ICML 2022, arXiv:2202.00449; combined as in pytorch-grad-cam.
 

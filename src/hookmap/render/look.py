@@ -17,7 +17,7 @@ SIGNED_COLORMAP = "RdBu_r"
 
 
 class LookOptions(TypedDict, total=False):
-    """What a user may change about how a heatmap is drawn; see :class:`Look`."""
+    """What a user may change about how a heatmap is drawn; see :class:`hookmap.Look`."""
 
     colormap: str | None
     opacity: float | Literal["ramp"]

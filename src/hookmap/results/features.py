@@ -160,7 +160,7 @@ class LayerMaps:
         numbers: bool = True,
         columns: int | None = None,
     ) -> Image.Image:
-        """Channels of one image as tiles, with their numbers; arguments as in :func:`hookmap.render.grid.tiles`.
+        """Channels of one image as tiles, with their numbers; arguments as in ``hookmap.render.grid.tiles``.
 
         By default a tile is 112 pixels, or 56 where there are more than 512 of them.
         """
@@ -280,7 +280,7 @@ class FeatureMaps(Mapping[str, LayerMaps]):
         Args:
             folder: where to.
             image: which of the images.
-            channels: of each layer, as in :meth:`LayerMaps.select`.
+            channels: of each layer, as in ``LayerMaps.select``.
             logdir: also write to TensorBoard, as :meth:`to_tensorboard` does, without drawing anything twice.
             progress: show a bar.
 

@@ -160,7 +160,7 @@ class Heatmap:
 
         Args:
             size: the longer side in pixels; by default that of the picture, but from 320 to 2048.
-            **look: what is to be drawn otherwise than :attr:`look` says.
+            **look: what is to be drawn otherwise than ``look`` says.
 
         Raises:
             HookmapError: for a look that can't be, or a colour map that there isn't.

@@ -59,12 +59,12 @@ def run(
     progress: bool = True,
     **options: Any,
 ) -> Run:
-    """Explain every image of a data set and write a folder: see :mod:`hookmap.runs.store`.
+    """Explain every image of a data set and write a folder: see ``hookmap.runs.store``.
 
     Args:
         data: a folder (of folders: their names are labels), a glob, a list of paths, a CSV, TSV or Parquet file of
             paths and labels, COCO JSON, WebDataset tars, a Hugging Face data set, or a PyTorch ``Dataset`` or
-            ``DataLoader``: see :func:`hookmap.datasets.sources.source`.
+            ``DataLoader``: see ``hookmap.datasets.sources.source``.
         model: a :class:`hookmap.Lens`, or what makes one.
         out: the folder to write.
         target: ``"predicted"``, ``"label"`` (each image's true class), any other target, or a list of these.

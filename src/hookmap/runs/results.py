@@ -71,7 +71,7 @@ class Run:
 
     @cached_property
     def table(self) -> pd.DataFrame:
-        """The index: a row per heatmap, or per image that has none; columns as in :data:`hookmap.runs.rows.COLUMNS`.
+        """The index: a row per heatmap, or per image that has none; columns as in ``hookmap.runs.rows.COLUMNS``.
 
         The row's number is that of its map.
         """

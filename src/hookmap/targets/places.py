@@ -40,7 +40,7 @@ class Place:
         raise NotImplementedError
 
     def check(self, size: tuple[int, int]) -> None:
-        """Raise a :class:`TargetError` if it can't be of a picture of this size, (H, W)."""
+        """Raise a :class:`hookmap.TargetError` if it can't be of a picture of this size, (H, W)."""
 
     @property
     def centre(self) -> tuple[float, float]:
@@ -150,7 +150,7 @@ class Mask(Place):
         return found.to(points.device)
 
     def check(self, size: tuple[int, int]) -> None:
-        """Raise a :class:`TargetError` if the mask isn't of the picture's size."""
+        """Raise a :class:`hookmap.TargetError` if the mask isn't of the picture's size."""
         if self.area.shape != size:
             given, wanted = ("x".join(map(str, shape)) for shape in (self.area.shape, size))
             raise TargetError(f"the mask is {given}, and the picture {wanted} (height x width); pass one of that size")
@@ -169,7 +169,7 @@ class Mask(Place):
 
 @dataclass(frozen=True)
 class Polygon(Place):
-    """An area inside of a closed line: what a :class:`Mask` of it means.
+    """An area inside of a closed line: what a :class:`hookmap.Mask` of it means.
 
     Attributes:
         corners: (x, y) of each, three or more, in pixels of the picture; inside is what a ray crosses the line an odd
