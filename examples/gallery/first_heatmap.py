@@ -14,6 +14,7 @@ for prediction in lens.predict(photo, top=3)[0]:
 
 # %%
 # Nothing has to be chosen: the target is the predicted class, layer and method are found by looking at the network.
+# The frame is what the network saw of the photo.
 
 explanation = lens.explain(photo)
 explanation.save("heatmap.png")
@@ -23,4 +24,5 @@ explanation.save("heatmap.png")
 
 heatmap = explanation[0]
 print(heatmap)
-print(heatmap.map.shape, heatmap.raw.shape, heatmap.evidence)
+print(tuple(heatmap.map.shape), "on the photo,", tuple(heatmap.raw.shape), "on the grid of", heatmap.layer)
+print("evidence:", heatmap.evidence)
