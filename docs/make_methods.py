@@ -64,7 +64,7 @@ Any of them can be combined with `aug_smooth=True`, `noise_smooth=25`, `eigen_sm
 `fuse="mean"`, `"max"`, `"product"` or `"layercam"`, and a target that asks "why this and not that":
 `hm.Contrast("tiger cat", "tabby")`. `rivals=3` lets the three most probable other classes compete for each place (VAR,
 Walter et al. 2025, arXiv:2503.07346): what speaks for them as much goes. `libra=True` balances the gradients of methods
-that have one ([LibraGrad](relevance.md)). Your own takes three lines:
+that have one ([LibraGrad](guides/relevance.md)). Your own takes three lines:
 
 ```python
 @hm.method

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import pkgutil
 import re
 import shutil
 import zipfile
@@ -16,12 +17,14 @@ import pytest
 import torch
 
 import hookmap as hm
+from hookmap import analysis, metrics, report
 from hookmap.methods import INGREDIENTS, METHODS
 from networks import convnet, noise
 from pictures import PHOTOS, REPOSITORY
 
 DOCS = REPOSITORY / "docs"
-PAGES = [REPOSITORY / "README.md", *sorted(DOCS.glob("*.md"))]
+# What is built (the gallery, a page per name) isn't written here.
+PAGES = [REPOSITORY / "README.md", *sorted(page for page in DOCS.rglob("*.md") if "_build" not in page.parts)]
 BLOCK = re.compile(r"(?:<!-- not run: (?P<why>.+?) -->\n)?```python\n(?P<code>.*?)```", re.DOTALL)
 
 
@@ -69,7 +72,7 @@ def run(code: str, page: str, names: dict[str, Any]) -> None:
 
 @pytest.mark.filterwarnings("ignore::hookmap.HookmapWarning")
 @pytest.mark.parametrize(
-    "page", [page for page in PAGES if blocks(page) and page.stem != "extending"], ids=lambda page: page.stem
+    "page", [page for page in PAGES if blocks(page) and page.stem != "extending"], ids=lambda page: str(page.relative_to(REPOSITORY))
 )
 def test_the_examples_of_a_page_run_one_after_the_other(page: Path, folder: Path) -> None:
     names: dict[str, Any] = {"__name__": "example", "hm": hm, "torch": torch}
@@ -117,10 +120,11 @@ def test_how_to_add_something_is_complete_in_fewer_than_30_lines(title: str, fol
     CHECKS.get(title, lambda names: None)(names)
 
 
+GRAD_CAM_PAGE = DOCS / "coming_from" / "pytorch_grad_cam.md"
 GRAD_CAM_ROW = re.compile(r"\| `(?P<theirs>\w+\(model, .+?)` \| `(?P<ours>lens\..+?)` \|")
 
 
-@pytest.mark.parametrize(("theirs", "ours"), GRAD_CAM_ROW.findall((DOCS / "from_grad_cam.md").read_text()))
+@pytest.mark.parametrize(("theirs", "ours"), GRAD_CAM_ROW.findall(GRAD_CAM_PAGE.read_text()))
 def test_both_sides_of_the_table_for_those_who_come_from_grad_cam_give_the_same_map(theirs: str, ours: str) -> None:
     peers = pytest.importorskip("pytorch_grad_cam")
     targets, image = pytest.importorskip("pytorch_grad_cam.utils.model_targets"), peers.utils.image
@@ -137,7 +141,40 @@ def test_both_sides_of_the_table_for_those_who_come_from_grad_cam_give_the_same_
 
 
 def test_the_table_for_those_who_come_from_grad_cam_is_read() -> None:
-    assert len(GRAD_CAM_ROW.findall((DOCS / "from_grad_cam.md").read_text())) >= 15
+    assert len(GRAD_CAM_ROW.findall(GRAD_CAM_PAGE.read_text())) >= 15
+
+
+ROW = re.compile(r"^\| `(?P<theirs>\w+\(.+?)` \| `(?P<ours>lens\.explain\(.+?)` \|", re.MULTILINE)
+TORCH_CAM_ROWS, CAPTUM_ROWS = (
+    ROW.findall((DOCS / "coming_from" / f"{peer}.md").read_text()) for peer in ("torch_cam", "captum")
+)
+
+
+@pytest.mark.parametrize(("theirs", "ours"), TORCH_CAM_ROWS)
+def test_both_sides_of_the_table_for_those_who_come_from_torch_cam_give_the_same_map(theirs: str, ours: str) -> None:
+    peers = pytest.importorskip("torchcam.methods")
+    model, own = convnet(stride=1), convnet(stride=1)
+    x = noise(2, 3, 24, 32)
+    with eval(theirs, {**vars(peers), "model": model}) as extractor:
+        expected = extractor([1, 1], model(x), normalized=False)[0].detach()
+    mine = eval(ours, {"hm": hm, "lens": hm.Lens(own), "x": x}).raw.clamp(min=0)
+    assert expected.max() > 0
+    assert (mine - expected).abs().max() <= 1e-5 * expected.max()
+
+
+@pytest.mark.parametrize(("theirs", "ours"), CAPTUM_ROWS)
+def test_both_sides_of_the_table_for_those_who_come_from_captum_give_the_same_map(theirs: str, ours: str) -> None:
+    peers = pytest.importorskip("captum.attr")
+    model, own = convnet(stride=1).double(), convnet(stride=1).double()
+    x = noise(2, 3, 24, 32).double()
+    names = {**vars(peers), "model": model, "first": model.bend1, "second": model.bend2, "x": x.clone()}
+    expected = eval(theirs, names).detach().sum(1)
+    mine = eval(ours, {"hm": hm, "lens": hm.Lens(own), "x": x}).raw
+    assert (mine - expected).abs().max() <= 1e-6 * expected.abs().max()
+
+
+def test_the_tables_for_those_who_come_from_elsewhere_are_read() -> None:
+    assert (len(TORCH_CAM_ROWS), len(CAPTUM_ROWS)) == (5, 5)
 
 
 def test_the_table_of_methods_is_the_registrys() -> None:
@@ -148,11 +185,20 @@ def test_the_table_of_methods_is_the_registrys() -> None:
     assert costs.keys() == {name for name, method in METHODS.items() if not method.objects}
 
 
-def test_the_reference_is_the_docstrings() -> None:
-    assert (DOCS / "api.md").read_text() == script("make_api").page(), "run docs/make_api.py"
+def test_every_public_name_has_a_page() -> None:
+    listed = re.findall(r"^   (hookmap\.\S+)$", (DOCS / "api" / "index.md").read_text(), re.MULTILINE)
+    assert len(listed) == len({*listed})
+    public = {f"hookmap.{name}" for name in hm.__all__ if not isinstance(getattr(hm, name), ModuleType)}
+    for module in (analysis, metrics, report):
+        public |= {f"{module.__name__}.{name}" for name in module.__all__ if callable(getattr(module, name))}
+    assert public <= {*listed}
+    for name in listed:
+        pkgutil.resolve_name(name.replace(".", ":", 1) if name.count(".") == 1 else name)
 
 
 def test_pictures_and_pages_that_are_linked_exist() -> None:
-    for page in (REPOSITORY / "README.md", *DOCS.glob("**/*.md")):
-        for target in re.findall(r"\]\(([^)#:]+)\)", page.read_text()):
-            assert (page.parent / target).exists(), f"{page.name} links {target}"
+    for page in PAGES:
+        for target in re.findall(r"\]\(([^)#:]+)(?:#[^)]*)?\)", page.read_text()):
+            made = re.fullmatch(r"(?:\.\./)*gallery/(?:images/sphx_glr_)?(\w+?)(?:_\d{3})?\.\w+", target)
+            source = REPOSITORY / "examples" / "gallery" / f"{made[1]}.py" if made else page.parent / target
+            assert source.exists(), f"{page.name} links {target}"

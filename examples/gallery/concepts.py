@@ -12,5 +12,8 @@ lens = hm.Lens("efficientnet_lite0")
 concepts = lens.concepts(["../photos/cat.jpg", "../photos/coffee.jpg"], concepts=4)
 concepts.save("concepts.png")
 
+# %%
+# A concept's share of the activity, and what the head calls it:
+
 for concept in concepts:
     print(f"{concept.share:4.0%}", ", ".join(concept.labels[:3]))

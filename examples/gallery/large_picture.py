@@ -2,8 +2,8 @@
 A picture far larger than the input
 ===================================
 
-The network takes 224 x 224 pixels. A large picture pressed into them loses its details; in tiles it is explained at its
-full resolution, and the maps of all tiles add up on one grid.
+The network takes the middle of a picture, at 224 x 224 pixels: what lies beside it isn't seen, and details are lost. In
+tiles the whole picture is explained at its full resolution, and the maps of all tiles add up on one grid.
 """
 
 from PIL import Image
@@ -16,7 +16,7 @@ for place, photo in zip(((0, 0), (600, 0), (0, 400), (600, 400)), (cat, coffee, 
     large.paste(photo, place)
 
 lens = hm.Lens("efficientnet_lite0")
-lens.explain(large, "espresso").save("pressed.png")
+lens.explain(large, "espresso").save("middle.png")
 
 # %%
 # In tiles:

@@ -22,14 +22,14 @@ def scene():
     made, truth = Image.fromarray(draw.integers(60, 130, (64, 64, 3), dtype=np.uint8)), Image.new("L", (64, 64))
     for number, low in ((1, 12), (2, 42)):
         x, y = draw.integers(low, low + 10), draw.integers(14, 50)
-        for canvas, colour in ((made, (200, 180, 90)), (truth, number)):
+        for canvas, colour in ((made, (80, 140, 220)), (truth, number)):
             shape = ImageDraw.Draw(canvas).ellipse if number == 1 else ImageDraw.Draw(canvas).rectangle
             shape((x - 8, y - 8, x + 8, y + 8), fill=colour)
-    return made, torch.from_numpy(np.asarray(truth)).long()
+    return made, torch.from_numpy(np.array(truth)).long()
 
 
 scenes = [scene() for _ in range(96)]
-x = torch.stack([torch.from_numpy(np.asarray(made)).permute(2, 0, 1) / 255 - 0.5 for made, _ in scenes])
+x = torch.stack([torch.from_numpy(np.array(made)).permute(2, 0, 1) / 255 - 0.5 for made, _ in scenes])
 y = torch.stack([truth for _, truth in scenes])
 
 torch.manual_seed(0)
@@ -55,4 +55,4 @@ lens = hm.Lens(model, preprocessing=preprocessing, labels=NAMES)
 photo, truth = scene()
 rows, columns = np.nonzero((truth == 2).numpy())
 corner = hm.Point(int(columns.min()), int(rows.min()), of="square")
-lens.explain(photo, ["disc", "square", corner]).save("regions.png", size=480)
+lens.explain(photo, ["disc", "square", corner]).save("regions.png", size=320)

@@ -21,13 +21,13 @@ def picture(kind, x, y):
     """A shape somewhere on a noisy ground."""
     made = Image.fromarray(draw.integers(60, 130, (64, 64, 3), dtype=np.uint8))
     shape = ImageDraw.Draw(made).ellipse if kind == "disc" else ImageDraw.Draw(made).rectangle
-    shape((x - 8, y - 8, x + 8, y + 8), fill=(200, 180, 90))
+    shape((x - 8, y - 8, x + 8, y + 8), fill=(80, 140, 220))
     return made
 
 
 labels = torch.arange(240) % 2
 pictures = [picture(NAMES[label], *draw.integers(10, 54, 2)) for label in labels]
-x = torch.stack([torch.from_numpy(np.asarray(p)).permute(2, 0, 1) / 255 - 0.5 for p in pictures])
+x = torch.stack([torch.from_numpy(np.array(p)).permute(2, 0, 1) / 255 - 0.5 for p in pictures])
 
 torch.manual_seed(0)
 model = nn.Sequential(
@@ -51,6 +51,6 @@ preprocessing = hm.Preprocessing(size=(64, 64), resize=None, mean=(0.5,) * 3, st
 lens = hm.Lens(model, preprocessing=preprocessing, labels=NAMES)
 
 both = picture("disc", 16, 20)
-ImageDraw.Draw(both).rectangle((38, 36, 54, 52), fill=(200, 180, 90))
+ImageDraw.Draw(both).rectangle((38, 36, 54, 52), fill=(80, 140, 220))
 lens.explain(both, NAMES).save("both.png", size=480)
 print(lens.layers())

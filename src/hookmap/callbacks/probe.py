@@ -167,11 +167,12 @@ class Probe:
         """Write the animation and let the loggers write out what they hold; those that you opened stay open."""
         with undisturbed(torch.device("cpu")):
             step = self._last or 0
-            if self._history is not None and len(self._history) > 1 and self._loggers:
+            looked = self._lens is not None and self._history is not None and len(self._history) > 1
+            if looked and self._loggers:
                 self._attempt(lambda: self._write_animation(step), step, False)
             for logger in self._loggers:
                 self._attempt(logger.close, step, False)
-        self._history = self._lens = self._model = self._latest = None
+        self._lens = self._model = self._latest = None
 
     def __enter__(self) -> Probe:
         return self
@@ -187,15 +188,13 @@ class Probe:
 
     @property
     def animation(self) -> Animation:
-        """The heatmaps so far; ``.save("cat.webp")`` writes them wherever you like.
+        """The heatmaps so far; ``.save("cat.webp")`` writes them wherever you like, also when the probe is closed.
 
         Raises:
-            HookmapError: before the first look, after :meth:`close`, or with ``animation=0``.
+            HookmapError: before the first look, or with ``animation=0``.
         """
         if self._history is None or not len(self._history):
-            raise HookmapError(
-                "there's no animation: the model wasn't looked at yet, the probe is closed, or animation is 0"
-            )
+            raise HookmapError("there's no animation: the model wasn't looked at yet, or animation is 0")
         return self._history.animated()
 
     def log_to(self, to: Any) -> None:
