@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import ast
 import importlib.util
 import json
 import pkgutil
 import re
 import shutil
 import zipfile
+from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -194,6 +196,37 @@ def test_every_public_name_has_a_page() -> None:
     assert public <= {*listed}
     for name in listed:
         pkgutil.resolve_name(name.replace(".", ":", 1) if name.count(".") == 1 else name)
+
+
+def _longest(sentence: ast.expr) -> str:
+    """Of what is written of a sentence whose names and numbers come later, the longest part."""
+    parts = [node.value for node in ast.walk(sentence) if isinstance(node, ast.Constant) and isinstance(node.value, str)]
+    return max(parts, key=len, default="").strip(" ,;:(")
+
+
+def _warnings() -> Iterator[str]:
+    """What the code warns of, and what it says to have assumed."""
+    for file in sorted((REPOSITORY / "src").rglob("*.py")):
+        notes = ("note", "assumed") if file.parent.name in ("models", "transformers", "targets") else ()
+        for node in ast.walk(ast.parse(file.read_text())):
+            if isinstance(node, ast.Call):
+                name = getattr(node.func, "attr", getattr(node.func, "id", ""))
+                said = [node.args[0]] if name in ("remark", "warn") and node.args else []
+                said += [keyword.value for keyword in node.keywords if keyword.arg in notes]
+            elif isinstance(node, ast.Assign):
+                name = getattr(node.targets[0], "attr", getattr(node.targets[0], "id", ""))
+                said = [node.value] if name in notes else []
+            else:
+                continue
+            yield from filter(lambda part: len(part) > 12, map(_longest, said))
+
+
+def test_every_warning_is_in_troubleshooting() -> None:
+    page = " ".join(re.sub(r"[*`>]", "", (DOCS / "troubleshooting.md").read_text()).split())
+    said = {*_warnings()}
+    assert len(said) > 20
+    missing = [part for part in sorted(said) if part not in page]
+    assert not missing, f"docs/troubleshooting.md doesn't have {missing}"
 
 
 def test_pictures_and_pages_that_are_linked_exist() -> None:
