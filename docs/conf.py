@@ -87,9 +87,21 @@ html_sidebars = {"index": []}
 copybutton_prompt_text = r">>> |\.\.\. |\$ "
 copybutton_prompt_is_regexp = True
 
+# From the first question to the last.
+_EXAMPLES = (
+    "first_heatmap this_and_not_that your_own_model through_the_network feature_maps muted_channels concepts "
+    "methods_side_by_side to_the_pixel how_far_to_believe large_picture segmenter watch_training clever_hans"
+).split()
+
+
+def _place(file: str) -> int:
+    return _EXAMPLES.index(Path(file).stem)
+
+
 sphinx_gallery_conf = {
     "examples_dirs": [str(HERE.parent / "examples" / "gallery")],
     "gallery_dirs": ["gallery"],
+    "within_subsection_order": _place,
     "filename_pattern": r"\.py$",
     "backreferences_dir": "api/generated/examples",
     "doc_module": ("hookmap",),

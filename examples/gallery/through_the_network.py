@@ -17,7 +17,7 @@ explanation.save("stages.png")
 # %%
 # As a film, from the first stage to the last:
 
-frames = [heatmap.overlay(size=300) for heatmap in explanation]
+frames = [heatmap.overlay(size=640) for heatmap in explanation]
 frames[0].save("film.webp", save_all=True, append_images=[*frames[1:], *frames[-1:] * 3], duration=350, loop=0)
 
 # %%

@@ -58,4 +58,9 @@ with hm.Probe(watched, tempfile.mkdtemp(), every=12, **asked) as probe:
             optimizer.step()
             step += 1
 
+probe.animation.frames[-1].save("learned.png")
+
+# %%
+# All of it, from the first step:
+
 probe.animation.save("learning.webp")
