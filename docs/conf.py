@@ -49,11 +49,13 @@ napoleon_use_ivar = True
 templates_path = ["_templates"]
 # What other libraries call theirs, and short names of types whose meaning stands beside the parameter.
 _ELSEWHERE = (
-    "abc|collections|contextlib|lightning|matplotlib|nn|np|numpy|pandas|pathlib|pd|PIL|Image|pytorch_lightning|torch|transformers"
+    "abc|collections|contextlib|lightning|matplotlib|nn|np|numpy|pandas|pathlib|pd|PIL|Image|pytorch_lightning|torch|"
+    "transformers"
 )
 _SHORT = (
-    "Algorithm|Array|By|Channels|Engine|ExplainOptions|Factorization|Figure|FillSpec|First|FocusMeasure|LayerSpec|MethodSpec|Module|Of|Path|Plan|Scale|Scorer|SummaryWriter|TargetSpec|"
-    "Tensor|tuple\\[float|RemovalOptions|LayerMaps|Animation|ChannelStatistics|Similarity|TileScale|Track"
+    "Algorithm|Array|By|Channels|Engine|ExplainOptions|Factorization|Figure|FillSpec|First|FocusMeasure|LayerSpec|"
+    "MethodSpec|Module|Of|Path|Plan|Scale|Scorer|SummaryWriter|TargetSpec|Tensor|tuple\\[float|RemovalOptions|LayerMaps|"
+    "Animation|ChannelStatistics|Similarity|TileScale|Track"
 )
 # Types of hookmap's own that no user has to make or read.
 _INNER = (
@@ -88,10 +90,22 @@ copybutton_prompt_text = r">>> |\.\.\. |\$ "
 copybutton_prompt_is_regexp = True
 
 # From the first question to the last.
-_EXAMPLES = (
-    "first_heatmap this_and_not_that your_own_model through_the_network feature_maps muted_channels concepts "
-    "methods_side_by_side to_the_pixel how_far_to_believe large_picture segmenter watch_training clever_hans"
-).split()
+_EXAMPLES = [
+    "first_heatmap",
+    "this_and_not_that",
+    "your_own_model",
+    "through_the_network",
+    "feature_maps",
+    "muted_channels",
+    "concepts",
+    "methods_side_by_side",
+    "to_the_pixel",
+    "how_far_to_believe",
+    "large_picture",
+    "segmenter",
+    "watch_training",
+    "clever_hans",
+]
 
 
 def _place(file: str) -> int:

@@ -74,7 +74,9 @@ def run(code: str, page: str, names: dict[str, Any]) -> None:
 
 @pytest.mark.filterwarnings("ignore::hookmap.HookmapWarning")
 @pytest.mark.parametrize(
-    "page", [page for page in PAGES if blocks(page) and page.stem != "extending"], ids=lambda page: str(page.relative_to(REPOSITORY))
+    "page",
+    [page for page in PAGES if blocks(page) and page.stem != "extending"],
+    ids=lambda page: str(page.relative_to(REPOSITORY)),
 )
 def test_the_examples_of_a_page_run_one_after_the_other(page: Path, folder: Path) -> None:
     names: dict[str, Any] = {"__name__": "example", "hm": hm, "torch": torch}
@@ -200,7 +202,9 @@ def test_every_public_name_has_a_page() -> None:
 
 def _longest(sentence: ast.expr) -> str:
     """Of what is written of a sentence whose names and numbers come later, the longest part."""
-    parts = [node.value for node in ast.walk(sentence) if isinstance(node, ast.Constant) and isinstance(node.value, str)]
+    parts = [
+        node.value for node in ast.walk(sentence) if isinstance(node, ast.Constant) and isinstance(node.value, str)
+    ]
     return max(parts, key=len, default="").strip(" ,;:(")
 
 

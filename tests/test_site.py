@@ -84,8 +84,7 @@ def test_formulas_need_no_script(pages: dict[Path, Page]) -> None:
     assert "\\frac" not in re.sub(r"<annotation.*?</annotation>", "", text)
 
 
-@pytest.mark.parametrize("scheme", ["light", "dark"])
-@pytest.mark.parametrize("wide", [1360, 390])
+@pytest.mark.parametrize(("wide", "scheme"), [(1360, "light"), (390, "dark")])
 @pytest.mark.parametrize(
     "name",
     ["index", "start/first_heatmap", "choose/method", "gallery/index", "api/generated/hookmap.Lens", "command_line"],

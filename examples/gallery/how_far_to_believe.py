@@ -20,5 +20,5 @@ for heatmap in lens.explain(photo, method=["layercam", "random"]):
 lens.explain(photo, ["espresso", "cup", "tabby"], method=["layercam", "eigencam"]).save("classes.png")
 
 # %%
-# One heatmap is weak evidence. Which method and layer to take for a model is what :func:`hookmap.compare` finds out over
-# many photos: :doc:`/guides/trust`.
+# One heatmap is weak evidence. Which method and layer to take for a model is what :func:`hookmap.compare` finds out
+# over many photos: :doc:`/guides/trust`.

@@ -151,7 +151,9 @@ def method(function: _F) -> _F: ...
 @overload
 def method(function: str | None = None, **about: Any) -> Callable[[_F], _F]: ...
 def method(function: Any = None, **about: Any) -> Any:
-    """Register a function as a method, under its own name or another; also with facts of :class:`~hookmap.methods.registry.Method`.
+    """Register a function as a method, under its own name or another.
+
+    What else is known of it goes by the names of :class:`~hookmap.methods.registry.Method`.
 
     Raises:
         HookmapError: if a parameter without a default is no ingredient, or the name is taken.

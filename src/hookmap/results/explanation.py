@@ -237,7 +237,7 @@ class Explanation(Sequence[Heatmap]):
 
 
 def load(path: str | Path) -> Explanation:
-    """The explanation that :meth:`hookmap.Explanation.save` wrote into an ``.npz``, equal bit for bit; without the model.
+    """The explanation that :meth:`hookmap.Explanation.save` wrote into an ``.npz``, bit for bit; without the model.
 
     Raises:
         HookmapError: if the file can't be read or is no explanation.
