@@ -17,6 +17,7 @@ from hookmap.models import (
     custom,
     embedded,
     image_text,
+    onnx,
     rfdetr,
     smp,
     timm,
@@ -37,8 +38,8 @@ def load(name: str, *, pretrained: bool = True, weights: str | Path | None = Non
     Args:
         name: ``"efficientnet_lite0"`` (weights packaged), ``"resnet50"`` (torchvision if it has it, else timm),
             ``"torchvision/resnet50"``, ``"timm/resnet50.a1_in1k"``, ``"hf/facebook/detr-resnet-50"`` or a folder that
-            transformers wrote, ``"yolo11n"`` (Ultralytics, without its own weights), ``"package.module:factory"`` or
-            ``"file.py:factory"``.
+            transformers wrote, ``"yolo11n"`` (Ultralytics, without its own weights), ``"net.onnx"``,
+            ``"package.module:factory"`` or ``"file.py:factory"``.
         pretrained: load the library's own weights, downloading them if need be.
         weights: a checkpoint to load instead; where only the number of classes differs, the head is built
             to fit.
@@ -67,6 +68,8 @@ def load(name: str, *, pretrained: bool = True, weights: str | Path | None = Non
 
 
 def _builder(name: str) -> Callable[..., Loaded]:
+    if onnx.has(name):
+        return partial(onnx.build, name)
     if ":" in name:
         return partial(custom.build, name)
     if name == DEFAULT:
