@@ -117,7 +117,7 @@ class Lens:
                 raise ModelError("weights= and pretrained= go with a model's name; load them into your module yourself")
             known = models.describe(unwrapped(model))
         else:
-            raise ModelError(f"the model is a {type(model).__name__}; expected a torch.nn.Module or a model's name")
+            raise ModelError(models.why_no_model(model))
         plain = unwrapped(known.model)
         check_hookable(plain)
         if device is not None:

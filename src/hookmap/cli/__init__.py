@@ -15,7 +15,7 @@ def main() -> None:
         signal.signal(signal.SIGINT, _stop_at_once)
     try:
         # Commands are listed in this order.
-        from hookmap.cli import photos, datasets, serve, listings  # noqa: F401, I001
+        from hookmap.cli import photos, datasets, serve, deploy, listings  # noqa: F401, I001
         from hookmap.cli.commands import app, complain, plain_warnings, sentence_of
 
         try:

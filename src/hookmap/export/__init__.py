@@ -12,6 +12,7 @@ from hookmap import __version__
 from hookmap._files import written_whole
 from hookmap._optional import require
 from hookmap._progress import Track
+from hookmap.adapters.adapter import Fusion
 from hookmap.attribution.batch import Plan
 from hookmap.attribution.engine import Engine
 from hookmap.errors import HookmapError
@@ -63,7 +64,7 @@ def export(engine: Engine, path: Path, plan: Plan, x: Tensor, *, overwrite: bool
         raise HookmapError(f"{path} is there already; pass overwrite=True (--overwrite), or another name")
     if engine.execution.precision != "fp32":
         raise HookmapError(
-            f"precision={engine.execution.precision!r} is how a lens runs a model, and a file holds the model as it is; "
+            f"precision={engine.execution.precision!r} is how a lens runs a model, and a file holds it as it is; "
             "export it from a lens without it, or a model in half precision (model.half())"
         )
     engine.check_weights()
@@ -106,7 +107,8 @@ def _explaining(engine: Engine, plan: Plan, x: Tensor) -> Explaining:
         )
     traced = engine.trace(x)
     if plan.layer is None and choice is not None:
-        names, fuse = list(choice.layers), choice.fuse
+        names = list(choice.layers)
+        fuse: Fusion | None = choice.fuse
     else:
         names, fuse = list(match_layers(engine.called, plan.layer or [])), plan.settings.fuse
     if len(names) > 1 and fuse is None:

@@ -48,8 +48,8 @@ def check(model: Run, file: Run, example: Tensor, batch: int | None) -> None:
             away, allowed = _difference(found[name], value), max(close, 10 * rounding[name])
             if not away <= allowed:
                 raise ModelError(
-                    f"the file's {name!r} differs from the model's by {away:.1e} of its scale, and at most {allowed:.0e} "
-                    "is let pass; nothing was written" + ("; take a later layer" if name == HEATMAP else "")
+                    f"the file's {name!r} is off the model's by {away:.1e} of its scale, and at most {allowed:.0e} is let "
+                    "pass; nothing was written" + ("; take a later layer" if name == HEATMAP else "")
                 )
         return
     raise ModelError(

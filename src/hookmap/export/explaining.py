@@ -59,9 +59,7 @@ class Explaining:
             said.append(output)
             return TracedTargets(self.goals, output, traced.reading)
 
-        run = Forward(
-            self.engine.execution, x, self.layouts, [self.method], traced, Settings(), silent, settled
-        )
+        run = Forward(self.engine.execution, x, self.layouts, [self.method], traced, Settings(), silent, settled)
         maps = [run.map(self.method, layer).flatten(0, 1) for layer in self.layouts]
         raw = maps[0] if self.fuse is None else fused(maps, self.fuse)
         raw = raw.reshape(len(self.goals), -1, *raw.shape[1:]).transpose(0, 1)

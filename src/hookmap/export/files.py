@@ -7,7 +7,7 @@ import logging
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Protocol
+from typing import ClassVar, Protocol
 
 import numpy as np
 import torch
@@ -26,7 +26,7 @@ _MOST_BYTES = 2**31 - 1
 class Kind(Protocol):
     """A kind of file."""
 
-    needs: Sequence[str]
+    needs: ClassVar[Sequence[str]]
     """Libraries that write and run it."""
 
     def write(self, program: Program, about: About, place: Path) -> None:
@@ -41,7 +41,7 @@ class Kind(Protocol):
 class Onnx:
     """For ONNX Runtime and everything else that reads ONNX."""
 
-    needs = ("onnx", "onnxscript", "onnxruntime")
+    needs: ClassVar[Sequence[str]] = ("onnx", "onnxscript", "onnxruntime")
 
     def write(self, program: Program, about: About, place: Path) -> None:
         """Weights are inside of the file, each once.
@@ -89,7 +89,7 @@ class Onnx:
 class Pt2:
     """For PyTorch without the model's code: ``torch.export.load``."""
 
-    needs: Sequence[str] = ()
+    needs: ClassVar[Sequence[str]] = ()
 
     def write(self, program: Program, about: About, place: Path) -> None:
         """With what the file says of itself beside the program."""

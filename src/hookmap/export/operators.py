@@ -34,9 +34,7 @@ def _convolution(
             (x.shape[2 + axis] + 2 * padding[axis] - dilation[axis] * (kernel - 1) - 1) % stride[axis]
             for axis, kernel in enumerate(weight.shape[2:])
         ]
-    back = aten.convolution.default(
-        gradient, weight, None, stride, padding, dilation, not transposed, rest, groups
-    )
+    back = aten.convolution.default(gradient, weight, None, stride, padding, dilation, not transposed, rest, groups)
     return back, None, None
 
 
@@ -44,7 +42,7 @@ def _max_pool(
     gradient: Tensor, x: Tensor, kernel: Any, stride: Any, padding: Any, dilation: Any, ceil: bool, indices: Tensor
 ) -> Tensor:
     """Each gradient goes to the place that was largest."""
-    flat = torch.zeros_like(x).flatten(2).scatter_add(2, indices.flatten(2), gradient.flatten(2))
+    flat: Tensor = torch.zeros_like(x).flatten(2).scatter_add(2, indices.flatten(2), gradient.flatten(2))
     return flat.reshape(x.shape)
 
 

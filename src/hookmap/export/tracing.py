@@ -60,7 +60,7 @@ def _reading_numbers(function: Traced) -> Traced:
     from torch.fx.experimental.proxy_tensor import disable_proxy_modes_tracing
     from torch.utils._python_dispatch import TorchDispatchMode
 
-    class Reading(TorchDispatchMode):
+    class Reading(TorchDispatchMode):  # type: ignore[no-untyped-call]
         def __torch_dispatch__(self, operator: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
             if operator is torch.ops.aten._local_scalar_dense.default:
                 with disable_proxy_modes_tracing():
@@ -68,14 +68,14 @@ def _reading_numbers(function: Traced) -> Traced:
             return operator(*args, **(kwargs or {}))
 
     def reading(x: Tensor) -> tuple[Tensor, ...]:
-        with Reading():
+        with Reading():  # type: ignore[no-untyped-call]
             return function(x)
 
     return reading
 
 
 def _contiguous_pooling() -> AbstractContextManager[Any]:
-    """Pooling to one place gives channels-last maps strides by a view that no runtime has; contiguous ones it doesn't."""
+    """Pooling to one place lays channels-last maps out by a view that no runtime has, and contiguous ones it doesn't."""
     from torch.overrides import TorchFunctionMode
 
     class Contiguous(TorchFunctionMode):

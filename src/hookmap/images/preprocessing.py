@@ -154,7 +154,8 @@ class Preprocessing:
     @classmethod
     def from_json(cls, about: Mapping[str, Any]) -> Preprocessing:
         """What :meth:`as_json` gave."""
-        return cls(**{name: tuple(value) if isinstance(value, list) else value for name, value in about.items()})
+        given: dict[str, Any] = {n: tuple(value) if isinstance(value, list) else value for n, value in about.items()}
+        return cls(**given)
 
     @classmethod
     def from_timm(cls, config: Mapping[str, Any]) -> Preprocessing:

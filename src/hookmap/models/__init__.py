@@ -27,7 +27,7 @@ from hookmap.models import (
 )
 from hookmap.models.loaded import Entry, Loaded
 
-__all__ = ["DEFAULT", "Entry", "Loaded", "available", "describe", "holds_one", "load"]
+__all__ = ["DEFAULT", "Entry", "Loaded", "available", "describe", "holds_one", "load", "why_no_model"]
 
 DEFAULT = embedded.NAME
 
@@ -93,6 +93,28 @@ def _builder(name: str) -> Callable[..., Loaded]:
 def holds_one(model: object) -> bool:
     """Whether this is a module, or an object of a library that holds its module, such as ``rfdetr.RFDETRNano()``."""
     return isinstance(model, nn.Module) or rfdetr.knows(model)
+
+
+_RUNTIMES = {
+    "onnxruntime": "ONNX Runtime",
+    "openvino": "OpenVINO",
+    "tensorrt": "TensorRT",
+    "tensorrt_bindings": "TensorRT",
+}
+"""By the packages of their objects."""
+
+
+def why_no_model(model: object) -> str:
+    """Why something for which :func:`holds_one` is false can't be looked into."""
+    kind = type(model)
+    runtime = _RUNTIMES.get(kind.__module__.partition(".")[0])
+    if runtime is not None:
+        return (
+            f"the model is a {kind.__name__} of {runtime}, which gives neither layers nor gradients; pass the module "
+            f"that it was made from, or its .onnx file; for heatmaps in {runtime} itself, write one with Lens.export "
+            "(hookmap export)"
+        )
+    return f"the model is a {kind.__name__}; expected a torch.nn.Module or a model's name"
 
 
 def describe(model: Any) -> Loaded:

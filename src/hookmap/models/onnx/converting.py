@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ast
+import re
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +12,9 @@ from torch import nn
 from hookmap._devices import out_of_memory
 from hookmap.errors import ModelError, first_line
 
+_SCOPES = "pkg.torch.onnx.name_scopes"
+_NUMBERED = r"n\d+(_\d+)*|node_.*"
+"""Names that say nothing but that they are different."""
 _NEWEST, _WELL_KNOWN = 17, 13
 """The newest operator set that there are converters for, and the one that has most of them."""
 
@@ -48,15 +53,31 @@ def _evaluated(module: nn.Module) -> nn.Module:
 
 
 def _name_nodes(graph: Any) -> None:
-    """Names for nodes that have none, and such as layers can have: ``/layer1/conv1/Conv`` is ``layer1.conv1.Conv``."""
+    """Names that layers can have, and people read: of the module that a node was exported from, where the file says it.
+
+    ``/layer1/conv1/Conv`` is ``layer1.conv1.Conv``, and so is ``node_conv2d_7`` of a file that holds PyTorch's scopes.
+    """
     taken: set[str] = set()
     for number, node in enumerate(graph.node):
-        plain = ".".join(part for part in node.name.replace(".", "/").split("/") if part)
-        name = plain or f"{node.op_type}_{number}"
+        name = ".".join(part for part in node.name.replace(".", "/").split("/") if part)
+        if scope := _scope(node):
+            name = f"{scope}.{node.op_type}"
+        elif not name or re.fullmatch(_NUMBERED, name):
+            name = f"{node.op_type}_{number}"
         while name in taken:
             name = f"{name}_{number}"
         taken.add(name)
         node.name = name
+
+
+def _scope(node: Any) -> str:
+    """The module in which PyTorch's exporter met a node; empty for nodes of other exporters."""
+    said = {entry.key: entry.value for entry in node.metadata_props}
+    try:
+        scopes = ast.literal_eval(said[_SCOPES])
+        return str(scopes[-2])
+    except (KeyError, ValueError, SyntaxError, IndexError, TypeError, MemoryError, RecursionError):
+        return ""
 
 
 def _in_older_words(model: Any) -> list[str]:
@@ -103,7 +124,7 @@ def constants_of(graph: Any) -> dict[str, Any]:
     found = {tensor.name: tensor for tensor in graph.initializer}
     for node in graph.node:
         if node.op_type == "Constant":
-            found |= {node.output[0]: one.t for one in node.attribute if one.name == "value"}
+            found.update((node.output[0], one.t) for one in node.attribute if one.name == "value")
     return found
 
 
