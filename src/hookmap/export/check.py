@@ -47,9 +47,10 @@ def check(model: Run, file: Run, example: Tensor, batch: int | None) -> None:
                 raise ModelError(f"the file's {name!r} is {got} where the model's is {expected}; nothing was written")
             away, allowed = _difference(found[name], value), max(close, 10 * rounding[name])
             if not away <= allowed:
+                hint = "; take a later layer" if name == HEATMAP else ""
                 raise ModelError(
-                    f"the file's {name!r} is off the model's by {away:.1e} of its scale, and at most {allowed:.0e} is let "
-                    "pass; nothing was written" + ("; take a later layer" if name == HEATMAP else "")
+                    f"the file's {name!r} is off the model's by {away:.1e} of its scale, {allowed:.0e} is let pass; "
+                    f"nothing was written{hint}"
                 )
         return
     raise ModelError(

@@ -75,7 +75,7 @@ def _reading_numbers(function: Traced) -> Traced:
 
 
 def _contiguous_pooling() -> AbstractContextManager[Any]:
-    """Pooling to one place lays channels-last maps out by a view that no runtime has, and contiguous ones it doesn't."""
+    """Pooling to one place lays channels-last maps out by a view that no runtime has; contiguous ones it doesn't."""
     from torch.overrides import TorchFunctionMode
 
     class Contiguous(TorchFunctionMode):
