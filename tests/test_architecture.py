@@ -30,6 +30,7 @@ FLOORS = [
     ("results",),
     ("attribution",),
     ("metrics",),
+    ("export",),
     ("pages",),
     ("explorer",),
     ("lens",),
@@ -47,6 +48,7 @@ FLOOR = {name: number for number, names in enumerate(FLOORS) for name in names}
 
 EXTRAS = {
     *("anywidget", "cv2", "datasets", "fastapi", "filelock", "huggingface_hub", "lightning", "mlflow", "open_clip"),
+    *("google", "onnx", "onnx2torch", "onnx_ir", "onnxruntime", "onnxscript"),
     *("pandas", "pyarrow", "pydantic", "pytorch_lightning", "ray", "rfdetr", "segmentation_models_pytorch", "skimage"),
     *("sklearn", "transformers", "traitlets", "ultralytics", "uvicorn", "wandb"),
 }

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from hookmap import models
 from hookmap._devices import best_device, usable_device
 from hookmap._progress import tracking
-from hookmap.adapters.adapter import Adapter
+from hookmap.adapters.adapter import Adapter, Fusion
 from hookmap.attribution.attention import attention_distances, attention_maps, attention_rollout
 from hookmap.attribution.batch import Plan
 from hookmap.attribution.concepts import find_concepts
@@ -40,6 +40,7 @@ from hookmap.explorer.answering import Explorer
 from hookmap.explorer.questions import Explain, PictureAbout
 from hookmap.explorer.view import questions_of, write_view
 from hookmap.explorer.widget import widget
+from hookmap.export import export
 from hookmap.hooks.matching import LayerSpec
 from hookmap.hooks.registration import check_hookable, unwrapped
 from hookmap.images.loading import Picture
@@ -48,6 +49,7 @@ from hookmap.images.views import is_input, patch_size
 from hookmap.layers.layouts import Layout
 from hookmap.layers.tree import LayerTree
 from hookmap.metrics.check import checked_each
+from hookmap.render.look import Part
 from hookmap.results.attention import AttentionDistances, AttentionMaps, AttentionRollout
 from hookmap.results.check import Check
 from hookmap.results.concepts import Concepts, Factorization
@@ -115,7 +117,7 @@ class Lens:
                 raise ModelError("weights= and pretrained= go with a model's name; load them into your module yourself")
             known = models.describe(unwrapped(model))
         else:
-            raise ModelError(f"the model is a {type(model).__name__}; expected a torch.nn.Module or a model's name")
+            raise ModelError(models.why_no_model(model))
         plain = unwrapped(known.model)
         check_hookable(plain)
         if device is not None:
@@ -575,6 +577,48 @@ class Lens:
     def default_layer(self, inputs: Tensor | None = None) -> str:
         """The layer that :meth:`explain` uses for inputs of this size ``(B, C, H, W)``."""
         return self.engine.default_layer(self.engine.example() if inputs is None else inputs)
+
+    def export(
+        self,
+        path: str | Path,
+        method: MethodSpec | None = None,
+        layer: LayerSpec | None = None,
+        target: TargetSpec | Sequence[TargetSpec] = PREDICTED,
+        *,
+        part: Part | None = None,
+        fuse: Fusion | None = None,
+        image: Any = None,
+        overwrite: bool = False,
+        progress: bool = True,
+    ) -> Path:
+        """Write one file that gives the prediction **and** the heatmap, gradient included, without hookmap or PyTorch.
+
+        The file takes a preprocessed batch ``"input"`` ``(B, C, H, W)`` and gives the model's own outputs (a bare
+        tensor as ``"prediction"``) and ``"heatmap"`` ``(B, T, h, w)``, one for each of T targets, on the layer's grid:
+        the values that :attr:`Heatmap.values <hookmap.Heatmap.values>` has. Preprocessing, labels, method, layers and
+        targets stand in its metadata, as JSON under ``"hookmap"``. Before it takes its name, it is run on pictures that
+        it wasn't traced with, and refused if it differs from the model.
+
+        Args:
+            path: ending in ``.onnx``, or in ``.pt2`` for ``torch.export.load``.
+            method: one, as in :meth:`explain`; those that take one pass can be exported.
+            layer: as in :meth:`explain`; several, if ``fuse`` says how they become one.
+            target: one or several, as in :meth:`explain`; ``"predicted"`` is each image's own, of a detector the most
+                probable candidate.
+            part: as in :meth:`explain`.
+            fuse: likewise.
+            image: an example, where the model's input size isn't known.
+            overwrite: replace a file of this name.
+            progress: show a bar.
+
+        Raises:
+            HookmapError: for what can't be exported, with what can; nothing is then written.
+            MissingLibraryError: without onnx, onnxscript and onnxruntime: ``pip install 'hookmap[onnx]'``.
+        """
+        with tracking(progress) as track:
+            plan = self.plan(target, layer, method, {"part": part, "fuse": fuse})
+            x = self.engine.example() if image is None else self.engine.only(image).x
+            return export(self.engine, Path(path), plan, x, overwrite=overwrite, track=track)
 
     # ---------------------------------------------------------------- how it is done
 

@@ -118,9 +118,9 @@ class Forward(Pass):
             rows = self.targets.scores(output)
             if (classes := self.targets.class_scores(output)) is not None:
                 self.logits = classes.values.detach()
-            if rows.shape[1] != len(self.x):
+            if rows.shape[1] != self.x.shape[0]:
                 raise TargetError(
-                    f"a target gave {rows.shape[1]} scores for {len(self.x)} images; expected one per image, (B,)"
+                    f"a target gave {rows.shape[1]} scores for {self.x.shape[0]} images; expected one per image, (B,)"
                 )
             if differentiated:
                 scores = torch.cat([rows, *self._transformed(output)])
@@ -204,25 +204,25 @@ class Forward(Pass):
             images = []
             for sample in range(batch):
                 given = {i.name: i.of_image(self, request, sample) for i in method.ingredients}
-                maps = self._called(method, given, {1, count})
+                maps = self._called(method, given, (1, count))
                 images.append(maps.expand(count, *maps.shape[1:]))
             return torch.stack(images, 1)
         given = {i.name: i.of_batch(self, request) for i in method.ingredients}
         if not method.knows_target:
-            maps = self._called(method, given, {batch})
+            maps = self._called(method, given, (batch,))
             return maps.expand(count, *maps.shape)
         # T targets and B images are one axis.
         for i in method.ingredients:
             if isinstance(value := given[i.name], Tensor):
                 given[i.name] = (value if i.of_target else value.expand(count, *value.shape)).flatten(0, 1)
-        maps = self._called(method, given, {count * batch})
+        maps = self._called(method, given, (count * batch,))
         return maps.reshape(count, batch, *maps.shape[1:])
 
-    def _called(self, method: Method, given: Mapping[str, Any], lengths: set[int]) -> Tensor:
+    def _called(self, method: Method, given: Mapping[str, Any], lengths: Sequence[int]) -> Tensor:
         """A method's maps; what is None is left to the method's own default."""
         with torch.autocast(self.x.device.type, enabled=False) if self._autocast else nullcontext():
             maps = method.function(**{name: value for name, value in given.items() if value is not None})
-        if not isinstance(maps, Tensor) or maps.ndim < 2 or len(maps) not in lengths:
+        if not isinstance(maps, Tensor) or maps.ndim < 2 or maps.shape[0] not in lengths:
             got = f"shape {tuple(maps.shape)}" if isinstance(maps, Tensor) else f"a {type(maps).__name__}"
             raise HookmapError(
                 f"the method {method.name!r} gave {got}; expected maps (B, *grid) with B = {max(lengths)}"

@@ -35,7 +35,7 @@ def main() -> None:
 
 def application() -> typer.Typer:
     """All commands, in the order in which they are listed."""
-    from hookmap.cli import photos, datasets, serve, listings  # noqa: F401, I001
+    from hookmap.cli import photos, datasets, serve, deploy, listings  # noqa: F401, I001
     from hookmap.cli.commands import app
 
     return app

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal, get_args
 
 import numpy as np
@@ -146,6 +146,16 @@ class Preprocessing:
         shown = (tensor.detach().float().cpu() * std + mean).clamp(0, 1).mul(255).round().byte()
         array: np.ndarray[Any, Any] = shown.expand(3, -1, -1).permute(1, 2, 0).contiguous().numpy()
         return array
+
+    def as_json(self) -> dict[str, Any] | None:
+        """What :meth:`from_json` reads; None for rules of a library's own, which no file can hold."""
+        return None if type(self) is not Preprocessing or callable(self.resize) else asdict(self)
+
+    @classmethod
+    def from_json(cls, about: Mapping[str, Any]) -> Preprocessing:
+        """What :meth:`as_json` gave."""
+        given: dict[str, Any] = {n: tuple(value) if isinstance(value, list) else value for n, value in about.items()}
+        return cls(**given)
 
     @classmethod
     def from_timm(cls, config: Mapping[str, Any]) -> Preprocessing:

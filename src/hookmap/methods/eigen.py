@@ -7,6 +7,9 @@ layer reacts to most.
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 
 import torch
 from torch import Tensor
@@ -14,6 +17,18 @@ from torch import Tensor
 from hookmap.methods.weighting import full_precision
 
 _EIGH_UP_TO = 512
+_SQUARINGS, _STEPS = 6, 8
+_BY_PRODUCTS = ContextVar("_BY_PRODUCTS", default=False)
+
+
+@contextmanager
+def by_products() -> Iterator[None]:
+    """Inside the block eigenvectors are found by products alone: runtimes of exported models have no decompositions."""
+    before = _BY_PRODUCTS.set(True)
+    try:
+        yield
+    finally:
+        _BY_PRODUCTS.reset(before)
 
 
 def eigencam(activation: Tensor) -> Tensor:
@@ -111,11 +126,27 @@ def _to_one(tensor: Tensor) -> tuple[Tensor, Tensor]:
 
 def _largest(matrices: Tensor) -> tuple[Tensor, Tensor]:
     """The largest eigenvalue ``(B,)`` and its eigenvector ``(B, N)`` of symmetric matrices."""
+    if _BY_PRODUCTS.get():
+        return _largest_by_products(matrices)
     if matrices.shape[1] <= _EIGH_UP_TO:
         values, vectors = torch.linalg.eigh(matrices)
         return values[:, -1], vectors[:, :, -1]
     found = [_largest_of_a_large_one(matrix) for matrix in matrices]
     return torch.stack([value for value, _ in found]), torch.stack([vector for _, vector in found])
+
+
+def _largest_by_products(matrices: Tensor) -> tuple[Tensor, Tensor]:
+    """By power iteration, with 2^6 steps in each: whatever else a start holds is (second / first)^512 of it."""
+    power = _to_one(matrices)[0]
+    for _ in range(_SQUARINGS):
+        power = _to_one(power @ power)[0]
+    # The longest column: no fixed start could be at right angles to the vector.
+    longest = power.square().sum(1).argmax(1)
+    vector = power.gather(2, longest[:, None, None].expand(-1, power.shape[1], 1))
+    for matrix in [*[power] * _STEPS, matrices]:
+        vector = _to_one(matrix @ vector)[0]
+    vector = vector / vector.square().sum(1, keepdim=True).sqrt().clamp(min=torch.finfo(vector.dtype).tiny)
+    return (vector * (matrices @ vector)).sum((1, 2)), vector.squeeze(2)
 
 
 def _largest_of_a_large_one(matrix: Tensor) -> tuple[Tensor, Tensor]:

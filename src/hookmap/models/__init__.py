@@ -17,6 +17,7 @@ from hookmap.models import (
     custom,
     embedded,
     image_text,
+    onnx,
     rfdetr,
     smp,
     timm,
@@ -26,7 +27,7 @@ from hookmap.models import (
 )
 from hookmap.models.loaded import Entry, Loaded
 
-__all__ = ["DEFAULT", "Entry", "Loaded", "available", "describe", "holds_one", "load"]
+__all__ = ["DEFAULT", "Entry", "Loaded", "available", "describe", "holds_one", "load", "why_no_model"]
 
 DEFAULT = embedded.NAME
 
@@ -37,8 +38,8 @@ def load(name: str, *, pretrained: bool = True, weights: str | Path | None = Non
     Args:
         name: ``"efficientnet_lite0"`` (weights packaged), ``"resnet50"`` (torchvision if it has it, else timm),
             ``"torchvision/resnet50"``, ``"timm/resnet50.a1_in1k"``, ``"hf/facebook/detr-resnet-50"`` or a folder that
-            transformers wrote, ``"yolo11n"`` (Ultralytics, without its own weights), ``"package.module:factory"`` or
-            ``"file.py:factory"``.
+            transformers wrote, ``"yolo11n"`` (Ultralytics, without its own weights), ``"net.onnx"``,
+            ``"package.module:factory"`` or ``"file.py:factory"``.
         pretrained: load the library's own weights, downloading them if need be.
         weights: a checkpoint to load instead; where only the number of classes differs, the head is built
             to fit.
@@ -67,6 +68,8 @@ def load(name: str, *, pretrained: bool = True, weights: str | Path | None = Non
 
 
 def _builder(name: str) -> Callable[..., Loaded]:
+    if onnx.has(name):
+        return partial(onnx.build, name)
     if ":" in name:
         return partial(custom.build, name)
     if name == DEFAULT:
@@ -90,6 +93,28 @@ def _builder(name: str) -> Callable[..., Loaded]:
 def holds_one(model: object) -> bool:
     """Whether this is a module, or an object of a library that holds its module, such as ``rfdetr.RFDETRNano()``."""
     return isinstance(model, nn.Module) or rfdetr.knows(model)
+
+
+_RUNTIMES = {
+    "onnxruntime": "ONNX Runtime",
+    "openvino": "OpenVINO",
+    "tensorrt": "TensorRT",
+    "tensorrt_bindings": "TensorRT",
+}
+"""By the packages of their objects."""
+
+
+def why_no_model(model: object) -> str:
+    """Why something for which :func:`holds_one` is false can't be looked into."""
+    kind = type(model)
+    runtime = _RUNTIMES.get(kind.__module__.partition(".")[0])
+    if runtime is not None:
+        return (
+            f"the model is a {kind.__name__} of {runtime}, which gives neither layers nor gradients; pass the module "
+            f"that it was made from, or its .onnx file; for heatmaps in {runtime} itself, write one with Lens.export "
+            "(hookmap export)"
+        )
+    return f"the model is a {kind.__name__}; expected a torch.nn.Module or a model's name"
 
 
 def describe(model: Any) -> Loaded:

@@ -120,7 +120,7 @@ def _packed(heatmap: Heatmap, picture: int, arrays: Arrays) -> dict[str, Any]:
             "model": question.model,
             "fingerprint": question.fingerprint,
             "precision": question.precision,
-            "preprocessing": _preprocessing(question.preprocessing),
+            "preprocessing": None if question.preprocessing is None else question.preprocessing.as_json(),
             "together": question.together,
             "place": question.place,
             "choice": None if question.choice is None else asdict(question.choice),
@@ -139,7 +139,7 @@ def _unpacked(about: dict[str, Any], pictures: Sequence[Picture], file: Mapping[
         }
         given |= {"target": _read(asked["target"], file), "settings": Settings(**asked["settings"]), "method": method}
         given["preprocessing"] = (
-            None if asked["preprocessing"] is None else Preprocessing(**_tuples(asked["preprocessing"]))
+            None if asked["preprocessing"] is None else Preprocessing.from_json(asked["preprocessing"])
         )
         given["input"] = None if asked["input"] is None else _read_tensor(asked["input"], file)
         given["choice"] = None if asked.get("choice") is None else Choice.read(asked["choice"])
@@ -162,13 +162,6 @@ def _unpacked(about: dict[str, Any], pictures: Sequence[Picture], file: Mapping[
 
 def _tuples(about: Mapping[str, Any]) -> dict[str, Any]:
     return {name: tuple(value) if isinstance(value, list) else value for name, value in about.items()}
-
-
-def _preprocessing(value: Preprocessing | None) -> dict[str, Any] | None:
-    """Rules of a library of its own are the lens's business."""
-    if type(value) is not Preprocessing or callable(value.resize):
-        return None
-    return asdict(value)
 
 
 # ---------------------------------------------------------------- arrays

@@ -118,7 +118,7 @@ class DenseOutput(PlainOutput):
         if isinstance(of.index, int):
             index = existing(of.index, logits.shape[1], what)
         else:
-            index = _most_common(logits[0]) if weights is None else _strongest(logits[0], weights)
+            index = int(most_common(logits)[0]) if weights is None else _strongest(logits[0], weights)
         of = replace(of, index=index)
         region = RegionScore(
             asked=of if place is None else replace(place, of=of),  # type: ignore[call-arg]
@@ -126,7 +126,7 @@ class DenseOutput(PlainOutput):
             index=index,
             where=str(place or ""),
             of=of,
-            weights=averaging(_own(of, index, scores)) if weights is None else weights,
+            weights=own_region(of, logits.new_tensor([index]).long(), scores)[0] if weights is None else weights,
             reading=self.reading,
         )
         if isinstance(of, Regression):
@@ -192,24 +192,51 @@ class ValuesOutput(DenseOutput):
         return Regression(index, None if name == f"class {index}" else name)
 
 
-def _own(of: Class | Regression, index: int, scores: Scores) -> Tensor:
-    """The region of a class: where it scores highest, or where a yes or no says yes; of a value, and if empty, all."""
-    logits = scores.logits[0]
-    own = torch.ones_like(logits[0], dtype=torch.bool)
+def own_region(of: Class | Regression, index: Tensor, scores: Scores) -> Tensor:
+    """The region of a class: where it scores highest, or where a yes or no says yes; of a value, and if empty, all.
+
+    Args:
+        of: what is read of the class.
+        index: of each image's class, ``(B,)``.
+        scores: ``(B, K, *grid)``.
+
+    Returns:
+        Weights of the places that sum to one, ``(B, *grid)``.
+    """
+    logits = scores.logits
+    own = torch.ones_like(logits[:, 0], dtype=torch.bool)
     if isinstance(of, Binary):
-        own = of.scale(of.logits(scores))[0, index] > 0
+        own = channel(of.scale(of.logits(scores)), index) > 0
+    elif isinstance(of, Class) and logits.shape[1] > 1:
+        own = logits.argmax(1) == per_place(index, own)
     elif isinstance(of, Class):
-        own = logits.argmax(0) == index if len(logits) > 1 else logits[0] > 0
-    return own if own.any() else torch.ones_like(own)
+        own = logits[:, 0] > 0
+    own = own | ~per_place(own.flatten(1).any(1), own)
+    return own.float() / per_place(own.flatten(1).float().sum(1), own)
+
+
+def channel(dense: Tensor, index: Tensor) -> Tensor:
+    """Of dense values ``(B, K, *grid)`` each image's own of the K, ``(B, *grid)``."""
+    places = index.reshape(-1, *[1] * (dense.ndim - 1)).expand(-1, 1, *dense.shape[2:])
+    return dense.gather(1, places)[:, 0]
+
+
+def per_place(values: Tensor, like: Tensor) -> Tensor:
+    """One value per image ``(B,)``, with axes of 1 for the places."""
+    return values.reshape(-1, *[1] * (like.ndim - 1))
 
 
 def _strongest(scores: Tensor, weights: Tensor) -> int:
     return int((scores.flatten(1) @ weights.to(scores).flatten()).argmax())
 
 
-def _most_common(scores: Tensor) -> int:
-    """The class of most cells; the background, class 0 of most segmenters, only if there is nothing else."""
-    if len(scores) == 1:
-        return 0
-    counts = scores.argmax(0).flatten().bincount(minlength=len(scores))
-    return int(counts[1:].argmax()) + 1 if counts[1:].any() else 0
+def most_common(scores: Tensor) -> Tensor:
+    """The class of most cells of each image, ``(B,)``, from scores ``(B, K, *grid)``.
+
+    The background, class 0 of most segmenters, only if there is nothing else.
+    """
+    best, classes = scores.argmax(1).flatten(1), scores.shape[1]
+    if classes == 1:
+        return best[:, 0]
+    counts = best.new_zeros(scores.shape[0], classes).scatter_add(1, best, torch.ones_like(best))[:, 1:]
+    return torch.where(counts.amax(1) > 0, counts.argmax(1) + 1, 0)

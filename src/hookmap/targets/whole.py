@@ -21,22 +21,27 @@ class ClassScore(Resolved):
     Attributes:
         of: the class, by its number, and how it is read: its logit, probability, ...
         reading: of the output.
-        side: of a yes or no that was predicted, 1 for yes and -1 for no; None where that isn't asked.
+        side: of a yes or no that was predicted, 1 for yes and -1 for no, or one of each image ``(K, 1)``; None where
+            that isn't asked.
     """
 
     index: int
     of: Class
     reading: Reading
-    side: float | None = None
+    side: float | Tensor | None = None
 
     def score(self, output: Any) -> Tensor:
         """Scores ``(K,)``."""
+        return self.every(output)[:, self.index]
+
+    def every(self, output: Any) -> Tensor:
+        """What is read of each class, ``(K, classes)``."""
         scores = self.reading.scores(output)
         if self.side is None and type(self.of) is Class:
-            return scores.values[:, self.index]
+            return scores.values
         if isinstance(self.of, Probability):
-            return self._probabilities(scores)[:, self.index]
-        return self.of.scale(self._facing(scores))[:, self.index]
+            return self._probabilities(scores)
+        return self.of.scale(self._facing(scores))
 
     def likelihood(self, output: Any) -> Tensor:
         """Probabilities ``(K,)``, 0..1; of what is neither a class nor a yes or no, the scores."""
