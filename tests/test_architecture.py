@@ -46,7 +46,7 @@ FLOORS = [
 FLOOR = {name: number for number, names in enumerate(FLOORS) for name in names}
 
 EXTRAS = {
-    *("anywidget", "cv2", "datasets", "fastapi", "filelock", "huggingface_hub", "lightning", "mlflow", "open_clip"),
+    *("anywidget", "av", "cv2", "datasets", "fastapi", "filelock", "huggingface_hub", "lightning", "mlflow", "open_clip"),
     *("pandas", "pyarrow", "pydantic", "pytorch_lightning", "ray", "rfdetr", "segmentation_models_pytorch", "skimage"),
     *("sklearn", "transformers", "traitlets", "ultralytics", "uvicorn", "wandb"),
 }

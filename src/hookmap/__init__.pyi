@@ -26,6 +26,7 @@ from .hooks.capture import capture as capture
 from .images.geometry import Geometry as Geometry
 from .images.loading import Picture as Picture
 from .images.preprocessing import Preprocessing as Preprocessing
+from .images.video import Video as Video
 from .layers.layouts import Layout as Layout
 from .lens import Lens as Lens
 from .loggers.mlflow import MLflow as MLflow

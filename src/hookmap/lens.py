@@ -28,6 +28,7 @@ from hookmap.attribution.explain import (
     warn_of_maps_that_show_nothing,
 )
 from hookmap.attribution.features import features_of_batch, joined
+from hookmap.attribution.film import explain_film
 from hookmap.attribution.logit_lens import logit_lens
 from hookmap.attribution.missed import missed
 from hookmap.attribution.muting import Muting, muted
@@ -44,10 +45,12 @@ from hookmap.hooks.matching import LayerSpec
 from hookmap.hooks.registration import check_hookable, unwrapped
 from hookmap.images.loading import Picture
 from hookmap.images.preprocessing import Fit, Preprocessing
+from hookmap.images.video import Video
 from hookmap.images.views import is_input, patch_size
 from hookmap.layers.layouts import Layout
 from hookmap.layers.tree import LayerTree
 from hookmap.metrics.check import checked_each
+from hookmap.render.look import LookOptions
 from hookmap.results.attention import AttentionDistances, AttentionMaps, AttentionRollout
 from hookmap.results.check import Check
 from hookmap.results.concepts import Concepts, Factorization
@@ -265,6 +268,48 @@ class Lens:
             for explanation in _explanations(answers):
                 heatmaps = checked_each(self.engine, explanation) if check else explanation
                 yield Explanation(heatmaps, explanation.errors)
+
+    def film(
+        self,
+        video: str | Path | Video,
+        path: str | Path,
+        target: TargetSpec | Sequence[TargetSpec] = PREDICTED,
+        layer: LayerSpec | None = None,
+        method: MethodSpec | Sequence[MethodSpec] | None = None,
+        *,
+        size: int | None = None,
+        look: LookOptions | None = None,
+        **options: Unpack[ExplainOptions],
+    ) -> Path:
+        """Write a film of a video with the heatmaps of its frames over them, in memory for a few frames.
+
+        One scale of colour holds for the whole film, so the video is read twice: to explain, and to draw. The film has
+        the frames' own times, and no sound. Models that see clips explain the video clip by clip.
+
+        Args:
+            video: the path of a file, or a :class:`hookmap.Video` of a part of it or every so many-th frame.
+            path: of the film: ``.mp4`` (H.264), ``.webm`` (VP9), ``.gif``, ``.mov``, ``.m4v`` or ``.mkv``.
+            target: as in :meth:`explain`; ``"predicted"`` is each frame's own. Several, as several layers and methods,
+                stand side by side; all detections of a frame are drawn together.
+            layer: as in :meth:`explain`.
+            method: likewise.
+            size: the longer side of each picture in pixels; by default the video's, up to 1280, in a GIF 480.
+            look: what is to be drawn otherwise: see :class:`hookmap.Look`.
+            **options: as in :meth:`explain`; ``batch_size`` counts frames.
+
+        Raises:
+            ImageError: if the video can't be read.
+            TargetError: if the target is found in no frame; one without it is shown as it is.
+            HookmapError: if the place can't be written; nothing half-written is left.
+            MissingLibraryError: without PyAV: ``pip install 'hookmap[video]'``.
+        """
+        if options.pop("check", False) or "on_error" in options:
+            raise HookmapError("a film is made of all frames, and unchecked; leave out check= and on_error=")
+        source, batch_size = video if isinstance(video, Video) else Video(video), options.pop("batch_size", 16)
+        with tracking(options.pop("progress", True)) as track:
+            plan = replace(self.plan(target, layer, method, options), track=track)
+            how = look or LookOptions()
+            return explain_film(self.engine, source, Path(path), plan, size=size, batch_size=batch_size, look=how)
 
     def open(self, image: Any) -> Opened:
         """One image whose pass is kept, so that each further question of it costs only what is new.
