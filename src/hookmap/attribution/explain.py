@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import replace
 from functools import partial
 from typing import Any, Literal, get_args
@@ -66,6 +66,10 @@ def _answers(
         with around(batch):
             return explain_batch(batch, plan)
 
+    if len(batch.views) > 1 and _detects(batch):  # what many detections of many images take isn't held at once
+        for place in range(len(batch.views)):
+            yield from _answers(batch[place], plan, on_error, around)
+        return
     answer = _attempted(explained, batch.numbers[0], batch.views[0].picture.name, on_error)
     if not isinstance(answer, Failure):
         for number in batch.numbers:
@@ -75,6 +79,13 @@ def _answers(
             yield from _answers(batch[place], plan, on_error, around)
     else:
         yield answer
+
+
+def _detects(batch: Batch) -> bool:
+    """Whether each image has detections of its own, which are explained image by image anyway."""
+    with suppress(HookmapError):  # what is wrong with the model is said when it is explained
+        return batch.engine.trace(batch.x).form == "detections"
+    return False
 
 
 def explain_each_in_tiles(

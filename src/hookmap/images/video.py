@@ -87,8 +87,8 @@ class Video:
                 raise ImageError(f"{name} is {second!r}; expected seconds from the beginning of the video, 0 or more")
         if start is not None and end is not None and not start < end:
             raise ImageError(f"start is {start:g} and end is {end:g}; expected an end after the start, in seconds")
-        self.every, self.start = every, Fraction(start or 0)
-        self._end = None if end is None else Fraction(end)
+        self.every, self.start = every, _exact(start or 0)
+        self._end = None if end is None else _exact(end)
         with self._opened() as (container, stream):
             rate = stream.average_rate or stream.guessed_rate or stream.base_rate
             self.rate = Fraction(rate) if rate else Fraction(25)
@@ -225,6 +225,11 @@ def _turned(pixels: Pixels, matrix: tuple[int, int, int, int]) -> Pixels:
         right, up = back, down
     pixels = pixels[:, ::-1] if right < 0 else pixels
     return np.ascontiguousarray(pixels[::-1] if up < 0 else pixels)
+
+
+def _exact(seconds: float) -> Fraction:
+    """The decimal number that was meant: 0.2 as a float is a little more than the frame's own 1/5."""
+    return Fraction(seconds).limit_denominator(1_000_000)
 
 
 def _clock(time: Fraction) -> str:
