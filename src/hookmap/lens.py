@@ -46,7 +46,7 @@ from hookmap.hooks.registration import check_hookable, unwrapped
 from hookmap.images.loading import Picture
 from hookmap.images.preprocessing import Fit, Preprocessing
 from hookmap.images.video import Video
-from hookmap.images.views import is_input, patch_size
+from hookmap.images.views import input_rank, is_input, patch_size
 from hookmap.layers.layouts import Layout
 from hookmap.layers.tree import LayerTree
 from hookmap.metrics.check import checked_each
@@ -482,26 +482,33 @@ class Lens:
         layer: LayerSpec | None = None,
         method: MethodSpec | Sequence[MethodSpec] | None = None,
         *,
-        tile: int | tuple[int, int] | None = None,
+        tile: int | tuple[int, ...] | None = None,
         overlap: float = 0.5,
         **options: Unpack[ExplainOptions],
     ) -> Explanation:
-        """Heatmaps of pictures far larger than the input, at full resolution: see :mod:`hookmap.attribution.tiles`.
+        """Heatmaps of pictures or volumes far larger than the input, at full resolution.
+
+        Tiles overlap, and their maps are blended: see :mod:`hookmap.attribution.tiles`.
 
         Args:
-            images: as in :meth:`explain`, without preprocessed tensors.
+            images: as in :meth:`explain`; of preprocessed tensors only volumes, ``(C, D, H, W)`` or
+                ``(B, C, D, H, W)``.
             target: of all tiles; ``"predicted"`` is the class whose probability is largest on average over them.
             layer: as in :meth:`explain`.
             method: likewise.
-            tile: side, or (h, w), in pixels of the picture; by default the model's input size.
+            tile: side, or (h, w), in pixels of the picture; by default the model's input size. Of volumes side, or
+                (d, h, w), in voxels: the model's input size, which has to be said.
             overlap: the least share of a tile that its neighbour covers too.
             **options: as in :meth:`explain`; ``batch_size`` counts tiles.
         """
-        if self.preprocessing is None or is_input(images):
+        axes = 3 if is_input(images) and input_rank(self.model) == 3 else 2
+        if axes == 2 and (self.preprocessing is None or is_input(images)):
             raise ImageError("tiles are cut from pictures; pass paths or pixels, and to Lens how they are preprocessed")
         if options.pop("check", False):
             raise HookmapError("a heatmap of many tiles can't be checked; check that of one of them, by explain")
-        side = (tile, tile) if isinstance(tile, int) else tile
+        side = (tile,) * axes if isinstance(tile, int) else tile
+        if side is not None and len(side) != axes:
+            raise HookmapError(f"tile is {side}; expected {'(d, h, w) in voxels' if axes == 3 else '(h, w) in pixels'}")
         on_error, batch_size = options.pop("on_error", "raise"), options.pop("batch_size", 16)
         with tracking(options.pop("progress", True)) as track:
             plan = replace(self.plan(target, layer, method, options), track=track)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import replace
 from functools import partial
@@ -11,9 +11,10 @@ from typing import Any, Literal, get_args
 from hookmap._devices import out_of_memory
 from hookmap.attribution.batch import Plan, explain_batch
 from hookmap.attribution.engine import Batch, Engine, Failure, warn
-from hookmap.attribution.tiles import explain_in_tiles
+from hookmap.attribution.tiles import explain_in_tiles, explain_volume_in_tiles
 from hookmap.errors import HookmapError, ImageError, ModelError, TargetError, first_line
-from hookmap.images.loading import Unreadable, load_each
+from hookmap.images.loading import Picture, Unreadable, load_each
+from hookmap.images.views import is_input, tensor_views
 from hookmap.results.heatmap import Heatmap
 from hookmap.results.question import Question
 
@@ -92,22 +93,27 @@ def explain_each_in_tiles(
     engine: Engine,
     images: Any,
     plan: Plan,
-    tile: tuple[int, int] | None,
+    tile: Sequence[int] | None,
     overlap: float,
     *,
     batch_size: int,
     on_error: OnError = "raise",
 ) -> Iterator[list[Heatmap] | Failure]:
-    """Likewise of pictures in tiles: see :func:`hookmap.attribution.tiles.explain_in_tiles`."""
+    """Likewise of pictures, or of volumes that are preprocessed, in tiles: see :mod:`hookmap.attribution.tiles`."""
     _check(on_error)
-    for number, picture in enumerate(load_each(images)):
-        if not isinstance(picture, Unreadable):
-            explained = partial(explain_in_tiles, engine, picture, plan, tile, overlap, batch_size, number)
-            yield _attempted(explained, number, picture.name, on_error)
-        elif on_error == "raise":
-            raise picture.error
+    volumes = is_input(images)
+    for number, image in enumerate(tensor_views(images, engine.preprocessing, 3) if volumes else load_each(images)):
+        if isinstance(image, Unreadable):
+            if on_error == "raise":
+                raise image.error
+            yield Failure(number, image.name, image.error)
+            continue
+        how = (plan, tile, overlap, batch_size, number)
+        if isinstance(image, Picture):
+            yield _attempted(partial(explain_in_tiles, engine, image, *how), number, image.name, on_error)
         else:
-            yield Failure(number, picture.name, picture.error)
+            explained = partial(explain_volume_in_tiles, engine, image, *how)
+            yield _attempted(explained, number, image.picture.name, on_error)
 
 
 def _check(on_error: OnError) -> None:
