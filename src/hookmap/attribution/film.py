@@ -10,6 +10,7 @@ from hookmap.attribution.engine import Engine, Failure
 from hookmap.attribution.explain import explain_each
 from hookmap.errors import TargetError
 from hookmap.images.video import Video, clip_length
+from hookmap.render.film import LARGEST, check_film, film, frame_size
 from hookmap.render.look import LookOptions
 from hookmap.results.film import Reel, Shot, shots_of
 
@@ -43,8 +44,6 @@ def explain_film(
         TargetError: if what is asked is found in no frame.
         HookmapError: if the place can't be written; nothing half-written is left.
     """
-    from hookmap.render.film import LARGEST, check_film, film, frame_size
-
     check_film(path)
     if video.sound:
         engine.remark(f"the sound of {video.path.name} is left out: the film is silent")
@@ -64,9 +63,7 @@ def explain_film(
     return path
 
 
-def _shots(
-    engine: Engine, video: Video, plan: Plan, batch_size: int, look: LookOptions
-) -> Iterator[Sequence[Shot]]:
+def _shots(engine: Engine, video: Video, plan: Plan, batch_size: int, look: LookOptions) -> Iterator[Sequence[Shot]]:
     """What is shown over each frame."""
     length, missed, found = clip_length(engine.model) or 1, None, False
     for answer in explain_each(engine, video, plan, batch_size=batch_size, on_error="skip"):

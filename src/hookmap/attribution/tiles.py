@@ -222,7 +222,9 @@ def explain_volume_in_tiles(
     corner = _continued(x[:, : side[0], : side[1], : side[2]], side)
     cells = _shared_cells(engine, corner, plan, 3)
     sizes = zip(size, side, cells, strict=True)
-    filled = [max(pixels, round(math.ceil(length * count / pixels) * pixels / count)) for length, pixels, count in sizes]
+    filled = [
+        max(pixels, round(math.ceil(length * count / pixels) * pixels / count)) for length, pixels, count in sizes
+    ]
     x = _continued(x, filled)
     tiling = Tiling.over(filled, side, cells, overlap)
 
@@ -244,13 +246,6 @@ def explain_volume_in_tiles(
         )
         for heatmap in tiles.explained(plan, gaussian)
     ]
-
-
-def check_asked_of_tiles(plan: Plan) -> None:
-    """Raise a :class:`TargetError` for targets that can't be asked of every tile."""
-    for goal in plan.targets:
-        if isinstance(goal, (Place, PerImage)):
-            raise TargetError(f"{goal} is no target for tiles: pass one that can be asked of every tile, e.g. a class")
 
 
 def _side(tile: Sequence[int], size: Sequence[int] | None, overlap: float) -> tuple[int, ...]:
@@ -275,7 +270,9 @@ def _shared_cells(engine: Engine, corner: Tensor, plan: Plan, axes: int) -> list
         TargetError: for targets that can't be asked of every tile.
         ImageError: for maps on other grids.
     """
-    check_asked_of_tiles(plan)
+    for goal in plan.targets:
+        if isinstance(goal, (Place, PerImage)):
+            raise TargetError(f"{goal} is no target for tiles: pass one that can be asked of every tile, e.g. a class")
     grids = [heatmap.raw.shape for heatmap in _of_tiles(engine, corner[None], _fixed(plan, 0))]
     if any(len(grid) != axes for grid in grids):
         raise ImageError(f"maps on a grid of {tuple(grids[0])} came; tiles are of still pictures or of volumes")

@@ -295,9 +295,9 @@ class FilmOptions:
     start: Annotated[
         float | None, typer.Option(min=0, rich_help_panel=_FILM, help="Seconds at which a video begins.")
     ] = None
-    end: Annotated[
-        float | None, typer.Option(min=0, rich_help_panel=_FILM, help="Seconds before which it stops.")
-    ] = None
+    end: Annotated[float | None, typer.Option(min=0, rich_help_panel=_FILM, help="Seconds before which it stops.")] = (
+        None
+    )
 
     def given(self) -> dict[str, Any]:
         """What was said, as :class:`hookmap.Video` takes it."""

@@ -27,7 +27,22 @@ if TYPE_CHECKING:
 
 Pixels = np.ndarray[Any, Any]
 SMALLEST_SIDE = 4
-VIDEOS = {".mp4", ".mov", ".m4v", ".mkv", ".webm", ".avi", ".mpg", ".mpeg", ".ts", ".mts", ".wmv", ".flv", ".3gp", ".ogv"}
+VIDEOS = {
+    ".mp4",
+    ".mov",
+    ".m4v",
+    ".mkv",
+    ".webm",
+    ".avi",
+    ".mpg",
+    ".mpeg",
+    ".ts",
+    ".mts",
+    ".wmv",
+    ".flv",
+    ".3gp",
+    ".ogv",
+}
 """Endings of files that hold videos."""
 
 

@@ -137,7 +137,9 @@ class Video:
                     if time < self.start:
                         continue
                     if taken % self.every == 0:
-                        yield Frame(time, Picture(_upright(frame, stream.sample_aspect_ratio), f"{self.name} {_clock(time)}"))
+                        yield Frame(
+                            time, Picture(_upright(frame, stream.sample_aspect_ratio), f"{self.name} {_clock(time)}")
+                        )
                     taken += 1
             except _of_ffmpeg() as error:
                 raise ImageError(
@@ -197,7 +199,7 @@ def _length(container: Any, stream: Any, rate: Fraction) -> Fraction:
         return Fraction(stream.duration * stream.time_base)
     if container.duration:
         return Fraction(container.duration, 1_000_000)
-    return stream.frames / rate
+    return Fraction(stream.frames) / rate
 
 
 def _upright(frame: Any, ratio: Fraction | None) -> Pixels:

@@ -107,7 +107,7 @@ class Reel(AbstractContextManager["Reel"]):
     """The shots of all frames, kept in a file until the film's scale is known: its length costs disk, not memory."""
 
     def __init__(self) -> None:
-        self._file = tempfile.TemporaryFile()
+        self._file = tempfile.TemporaryFile()  # noqa: SIM115
         self._spans: dict[tuple[int, int], list[_Span]] = defaultdict(list)
         self._looks: dict[tuple[int, int], Look] = {}
         self._panels: set[tuple[int, int, int]] = set()
