@@ -34,7 +34,7 @@ from hookmap.layers.layouts import Layout
 from hookmap.layers.trace import Trace, trace
 from hookmap.methods import default_method
 from hookmap.results.choice import Choice
-from hookmap.targets import PREDICTED, Class, Goal, PerImage, resolve, with_references
+from hookmap.targets import PREDICTED, Class, Goal, PerImage, are_detections, boxes_of, resolve, with_references
 
 About: TypeAlias = tuple[str, str, Precision, Preprocessing | None]
 
@@ -178,10 +178,14 @@ class Engine:
     # ---------------------------------------------------------------- targets
 
     def goals(self, target: Any) -> list[Goal]:
-        """The targets that are meant, with their words looked up."""
+        """The targets that are meant, with their words looked up; detections of supervision are one for each box."""
+        if are_detections(target):
+            return boxes_of(target, self.labels)
         several = isinstance(target, Iterable) and not (isinstance(target, (str, bytes, Mapping)) or callable(target))
         if several and not isinstance(target, (Tensor, np.ndarray)):
-            return [self.goal(spec) for spec in target]
+            return [
+                goal for spec in target for goal in (self.goals(spec) if are_detections(spec) else [self.goal(spec)])
+            ]
         return [self.goal(target)]
 
     def goal(self, spec: Any) -> Goal:
