@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -87,7 +86,6 @@ def test_a_failure_leaves_no_data_set(tmp_path: Path, named: str, monkeypatch: p
         raise KeyboardInterrupt
 
     monkeypatch.setattr("hookmap.runs.fiftyone._sample", broken)
-    with pytest.raises(KeyboardInterrupt), warnings.catch_warnings():
-        warnings.simplefilter("ignore")
+    with pytest.raises(KeyboardInterrupt):
         run.to_fiftyone(named)
     assert not fo.dataset_exists(named)
