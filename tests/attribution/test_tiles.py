@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 import hookmap as hm
-from hookmap.attribution.tiles import Tiling
+from hookmap.attribution.tiles import Tiling, gaussian
 
 SIDE = 64
 
@@ -173,3 +173,82 @@ def test_tiles_that_predict_another_class_than_the_whole_picture_say_so() -> Non
         warnings.simplefilter("error")
         lens.explain_in_tiles(picture[:128, :192], tile=64, overlap=0)
         lens.explain_in_tiles(picture, "red", tile=64, overlap=0)
+
+
+# ---------------------------------------------------------------- volumes
+
+
+class BlobFinder(nn.Module):
+    """Class 1 is bright, class 0 is not; cells of 4 voxels see only themselves. Takes volumes of 16 voxels a side."""
+
+    def __init__(self, side: int = 16) -> None:
+        super().__init__()
+        self.side = side
+        self.cells = nn.Conv3d(1, 4, 4, 4)
+        with torch.no_grad():
+            weight = torch.rand(4, 1, 4, 4, 4, generator=torch.Generator().manual_seed(0)) / 64
+            self.cells.weight.copy_(weight)
+            self.cells.bias.fill_(-0.1)
+        self.head = nn.Linear(4, 2, bias=False)
+        with torch.no_grad():
+            self.head.weight.copy_(torch.tensor([[-1.0] * 4, [1.0, 2.0, 0.5, 1.0]]))
+
+    def forward(self, x: Tensor) -> Tensor:
+        assert x.shape[1:] == (1, self.side, self.side, self.side)
+        return self.head(self.cells(x).relu().mean((2, 3, 4)))
+
+
+def test_a_volume_in_tiles_equals_the_volume_at_once() -> None:
+    # Cells see only themselves, so a window's border matters nowhere; at once the mean is over more cells.
+    volume = torch.rand(1, 40, 40, 40, generator=torch.Generator().manual_seed(1))
+    (tiled,) = hm.Lens(BlobFinder()).explain_in_tiles(volume, 1, "cells", "hirescam", tile=16)
+    (whole,) = hm.Lens(BlobFinder(40)).explain(volume[None], 1, "cells", "hirescam")
+    assert tiled.raw.shape == whole.raw.shape == (10, 10, 10)
+    expected = whole.raw * (10**3 / 4**3)
+    assert torch.allclose(tiled.raw, expected, rtol=1e-4, atol=1e-6 * float(expected.max()))
+
+
+@pytest.mark.parametrize("size", [(40, 33, 50), (16, 16, 16), (7, 30, 16)])
+def test_volumes_of_any_size(size: tuple[int, int, int]) -> None:
+    volume = torch.zeros(1, *size)
+    at = tuple(slice(side - 6, side - 2) for side in size)
+    volume[0][at] = 3.0
+    (heatmap,) = hm.Lens(BlobFinder()).explain_in_tiles(volume, 1, tile=16)
+    heat = heatmap.map
+    assert heat.shape[1:] == size[1:]
+    step, row, column = (int(i) for i in np.unravel_index(int(heat.argmax()), heat.shape))
+    assert size[1] - 8 <= row < size[1]
+    assert size[2] - 8 <= column < size[2]
+    assert size[0] - 8 <= (step + 0.5) * 4 < size[0] + 4
+    assert heatmap.overlay().size[0] > 0
+
+
+def test_windows_overlap_and_are_weighted_as_nnunet_does() -> None:
+    # nnU-Net: a step of half a window, as many as needed, evenly spread; a Gaussian of sigma = an eighth of a window.
+    from scipy.ndimage import gaussian_filter
+
+    tiling = Tiling.over((40, 256), (16, 96), (16, 96), 0.5)
+    assert tiling.starts == ((0, 8, 16, 24), (0, 40, 80, 120, 160))
+    for cells in (17, 33):
+        spike = np.zeros(cells)
+        spike[cells // 2] = 1
+        theirs = gaussian_filter(spike, cells / 8, mode="constant", truncate=8)
+        assert np.allclose(gaussian(cells).numpy(), theirs / theirs.max(), atol=1e-6)
+
+
+def test_the_class_of_a_volume_is_that_of_all_its_windows() -> None:
+    volume = torch.zeros(1, 32, 32, 32)
+    volume[0, :4, :4, :4] = 1.0
+    (heatmap,) = hm.Lens(BlobFinder(), labels=["dark", "bright"]).explain_in_tiles(volume, tile=16)
+    assert heatmap.target in ("dark", "bright")
+    assert heatmap.where == "27 tiles"
+
+
+def test_what_no_volume_can_be_asked() -> None:
+    lens, volume = hm.Lens(BlobFinder()), torch.zeros(1, 32, 32, 32)
+    with pytest.raises(hm.HookmapError, match=r"pass tile= the size \(d, h, w\)"):
+        lens.explain_in_tiles(volume, 1)
+    with pytest.raises(hm.HookmapError, match=r"tile is \(16, 16\); expected \(d, h, w\)"):
+        lens.explain_in_tiles(volume, 1, tile=(16, 16))
+    with pytest.raises(hm.TargetError, match="no target for tiles"):
+        lens.explain_in_tiles(volume, hm.Point(3, 3), tile=16)

@@ -197,6 +197,8 @@ def test_what_is_no_clip_is_refused(cat: Path) -> None:
     with pytest.raises(
         hm.ImageError, match=r"an input of shape \(1, 3, 32, 32\) came; pass frames of the video as one"
     ):
+        lens.predict(noise(1, 3, 32, 32))
+    with pytest.raises(hm.ImageError, match=r"sees clips of 8 frames; pass a hookmap\.Video, or frames"):
         lens.predict(cat)
 
 

@@ -27,13 +27,14 @@ from hookmap.hooks.preserve import preserved
 from hookmap.hooks.structure import Structure, structure
 from hookmap.images.loading import Picture, Unreadable, load_each
 from hookmap.images.preprocessing import Preprocessing
+from hookmap.images.video import Video, clip_length, clip_views
 from hookmap.images.views import Prepared, View, input_rank, is_input, is_view, looks_like_pixels, tensor_views
 from hookmap.layers.choice import alikeness, choose
 from hookmap.layers.layouts import Layout
 from hookmap.layers.trace import Trace, trace
 from hookmap.methods import default_method
 from hookmap.results.choice import Choice
-from hookmap.targets import PREDICTED, Class, Goal, PerImage, resolve, with_references
+from hookmap.targets import PREDICTED, Class, Goal, PerImage, are_detections, boxes_of, resolve, with_references
 
 About: TypeAlias = tuple[str, str, Precision, Preprocessing | None]
 
@@ -177,10 +178,14 @@ class Engine:
     # ---------------------------------------------------------------- targets
 
     def goals(self, target: Any) -> list[Goal]:
-        """The targets that are meant, with their words looked up."""
+        """The targets that are meant, with their words looked up; detections of supervision are one for each box."""
+        if are_detections(target):
+            return boxes_of(target, self.labels)
         several = isinstance(target, Iterable) and not (isinstance(target, (str, bytes, Mapping)) or callable(target))
         if several and not isinstance(target, (Tensor, np.ndarray)):
-            return [self.goal(spec) for spec in target]
+            return [
+                goal for spec in target for goal in (self.goals(spec) if are_detections(spec) else [self.goal(spec)])
+            ]
         return [self.goal(target)]
 
     def goal(self, spec: Any) -> Goal:
@@ -310,7 +315,7 @@ class Engine:
     # ---------------------------------------------------------------- inputs
 
     def example(self) -> Tensor:
-        """Noise as the model takes it, ``(1, C, H, W)``, the same every time.
+        """Noise as the model takes it, ``(1, C, H, W)`` or, of clips, ``(1, C, T, H, W)``, the same every time.
 
         Raises:
             ModelError: if its input size isn't known.
@@ -321,8 +326,9 @@ class Engine:
                 "the command line --size, --mean and --std)"
             )
         channels = len(self.preprocessing.mean)
-        generator = torch.Generator().manual_seed(0)
-        return self.to_model(torch.randn(1, channels, *self.preprocessing.size, generator=generator))
+        generator, length = torch.Generator().manual_seed(0), clip_length(self.model)
+        frames = [] if length is None else [length]
+        return self.to_model(torch.randn(1, channels, *frames, *self.preprocessing.size, generator=generator))
 
     def to_model(self, x: Tensor) -> Tensor:
         """A tensor where the model is, in the type of its parameters."""
@@ -363,6 +369,8 @@ class Engine:
         if isinstance(images, Prepared):
             yield from self._together(Batch(images.views, self.to_model(images.x), [*range(len(images.views))], self))
             return
+        if isinstance(images, Video):
+            batch_size = max(1, batch_size // (clip_length(self.model) or 1))
         for shape, group in groupby(enumerate(self._views(images)), key=_shape):
             while members := list(islice(group, batch_size)):
                 numbers, views = [n for n, _ in members], [view for _, view in members if isinstance(view, View)]
@@ -412,6 +420,14 @@ class Engine:
                     "--std), or a tensor that is already preprocessed"
                 )
             self.say_what_is_assumed()
+            if (length := clip_length(self.model)) is not None:
+                if not isinstance(images, Video):
+                    raise ImageError(
+                        f"{self.name} sees clips of {length} frames; pass a hookmap.Video, or frames that are already "
+                        "preprocessed as a tensor (B, C, T, H, W)"
+                    )
+                yield from clip_views(images, length, self.preprocessing)
+                return
             for picture in load_each(images):
                 if isinstance(picture, Picture):
                     tensor, geometry = self.preprocessing(picture)

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import replace
 from functools import partial
 from typing import Any, Literal, get_args
@@ -11,9 +11,10 @@ from typing import Any, Literal, get_args
 from hookmap._devices import out_of_memory
 from hookmap.attribution.batch import Plan, explain_batch
 from hookmap.attribution.engine import Batch, Engine, Failure, warn
-from hookmap.attribution.tiles import explain_in_tiles
+from hookmap.attribution.tiles import explain_in_tiles, explain_volume_in_tiles
 from hookmap.errors import HookmapError, ImageError, ModelError, TargetError, first_line
-from hookmap.images.loading import Unreadable, load_each
+from hookmap.images.loading import Picture, Unreadable, load_each
+from hookmap.images.views import is_input, tensor_views
 from hookmap.results.heatmap import Heatmap
 from hookmap.results.question import Question
 
@@ -66,6 +67,10 @@ def _answers(
         with around(batch):
             return explain_batch(batch, plan)
 
+    if len(batch.views) > 1 and _detects(batch):  # what many detections of many images take isn't held at once
+        for place in range(len(batch.views)):
+            yield from _answers(batch[place], plan, on_error, around)
+        return
     answer = _attempted(explained, batch.numbers[0], batch.views[0].picture.name, on_error)
     if not isinstance(answer, Failure):
         for number in batch.numbers:
@@ -77,26 +82,38 @@ def _answers(
         yield answer
 
 
+def _detects(batch: Batch) -> bool:
+    """Whether each image has detections of its own, which are explained image by image anyway."""
+    with suppress(HookmapError):  # what is wrong with the model is said when it is explained
+        return batch.engine.trace(batch.x).form == "detections"
+    return False
+
+
 def explain_each_in_tiles(
     engine: Engine,
     images: Any,
     plan: Plan,
-    tile: tuple[int, int] | None,
+    tile: Sequence[int] | None,
     overlap: float,
     *,
     batch_size: int,
     on_error: OnError = "raise",
 ) -> Iterator[list[Heatmap] | Failure]:
-    """Likewise of pictures in tiles: see :func:`hookmap.attribution.tiles.explain_in_tiles`."""
+    """Likewise of pictures, or of volumes that are preprocessed, in tiles: see :mod:`hookmap.attribution.tiles`."""
     _check(on_error)
-    for number, picture in enumerate(load_each(images)):
-        if not isinstance(picture, Unreadable):
-            explained = partial(explain_in_tiles, engine, picture, plan, tile, overlap, batch_size, number)
-            yield _attempted(explained, number, picture.name, on_error)
-        elif on_error == "raise":
-            raise picture.error
+    volumes = is_input(images)
+    for number, image in enumerate(tensor_views(images, engine.preprocessing, 3) if volumes else load_each(images)):
+        if isinstance(image, Unreadable):
+            if on_error == "raise":
+                raise image.error
+            yield Failure(number, image.name, image.error)
+            continue
+        how = (plan, tile, overlap, batch_size, number)
+        if isinstance(image, Picture):
+            yield _attempted(partial(explain_in_tiles, engine, image, *how), number, image.name, on_error)
         else:
-            yield Failure(number, picture.name, picture.error)
+            explained = partial(explain_volume_in_tiles, engine, image, *how)
+            yield _attempted(explained, number, image.picture.name, on_error)
 
 
 def _check(on_error: OnError) -> None:

@@ -28,7 +28,8 @@ def run(
     data: Annotated[
         list[str],
         typer.Argument(
-            help="A folder, a glob, image files, a CSV or Parquet of paths and labels, COCO JSON, or WebDataset tars.",
+            help="A folder (also VOC's), a glob, image files, a CSV or Parquet of paths and labels, COCO JSON, YOLO's "
+            "data.yaml, or WebDataset tars.",
             show_default=False,
         ),
     ],

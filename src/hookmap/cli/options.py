@@ -23,7 +23,7 @@ _NAMES = (
     "A torchvision or timm name; or file.py:build or package.module:build, which gives an nn.Module, a hookmap.Adapter "
     "or a hookmap.Lens."
 )
-_MODEL, _LOOKING, _SPEED = "Model", "What is asked", "Speed"
+_MODEL, _LOOKING, _SPEED, _FILM = "Model", "What is asked", "Speed", "Videos"
 
 Images = Annotated[
     list[str],
@@ -283,6 +283,25 @@ class AskOptions:
         if self.budget is None and "all" in (self.method or ()):
             given["budget"] = 256
         return cast("ExplainOptions", {name: value for name, value in given.items() if value is not None})
+
+
+@dataclass(kw_only=True)
+class FilmOptions:
+    """Which frames of a video become a film."""
+
+    every: Annotated[
+        int | None, typer.Option(min=1, rich_help_panel=_FILM, help="Every so many-th frame of a video.")
+    ] = None
+    start: Annotated[
+        float | None, typer.Option(min=0, rich_help_panel=_FILM, help="Seconds at which a video begins.")
+    ] = None
+    end: Annotated[float | None, typer.Option(min=0, rich_help_panel=_FILM, help="Seconds before which it stops.")] = (
+        None
+    )
+
+    def given(self) -> dict[str, Any]:
+        """What was said, as :class:`hookmap.Video` takes it."""
+        return {name: value for name, value in vars(self).items() if value is not None}
 
 
 @dataclass(kw_only=True)

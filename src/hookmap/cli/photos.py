@@ -16,7 +16,8 @@ from hookmap._progress import tracking
 from hookmap._text import counted, listed
 from hookmap.cli.commands import command, complain, say, shown
 from hookmap.cli.files import PAGE, SEVERAL, check_ending, images_in, is_folder, keep_inputs, methods_table, places
-from hookmap.cli.options import AskOptions, Images, Json, ModelOptions, SpeedOptions, Top
+from hookmap.cli.films import are_videos, explain_videos
+from hookmap.cli.options import AskOptions, FilmOptions, Images, Json, ModelOptions, SpeedOptions, Top
 from hookmap.errors import HookmapError, ImageError, TargetError, first_line
 
 if TYPE_CHECKING:
@@ -35,12 +36,14 @@ def explain(
     ask: AskOptions,
     model: ModelOptions,
     speed: SpeedOptions,
+    frames: FilmOptions,
     output: Annotated[
         str | None,
         typer.Option(
             "--output",
             "-o",
-            help="A file for one image (.png, .jpg, .pdf, .svg), a folder for several; .npz: all maps of all images.",
+            help="A file for one image (.png, .jpg, .pdf, .svg), a film for a video (.mp4, .webm, .gif), a folder for "
+            "several; .npz: all maps of all images.",
         ),
     ] = None,
     top: Top = None,
@@ -52,7 +55,7 @@ def explain(
     opacity: Annotated[str, typer.Option(help="0 to 1, or ramp: the stronger the more opaque.")] = "ramp",
     json: Json = False,
 ) -> None:
-    """Lay a heatmap over each photo: where is the evidence for the decision?
+    """Lay a heatmap over each photo, or each frame of a video: where is the evidence for the decision?
 
     [dim]Examples[/]
 
@@ -68,6 +71,8 @@ def explain(
 
       hookmap explain dog.jpg --method all -l layer2 -l layer4 -m resnet50   [dim]one page of all methods[/]
 
+      hookmap explain clip.mp4 --every 2 -o film.mp4       [dim]a film, of every second frame[/]
+
       hookmap explain dog.jpg -m net.py:build --weights best.pt --labels names.txt --size 224
     """
     from hookmap.results.explanation import Explanation
@@ -75,11 +80,25 @@ def explain(
     if top is not None and ask.target:
         raise HookmapError("--top asks about the most probable classes; leave out --target")
     paths = images_in(images)
-    together = output is not None and not is_folder(output) and Path(output).suffix.lower() == SEVERAL
-    wanted = [Path(output or "")] * len(paths) if together else _maps(paths, output, ask.method)
     look: dict[str, Any] = {"opacity": opacity if opacity == "ramp" else _number(opacity)}
     if colormap is not None:
         look["colormap"] = colormap
+    if are_videos(paths, frames):
+        for name, value in (("top", top), ("tile", tile), ("each", each), ("check", ask.check)):
+            if value:
+                raise HookmapError(f"--{name} is for photos, and a video came; leave it out")
+        films, failures = list[Any](), Failures()
+        for path, made in explain_videos(model.lens(speed), paths, output, frames, ask, speed, look, aloud=not json):
+            if isinstance(made, HookmapError):
+                failures.add(path, {path.stem: made})
+            else:
+                films.append(made)
+        if json:
+            _print_json({"films": films, "errors": failures.rows})
+        failures.end()
+        return
+    together = output is not None and not is_folder(output) and Path(output).suffix.lower() == SEVERAL
+    wanted = [Path(output or "")] * len(paths) if together else _maps(paths, output, ask.method)
     lens = model.lens(speed)
     answers, failures, rows, kept = _answers(lens, paths, ask, speed, top, tile), Failures(), list[Any](), list[Any]()
     for path, place, explanation in _with_progress(zip(paths, wanted, answers, strict=True), len(paths)):

@@ -27,6 +27,23 @@ if TYPE_CHECKING:
 
 Pixels = np.ndarray[Any, Any]
 SMALLEST_SIDE = 4
+VIDEOS = {
+    ".mp4",
+    ".mov",
+    ".m4v",
+    ".mkv",
+    ".webm",
+    ".avi",
+    ".mpg",
+    ".mpeg",
+    ".ts",
+    ".mts",
+    ".wmv",
+    ".flv",
+    ".3gp",
+    ".ogv",
+}
+"""Endings of files that hold videos."""
 
 
 class Picture:
@@ -299,6 +316,11 @@ def _from_path(source: str | os.PathLike[str]) -> Picture:
     path = Path(source)
     try:
         path = path.expanduser()
+        if path.suffix.lower() in VIDEOS and path.is_file():
+            raise ImageError(
+                f"{printable(str(path))} is a video; pass hookmap.Video(path), whose frames are pictures (`hookmap "
+                "explain` makes a film of it)"
+            )
         return Picture.decoded(_Source.of_file(path), path.stem, path)
     except (OSError, ValueError, RuntimeError) as error:  # a zero byte is a ValueError, a user who isn't a RuntimeError
         reason = getattr(error, "strerror", None) or error

@@ -52,7 +52,7 @@ def build(name: str, *, pretrained: bool = True, num_classes: int | None = None)
             raise
         raise no_weights(name, error) from None
     labels = weights.meta["categories"] if num_classes is None else None
-    preprocessing = Preprocessing.from_transform(weights.transforms()) if task in ("image", "segmentation") else None
+    preprocessing = None if task == "detection" else Preprocessing.from_transform(weights.transforms())
     loaded = Loaded(model, name, preprocessing, labels)
     return _adapted(loaded, task)
 

@@ -46,20 +46,22 @@ class Heat:
         return not self.span[1] > self.span[0]
 
 
-def heat_of(values: Array, look: Look, span: tuple[float, float]) -> Heat:
+def heat_of(values: Array, look: Look, span: tuple[float, float], start: float | None = None) -> Heat:
     """A map in shares of a scale.
 
     Args:
         values: what is shown, ``(h, w)``, signed where the look is symmetric; NaN and infinite values count as 0.
         look: how.
         span: the values drawn as the weakest and the strongest: see :func:`span_of`.
+        start: of a ramp that is shared with other maps; by default this map's own.
     """
     values, (low, high) = _finite(values), span
     if not high > low:
         return Heat(np.full_like(values, 0.5 if look.symmetric else 0.0), (0.0, 0.0), 0.0, look)
     shares = normalize(values, low, high)
     strength = np.abs(2 * shares - 1) if look.symmetric else shares
-    return Heat(shares, span, min(float(np.quantile(strength, _WEAKEST)), _LATEST), look)
+    own = min(float(np.quantile(strength, _WEAKEST)), _LATEST)
+    return Heat(shares, span, own if start is None else start, look)
 
 
 def span_of(values: Array, evidence: Array, look: Look) -> tuple[float, float]:

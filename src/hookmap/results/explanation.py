@@ -6,7 +6,7 @@ import operator
 from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 from html import escape
 from pathlib import Path
-from typing import TYPE_CHECKING, Unpack, get_args, overload
+from typing import TYPE_CHECKING, Any, Unpack, get_args, overload
 
 import torch
 from torch import Tensor
@@ -19,6 +19,7 @@ from hookmap.render.look import LookOptions
 from hookmap.render.notebook import html_of
 from hookmap.results.archive import read_archive, save_archive
 from hookmap.results.heatmap import Axis, Heatmap
+from hookmap.results.supervision import to_supervision
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -188,6 +189,16 @@ class Explanation(Sequence[Heatmap]):
                 "these maps are on different grids; take heatmap.raw of each, or select() one layer first"
             )
         return torch.stack([heatmap.raw for heatmap in self])
+
+    def to_supervision(self) -> Any:
+        """The detections of the only image as a ``supervision.Detections``: see :func:`hookmap.to_supervision`.
+
+        Raises:
+            HookmapError: if it holds several images, or heatmaps of no detections.
+        """
+        if len(images := self.along("image")) > 1:
+            raise HookmapError(f"this explanation holds {len(images)} images; take those of one: along('image')[0]")
+        return to_supervision(self._heatmaps)
 
     # ---------------------------------------------------------------- pictures and files
 

@@ -199,6 +199,29 @@ class Run:
         framed /= np.where(total > 0, total, 1)
         return framed
 
+    def to_fiftyone(self, name: str | None = None, *, persistent: bool = False, progress: bool = True) -> Any:
+        """The run as a data set of FiftyOne: a sample per image, its heatmaps over it, and all that the index knows.
+
+        A sample has the true class (``ground_truth``), the ``prediction``, a field ``heatmap`` (of several methods or
+        targets one each, such as ``heatmap_gradcam``) and, of a detector, ``detections``, which share a heatmap. What
+        the index says of a heatmap is an attribute of it; of the image, a field of the sample.
+
+        Args:
+            name: of the data set; by default FiftyOne makes one up.
+            persistent: whether it stays in FiftyOne's database when the process ends.
+            progress: show a bar.
+
+        Returns:
+            A ``fiftyone.Dataset``; ``fiftyone.launch_app(dataset)`` shows it.
+
+        Raises:
+            DataError: if FiftyOne has a data set of this name.
+            MissingLibraryError: without FiftyOne: ``pip install 'hookmap[fiftyone]'``.
+        """
+        from hookmap.runs.fiftyone import as_fiftyone
+
+        return as_fiftyone(self, name, persistent=persistent, progress=progress)
+
     def thumbnail(self, image: str) -> Image.Image | None:
         """The small copy of an image, by its id; None if there's none."""
         from PIL import Image as PILImage

@@ -1,6 +1,6 @@
 """What is being explained: one scalar per image, read from the model's output."""
 
-from hookmap.targets.asking import resolve
+from hookmap.targets.asking import are_detections, boxes_of, resolve
 from hookmap.targets.classes import (
     PREDICTED,
     Binary,
@@ -45,6 +45,8 @@ __all__ = [
     "Target",
     "TargetSpec",
     "Text",
+    "are_detections",
+    "boxes_of",
     "find_class",
     "name_of",
     "resolve",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import replace
 from typing import Any, cast
 
@@ -56,6 +57,30 @@ def resolve(spec: TargetSpec, labels: Sequence[str] | None) -> Goal:
         unresolved: Any = spec
         return cast(Goal, replace(unresolved, of=resolve(unresolved.of, labels)))
     return spec
+
+
+def are_detections(spec: object) -> bool:
+    """Whether these are the ``supervision.Detections`` of a picture."""
+    return type(spec).__module__.partition(".")[0] == "supervision" and hasattr(spec, "xyxy")
+
+
+def boxes_of(detections: Any, labels: Sequence[str] | None) -> list[Goal]:
+    """Each box of a ``supervision.Detections`` as a target, of the class that it names if the model has it.
+
+    Raises:
+        TargetError: if there are none.
+    """
+    if not len(detections):
+        raise TargetError("supervision.Detections without boxes came as targets; pass some that hold at least one")
+    names = (detections.data or {}).get("class_name")
+    goals: list[Goal] = []
+    for number, (left, top, right, bottom) in enumerate(detections.xyxy.tolist()):
+        of: TargetSpec | None = None
+        if names is not None:
+            with suppress(TargetError):  # another model's class: then the one that scores highest there
+                of = find_class(str(names[number]), labels)
+        goals.append(Box(left, top, right, bottom, of))
+    return goals
 
 
 def _place(words: str) -> Goal | None:

@@ -12,7 +12,7 @@ import torch
 from torch.utils.data import DataLoader, Dataset, Subset
 
 from hookmap._text import listed, printable
-from hookmap.datasets.sources import archives, coco, files, huggingface, pytorch, tables
+from hookmap.datasets.sources import archives, coco, files, huggingface, pytorch, tables, voc, yolo
 from hookmap.datasets.sources.base import Item, LabelledBox, Source, Stream
 from hookmap.datasets.sources.samples import Samples, SampleStream
 from hookmap.errors import DataError
@@ -39,6 +39,8 @@ def source(
             - a pattern (``photos/**/*.jpg``), the path of an image, a list of paths, folders and patterns
             - a ``.txt`` file of one path a line; a ``.csv``, ``.tsv`` or ``.parquet`` file or a data frame of paths and
               labels, boxes, masks; a ``.json`` file of COCO's
+            - YOLO's ``data.yaml``, the folder it lies in, or a folder of its ``images``
+            - a folder of Pascal VOC's, or a list in its ``ImageSets``
             - a WebDataset ``.tar`` or several (``shards-{000..012}.tar``)
             - a Hugging Face ``datasets`` object
             - a PyTorch ``Dataset``, ``IterableDataset``, ``Subset`` or ``DataLoader``
@@ -77,8 +79,10 @@ def _from_path(given: str, chosen: dict[str, Any], root: str | None) -> Source:
     if re.match(r"[a-z][a-z0-9+.-]+://", given, re.IGNORECASE):
         raise DataError(f"{given} is an address, and hookmap doesn't download; save the data set and pass its path")
     path = os.path.expanduser(given)
+    labels = chosen["label"] is not False
     if os.path.isdir(path):
-        return files.folder(path, labels=chosen["label"] is not False)
+        known = voc.from_folder(path, labels=labels) or yolo.from_folder(path, labels=labels)
+        return known or files.folder(path, labels=labels)
     if not os.path.lexists(path):
         if "{" not in path and not files.WILD.search(path):
             raise DataError(f"{printable(given)} isn't there; pass a folder, a file or a pattern as 'photos/**/*.jpg'")
@@ -92,9 +96,11 @@ def _from_path(given: str, chosen: dict[str, Any], root: str | None) -> Source:
     if suffix in (".parquet", ".pq"):
         return tables.from_parquet(path, root, **chosen) or huggingface.from_parquet(path, **chosen)
     if suffix == ".json":
-        return coco.Coco(path, root=root, labels=chosen["label"] is not False)
+        return coco.Coco(path, root=root, labels=labels)
+    if suffix in (".yaml", ".yml"):
+        return yolo.from_yaml(path, root, labels=labels)
     if suffix == ".txt":
-        return files.text(path, root)
+        return voc.from_split(path, labels=labels) or files.text(path, root)
     if path.lower().endswith(_ARCHIVES):
         return archives.Archives([path], given, **chosen)
     return files.several([path], kind="file", place=given)
@@ -124,6 +130,7 @@ def _from_objects(given: Any, chosen: dict[str, Any]) -> Source:
         if isinstance(given, Iterable):
             return SampleStream(given, "iterable", name, **chosen)
     raise DataError(
-        f"a data set was given as {type(given).__name__}; expected a folder, a pattern, paths, a CSV, Parquet or COCO "
-        "JSON file, a WebDataset tar, a Hugging Face data set, a PyTorch Dataset or DataLoader, or a list of images"
+        f"a data set was given as {type(given).__name__}; expected a folder, a pattern, paths, a CSV, Parquet, COCO "
+        "JSON or YOLO YAML file, a WebDataset tar, a Hugging Face data set, a PyTorch Dataset or DataLoader, or a list "
+        "of images"
     )

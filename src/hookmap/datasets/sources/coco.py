@@ -16,7 +16,7 @@ from hookmap._text import counted, listed, printable
 from hookmap.datasets.sources.base import Item, Mask
 from hookmap.datasets.sources.boxes import common, with_size
 from hookmap.datasets.sources.files import Files
-from hookmap.datasets.sources.masks import fill, from_runs
+from hookmap.datasets.sources.masks import fill, from_runs, size_of
 from hookmap.errors import DataError
 
 Annotation = Mapping[str, Any]
@@ -76,7 +76,7 @@ class Coco(Files):
             return None
         height, width = self._sizes[number]
         if not height or not width:
-            height, width = _size(self.paths[number])
+            height, width = size_of(self.paths[number])
         mask: Mask = np.zeros((height, width), np.bool_)
         for segmentation in segmentations:
             if isinstance(segmentation, Mapping):
@@ -140,10 +140,3 @@ def _places(path: str) -> Iterator[str]:
                 yield os.path.join(folder, split)
                 yield os.path.join(folder, "images", split)
         yield os.path.join(folder, "images")
-
-
-def _size(path: str) -> tuple[int, int]:
-    from PIL import Image
-
-    with Image.open(path) as image:
-        return image.height, image.width

@@ -74,3 +74,12 @@ def read_mask(path: str) -> Mask:
         values: Mask = np.asarray(image.convert("RGB")) if colored else np.asarray(image)[..., None]
     inside: Mask = np.any(values, axis=-1)
     return inside
+
+
+def size_of(path: str) -> tuple[int, int]:
+    """Height and width of a picture, upright; only its head is read."""
+    from PIL import Image
+
+    with Image.open(path) as image:
+        turned = image.getexif().get(0x0112, 1) >= 5
+        return (image.width, image.height) if turned else (image.height, image.width)
