@@ -1,0 +1,359 @@
+"""SAM, SAM-HQ, SAM 2 and EdgeTAM: the mask of a prompt, held against the library called by hand."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import transformers as hf
+from PIL import Image
+from torch import Tensor, nn
+
+import hookmap as hm
+from hookmap.attribution.scoring import resolved_on
+from hookmap.models.transformers.processing import read
+from hookmap.targets import resolve
+from hookmap.targets.prompts import MaskScore
+from library_models import by_hand, photos, snapshot, unchanged
+from networks import noise
+from tiny_transformers import SAM2, model
+
+pytestmark = pytest.mark.filterwarnings("ignore::hookmap.HookmapWarning")
+
+NAMES = ["sam", "sam-hq", "sam 2", "edgetam"]
+PROMPTS = [
+    hm.Prompt(points=[(40, 25)]),
+    hm.Prompt(points=[(40, 25), (61.5, 30)], background=[(120, 70)]),
+    hm.Prompt(box=(20, 10, 100.25, 60)),
+    hm.Prompt(points=[(40, 25)], background=[(120, 70)], box=(20, 10, 100, 60)),
+]
+
+
+@pytest.fixture(scope="module")
+def photo() -> np.ndarray:
+    """Neither square nor symmetric."""
+    return np.random.default_rng(0).integers(0, 256, (90, 150, 3), dtype=np.uint8)
+
+
+def processor(name: str) -> Any:
+    if name.startswith("sam-hq"):
+        return hf.SamHQProcessor(processor("sam").image_processor)
+    if name == "sam":
+        return hf.SamProcessor(hf.SamImageProcessor(size={"longest_edge": 64}, pad_size={"height": 64, "width": 64}))
+    return hf.Sam2Processor(hf.Sam2ImageProcessor(size={"height": 128, "width": 128}))
+
+
+def given(name: str, photo: np.ndarray, x: Tensor, prompt: hm.Prompt) -> dict[str, Any]:
+    """The arguments of the library's model for a prompt, its coordinates by the library's own processor."""
+    spots = [list(spot) for spot in (*prompt.points, *prompt.background)]
+    words: dict[str, Any] = {}
+    if spots:
+        words["input_points"] = [[spots]]
+        words["input_labels"] = [[[1] * len(prompt.points) + [0] * len(prompt.background)]]
+    if prompt.box is not None:
+        words["input_boxes"] = [[list(prompt.box)]]
+    made = processor(name)(images=Image.fromarray(photo), return_tensors="pt", **words)
+    kept = {key: made[key].to(x.dtype) if key != "input_labels" else made[key] for key in words}
+    return {"pixel_values": x, **kept}
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("prompt", PROMPTS, ids=str)
+def test_masks_are_the_library_s_bit_for_bit(name: str, prompt: hm.Prompt, photo: np.ndarray) -> None:
+    lens = hm.Lens(model(name))
+    batch = lens.engine.only(photo)
+    with torch.no_grad():
+        theirs = lens.model(**given(name, photo, batch.x, prompt))
+    target: MaskScore = resolved_on(batch, prompt)[0][0]
+    masks, quality = lens.engine.output(batch).masks(target.points, target.labels, target.on_input)
+    assert torch.equal(masks, theirs.pred_masks[:, 0]) and torch.equal(quality, theirs.iou_scores[:, 0])
+    assert len(masks[0]) == 3 and target.chosen == int(theirs.iou_scores[0, 0].argmax())
+    own = theirs.pred_masks[0, 0, target.chosen]
+    rows, columns = (own.shape[0] * (90 / 150 if "sam" in name and name != "sam 2" else 1), own.shape[1])
+    inside = own[: int(np.ceil(rows - 1e-6)), :columns]
+    region = inside > 0 if (inside > 0).any() else inside == inside
+    heatmap = lens.explain(photo, prompt)[0]
+    assert heatmap.score == pytest.approx(float(inside[region].mean()), abs=1e-5)
+    assert heatmap.probability == pytest.approx(float(inside[region].sigmoid().mean()), abs=1e-5)
+    asked = hm.Prompt(prompt.points, prompt.background, prompt.box, about="iou", mask=1)
+    assert lens.explain(photo, asked)[0].score == pytest.approx(float(theirs.iou_scores[0, 0, 1]), abs=1e-6)
+
+
+@pytest.mark.parametrize("name", ["sam", "sam-hq"])
+@pytest.mark.parametrize("about", ["mask", "iou"])
+def test_gradients_are_those_of_the_library_called_by_hand(name: str, about: Any, photo: np.ndarray) -> None:
+    net = model(name).double()
+    lens, prompt = hm.Lens(net), hm.Prompt(points=[(40, 25)], box=(20, 10, 100, 60), about=about)
+    batch = lens.engine.only(photo)
+    weights = resolved_on(batch, prompt)[0][0].weights
+
+    def score(output: Any) -> Tensor:
+        best = int(output.iou_scores[0, 0].argmax())
+        if about == "iou":
+            return output.iou_scores[0, 0, best]
+        return (output.pred_masks[0, 0, best] * weights).sum()
+
+    arguments = given(name, photo, batch.x, prompt)
+    for layer in ("vision_encoder.neck", "vision_encoder.layers.1"):
+        gradient = by_hand(net, layer, arguments, score)
+        activations: list[Tensor] = []
+        handle = net.get_submodule(layer).register_forward_hook(lambda _, __, out, kept=activations: kept.append(out))
+        net(**arguments)
+        handle.remove()
+        product = activations[0] * gradient
+        wanted = product[0].sum(0 if layer.endswith("neck") else -1)
+        mine = lens.explain(photo, prompt, layer=layer, method="hirescam")[0].raw
+        assert torch.allclose(mine, wanted.to(mine), rtol=1e-4, atol=1e-7 * float(wanted.abs().max()) + 1e-12)
+
+
+@contextmanager
+def scaled(net: nn.Module, layers: list[str], factor: float) -> Iterator[None]:
+    handles = [net.get_submodule(n).register_forward_hook(lambda _, __, out: out * factor) for n in layers]
+    yield
+    for handle in handles:
+        handle.remove()
+
+
+@pytest.mark.parametrize("name", ["sam 2", "edgetam"])
+def test_the_levels_together_account_for_all_that_the_decoder_reads(name: str, photo: np.ndarray) -> None:
+    """Their maps sum to the slope of the score along all that leaves the encoder, by a central difference."""
+    net = model(name).double()
+    lens, prompt = hm.Lens(net), hm.Prompt(points=[(40, 25)])
+    batch = lens.engine.only(photo)
+    target = resolved_on(batch, prompt)[0][0]
+    layers = [f"vision_encoder.neck.convs.{i}" for i in range(4)]
+    scores = []
+    for factor in (1 + 1e-5, 1 - 1e-5):
+        with scaled(net, layers, factor), torch.no_grad():
+            output = net(**given(name, photo, batch.x, prompt))
+        scores.append(float((output.pred_masks[0, 0, target.chosen] * target.weights).sum()))
+    by_layer = lens.explain(photo, prompt, layer=layers, method="hirescam")
+    total = sum(float(heatmap.raw.sum()) for heatmap in by_layer)
+    assert total == pytest.approx((scores[0] - scores[1]) / 2e-5, rel=1e-4)
+    assert lens.explain(photo, prompt)[0].layer == "sum of " + ", ".join(layers)
+
+
+@pytest.mark.parametrize("name", ["sam", "sam 2"])
+def test_a_map_lies_where_the_library_lays_the_mask(name: str) -> None:
+    """Where nothing is mixed between places, what speaks for a mask lies in it, on the picture as it was given."""
+    net = model(name)
+    for part, module in net.named_modules():
+        if part.endswith(("attn.proj", "out_proj")):
+            nn.init.zeros_(module.weight)
+            nn.init.zeros_(module.bias)
+    photo = np.full((90, 150, 3), 20, np.uint8)
+    photo[50:85, 95:140] = (250, 30, 200)
+    lens = hm.Lens(net)
+    batch = lens.engine.only(photo)
+    prompt = hm.Prompt(points=[(120, 70)])
+    with torch.no_grad():
+        output = net(**given(name, photo, batch.x, prompt))
+    sizes = torch.tensor([[90, 150]])
+    more = {"reshaped_input_sizes": torch.tensor([[38, 64]])} if name == "sam" else {}
+    laid = processor(name).image_processor.post_process_masks(output.pred_masks, sizes, **more)[0][0]
+    for number in range(3):
+        theirs = laid[number].float()
+        if not 0.05 < theirs.mean() < 0.6:
+            continue
+        heat = lens.explain(photo, hm.Prompt(points=[(120, 70)], mask=number), method="hirescam")[0].numpy()
+        near = nn.functional.max_pool2d(theirs[None], 61, 1, 30)[0].numpy() > 0
+        assert np.abs(heat)[~near].sum() <= 1e-5 * np.abs(heat).sum()
+        ys, xs = np.indices(heat.shape)
+        centre = [float((axis * np.abs(heat)).sum() / np.abs(heat).sum()) for axis in (ys, xs)]
+        wanted = [float((axis * theirs.numpy()).sum() / theirs.sum()) for axis in (ys, xs)]
+        assert np.allclose(centre, wanted, atol=12)
+        return
+    pytest.fail("none of the masks is a part of the picture: the test shows nothing")
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_several_prompts_share_one_pass_of_the_encoder(name: str, photo: np.ndarray) -> None:
+    net = model(name)
+    lens = hm.Lens(net)
+    lens.explain(photo, PROMPTS[0])
+    passes: list[int] = []
+    handle = net.vision_encoder.register_forward_hook(lambda *_: passes.append(1))
+    together = lens.explain(photo, PROMPTS)
+    handle.remove()
+    assert len(passes) == 1 and len(together) == len(PROMPTS)
+    for prompt, heatmap in zip(PROMPTS, together, strict=True):
+        assert torch.allclose(heatmap.raw, lens.explain(photo, prompt)[0].raw, atol=1e-6)
+    opened = lens.open(photo)
+    passes.clear()
+    handle = net.vision_encoder.register_forward_hook(lambda *_: passes.append(1))
+    again = opened.explain(PROMPTS[2])[0]
+    handle.remove()
+    assert not passes and torch.allclose(again.raw, together[2].raw, atol=1e-6)
+
+
+def test_each_image_has_a_mask_of_its_own(photo: np.ndarray) -> None:
+    lens = hm.Lens(model("sam"))
+    images = [photo, photo[:80, :70], np.ascontiguousarray(photo[:, ::-1])]
+    together = lens.explain(images, "point:40,25")
+    for image, heatmap in zip(images, together, strict=True):
+        assert torch.allclose(heatmap.raw, lens.explain(image, "point:40,25")[0].raw, atol=1e-6)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_model_is_left_as_it_came(name: str, photo: np.ndarray) -> None:
+    net = model(name).train()
+    before = snapshot(net)
+    lens = hm.Lens(net)
+    lens.explain(photo, ["point:40,25", "box:20,10,100,60"], method=["hirescam", "rise", "scorecam"], budget=8)
+    with pytest.raises(hm.TargetError):
+        lens.explain(photo, "point:4000,25")
+    scorer = lens.scorer(lens.explain(photo, "point:40,25")[0])
+    scores = scorer(lens.engine.only(photo).x.repeat(2, 1, 1, 1))
+    assert scores.shape == (2,) and not scores.requires_grad
+    assert unchanged(net, before)
+
+
+def test_words_say_what_targets_say(photo: np.ndarray, tmp_path: Path) -> None:
+    words = "prompt: 40,25 61.5,30 not:120,70 box:20,10,100,60 mask:1"
+    prompt = hm.Prompt([(40, 25), (61.5, 30)], [(120, 70)], (20, 10, 100, 60), mask=1)
+    assert resolve(words, None) == prompt
+    assert resolve("prompt:40,25 iou", None) == hm.Prompt((40, 25), about="iou")
+    assert str(prompt) == "points (40, 25), (61.5, 30), not (120, 70), box (20, 10, 100, 60), mask 1"
+    lens = hm.Lens(model("sam"))
+    same = lens.explain(photo, [words, prompt, "point:40,25", hm.Point(40, 25), hm.Prompt((40, 25)), hm.Box(9, 9, 80, 60)])
+    assert torch.equal(same[0].raw, same[1].raw) and torch.equal(same[2].raw, same[3].raw)
+    assert torch.equal(same[2].raw, same[4].raw)
+    assert [h.where for h in same[2:]] == ["point (40, 25)"] * 3 + ["box (9, 9, 80, 60)"]
+    same.save(tmp_path / "masks.npz")
+    for heatmap in hm.load(tmp_path / "masks.npz"):
+        assert torch.equal(lens.again(heatmap).raw, heatmap.raw)
+
+
+def test_a_mirrored_prompt_is_at_the_same_pixels() -> None:
+    lens = hm.Lens(model("sam 2"))
+    x = noise(1, 3, 128, 128)
+    prompt = hm.Prompt(points=[(30, 40)], background=[(0, 3)], box=(10, 20, 60, 90))
+    target = resolved_on(lens.engine.only(x[0]), prompt)[0][0]
+    other = target.mirrored(128)
+    lit = torch.zeros(128, 128)
+    lit[40, 30] = 1
+    assert lit.flip(1)[tuple(other.points[0].long().flip(0))] == 1
+    assert other.points[1].tolist() == [127, 3] and other.on_input.tolist() == [67, 20, 117, 90]
+    assert torch.equal(other.weights, target.weights.flip(1))
+    assert torch.equal(other.mirrored(128).points, target.points)
+    assert torch.equal(other.mirrored(128).on_input, target.on_input)
+
+
+@pytest.mark.parametrize(
+    ("target", "words"),
+    [
+        ("predicted", "explain a prompt"),
+        (3, "explain a prompt"),
+        ("point:151,3", "outside of the picture, which is 150x90"),
+        ("box:160,0,170,80", "outside of the picture"),
+        ("prompt:not:3,4", "without a point or box"),
+        ("prompt:3,4 cat", "no part of a prompt"),
+        ("prompt:3,4 box:1,2,3", "expected a box"),
+        ("prompt:3,4 box:9,2,3,9", "is empty"),
+        ("prompt:3,4 box:1,2,3,9 box:1,2,3,9", "at most one box"),
+        ("prompt:3,4 mask:3", "the model gives 3"),
+        ("point:nan,4", "pixels of the picture"),
+        ("everywhere", "points and boxes"),
+        ("box:2", "points and boxes"),
+        (hm.Point(3, 4, of=1), "leave out of="),
+        (hm.Mask(np.ones((90, 150))), "points and boxes"),
+    ],
+)
+def test_what_is_no_prompt_is_refused_in_a_sentence(target: Any, words: str, photo: np.ndarray) -> None:
+    with pytest.raises(hm.TargetError, match=words):
+        hm.Lens(model("sam")).explain(photo, target)
+
+
+def test_without_a_prompt_there_is_no_prediction(photo: np.ndarray) -> None:
+    with pytest.raises(hm.TargetError, match=r"hm\.Point"):
+        hm.Lens(model("sam 2")).predict(photo)
+
+
+def test_a_prompt_is_for_models_that_take_one(lens: hm.Lens, cat: Path) -> None:
+    with pytest.raises(hm.TargetError, match="this isn't one"):
+        lens.explain(cat, hm.Prompt((40, 25)))
+
+
+def test_an_empty_mask_is_explained_over_the_picture_and_said(photo: np.ndarray) -> None:
+    net = model("sam")
+    for mlp in net.mask_decoder.output_hypernetworks_mlps:
+        nn.init.zeros_(mlp.proj_out.weight)
+        nn.init.zeros_(mlp.proj_out.bias)
+    with pytest.warns(hm.HookmapWarning, match="is empty"):
+        hm.Lens(net).explain(photo, "point:40,25", method="scorecam")
+
+
+def test_pictures_are_prepared_as_by_the_library(cat: Path) -> None:
+    for made in (hf.SamImageProcessor(), hf.Sam2ImageProcessor()):
+        steps = read(made)
+        assert steps is not None
+        for pixels in photos(cat):
+            mine, geometry = steps(hm.Picture(pixels, "photo"))
+            theirs = made(Image.fromarray(pixels), return_tensors="pt")["pixel_values"][0]
+            assert mine.shape == theirs.shape and geometry.input == (1024, 1024)
+            assert float((mine - theirs).abs().mean()) < 0.02
+
+
+def test_the_weights_for_videos_are_loaded_for_pictures(photo: np.ndarray, tmp_path: Path) -> None:
+    sizes = ("memory_attention_hidden_size", "memory_attention_feed_forward_hidden_size", "memory_encoder_hidden_size")
+    more = ("mask_downsampler_embed_dim", "memory_fuser_embed_dim", "memory_fuser_intermediate_dim")
+    video = hf.Sam2VideoModel(
+        hf.Sam2VideoConfig(
+            **SAM2,
+            **dict.fromkeys([*sizes, *more], 32),
+            memory_encoder_output_channels=16,
+            memory_attention_num_layers=1,
+            image_size=128,
+        )
+    )
+    with pytest.raises(hm.ModelError, match="Sam2VideoModel takes prompts"):
+        hm.Lens(video)
+    video.save_pretrained(tmp_path)
+    processor("sam 2").image_processor.save_pretrained(tmp_path)
+    lens = hm.Lens(str(tmp_path))
+    assert isinstance(lens.model, hf.Sam2Model)
+    assert torch.equal(lens.model.no_memory_embedding, video.no_memory_embedding)
+    assert lens.explain(photo, "point:40,25")[0].raw.shape == (32, 32)
+
+
+class Sam(nn.Module):
+    """Another library's: it holds its parts by the names that Meta gave them."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.image_encoder = nn.Conv2d(3, 4, 8, 8)
+        self.prompt_encoder = nn.Linear(2, 4)
+
+    def masks(self, features: Tensor, points: Tensor) -> Tensor:
+        """Features times what the prompt is encoded as."""
+        return torch.einsum("kchw,c->khw", features, self.prompt_encoder(points / 64).sum(0))[:, None]
+
+
+class Mine(hm.Adapter):
+    preprocessing = hm.Preprocessing(size=(64, 64), resize=(64, 64))
+
+    def forward(self, x: Tensor) -> hm.Promptable:
+        def decode(features: Any, points: Tensor, labels: Tensor, box: Tensor | None) -> tuple[Tensor, Tensor]:
+            masks = self.plain.masks(features[0], points)
+            return masks, masks.flatten(2).amax(2)
+
+        return hm.Promptable((self.plain.image_encoder(x),), decode)
+
+
+def test_a_model_of_another_library_is_read_through_an_adapter(photo: np.ndarray) -> None:
+    net = Sam()
+    with pytest.raises(hm.ModelError, match=r"how Sam takes prompts.*hm\.Promptable"):
+        hm.Lens(net)
+    lens = hm.Lens(Mine(net))
+    heatmap = lens.explain(photo, "point:40,25", layer="image_encoder", method="hirescam")[0]
+    features = net.image_encoder(lens.engine.only(photo).x)
+    mask = net.masks(features, torch.tensor([[40 * 64 / 150, 25 * 64 / 90]]))[0, 0]
+    wanted = mask * (mask > 0) / (mask > 0).sum()
+    assert torch.allclose(heatmap.raw, wanted, atol=1e-6)
+    assert heatmap.layer == "image_encoder" == lens.explain(photo, "point:40,25")[0].layer
