@@ -21,7 +21,8 @@ from hookmap.targets import resolve
 from hookmap.targets.prompts import MaskScore
 from library_models import by_hand, photos, snapshot, unchanged
 from networks import noise
-from tiny_transformers import SAM2, model
+import tiny_transformers
+from tiny_transformers import SAM2
 
 pytestmark = pytest.mark.filterwarnings("ignore::hookmap.HookmapWarning")
 
@@ -38,6 +39,13 @@ PROMPTS = [
 def photo() -> np.ndarray:
     """Neither square nor symmetric."""
     return np.random.default_rng(0).integers(0, 256, (90, 150, 3), dtype=np.uint8)
+
+
+def model(name: str) -> Any:
+    net = tiny_transformers.model(name)
+    if name == "edgetam":  # the gradient of PyTorch's fused attention isn't finite here, by hand neither
+        net.set_attn_implementation("eager")
+    return net
 
 
 def processor(name: str) -> Any:
@@ -74,28 +82,26 @@ def test_masks_are_the_library_s_bit_for_bit(name: str, prompt: hm.Prompt, photo
     assert torch.equal(masks, theirs.pred_masks[:, 0]) and torch.equal(quality, theirs.iou_scores[:, 0])
     assert len(masks[0]) == 3 and target.chosen == int(theirs.iou_scores[0, 0].argmax())
     own = theirs.pred_masks[0, 0, target.chosen]
-    rows, columns = (own.shape[0] * (90 / 150 if "sam" in name and name != "sam 2" else 1), own.shape[1])
-    inside = own[: int(np.ceil(rows - 1e-6)), :columns]
+    # A picture of 90 x 150 is resized to 38 x 64, and filled up to 64 x 64; those of SAM 2 are pressed into a square.
+    inside = own[: len(own) * 38 // 64] if name in ("sam", "sam-hq") else own
     region = inside > 0 if (inside > 0).any() else inside == inside
     heatmap = lens.explain(photo, prompt)[0]
     assert heatmap.score == pytest.approx(float(inside[region].mean()), abs=1e-5)
     assert heatmap.probability == pytest.approx(float(inside[region].sigmoid().mean()), abs=1e-5)
-    asked = hm.Prompt(prompt.points, prompt.background, prompt.box, about="iou", mask=1)
-    assert lens.explain(photo, asked)[0].score == pytest.approx(float(theirs.iou_scores[0, 0, 1]), abs=1e-6)
+    other = lens.explain(photo, hm.Prompt(prompt.points, prompt.background, prompt.box, mask=1))[0]
+    shown = theirs.pred_masks[0, 0, 1, : len(inside)]
+    assert other.score == pytest.approx(float(shown[shown > 0].mean() if (shown > 0).any() else shown.mean()), abs=1e-5)
 
 
 @pytest.mark.parametrize("name", ["sam", "sam-hq"])
-@pytest.mark.parametrize("about", ["mask", "iou"])
-def test_gradients_are_those_of_the_library_called_by_hand(name: str, about: Any, photo: np.ndarray) -> None:
+def test_gradients_are_those_of_the_library_called_by_hand(name: str, photo: np.ndarray) -> None:
     net = model(name).double()
-    lens, prompt = hm.Lens(net), hm.Prompt(points=[(40, 25)], box=(20, 10, 100, 60), about=about)
+    lens, prompt = hm.Lens(net), hm.Prompt(points=[(40, 25)], box=(20, 10, 100, 60))
     batch = lens.engine.only(photo)
     weights = resolved_on(batch, prompt)[0][0].weights
 
     def score(output: Any) -> Tensor:
         best = int(output.iou_scores[0, 0].argmax())
-        if about == "iou":
-            return output.iou_scores[0, 0, best]
         return (output.pred_masks[0, 0, best] * weights).sum()
 
     arguments = given(name, photo, batch.x, prompt)
@@ -128,47 +134,48 @@ def test_the_levels_together_account_for_all_that_the_decoder_reads(name: str, p
     target = resolved_on(batch, prompt)[0][0]
     layers = [f"vision_encoder.neck.convs.{i}" for i in range(4)]
     scores = []
-    for factor in (1 + 1e-5, 1 - 1e-5):
+    for factor in (1 + 1e-3, 1 - 1e-3):  # the neck adds in float32
         with scaled(net, layers, factor), torch.no_grad():
             output = net(**given(name, photo, batch.x, prompt))
         scores.append(float((output.pred_masks[0, 0, target.chosen] * target.weights).sum()))
     by_layer = lens.explain(photo, prompt, layer=layers, method="hirescam")
     total = sum(float(heatmap.raw.sum()) for heatmap in by_layer)
-    assert total == pytest.approx((scores[0] - scores[1]) / 2e-5, rel=1e-4)
+    assert total == pytest.approx((scores[0] - scores[1]) / 2e-3, rel=5e-4)
     assert lens.explain(photo, prompt)[0].layer == "sum of " + ", ".join(layers)
 
 
-@pytest.mark.parametrize("name", ["sam", "sam 2"])
-def test_a_map_lies_where_the_library_lays_the_mask(name: str) -> None:
-    """Where nothing is mixed between places, what speaks for a mask lies in it, on the picture as it was given."""
+@pytest.mark.parametrize(("name", "cell"), [("sam", (64 / 150 / 2,) * 2), ("sam 2", (128 / 150 / 4, 128 / 90 / 4))])
+def test_a_map_lies_where_the_mask_does(name: str, cell: tuple[float, float], photo: np.ndarray) -> None:
+    """Where nothing is mixed between places, what speaks for a part of a mask lies there, on the picture as given.
+
+    Args:
+        name: of the model.
+        cell: the mask's columns and rows per pixel of the picture.
+    """
     net = model(name)
     for part, module in net.named_modules():
-        if part.endswith(("attn.proj", "out_proj")):
+        if part.endswith(("attn.proj", "to_image.out_proj", "to_image.o_proj")):
             nn.init.zeros_(module.weight)
             nn.init.zeros_(module.bias)
-    photo = np.full((90, 150, 3), 20, np.uint8)
-    photo[50:85, 95:140] = (250, 30, 200)
+    left, top, right, bottom = 95, 50, 140, 85
+    columns = slice(round(left * cell[0]), round(right * cell[0]))
+    rows = slice(round(top * cell[1]), round(bottom * cell[1]))
     lens = hm.Lens(net)
-    batch = lens.engine.only(photo)
-    prompt = hm.Prompt(points=[(120, 70)])
-    with torch.no_grad():
-        output = net(**given(name, photo, batch.x, prompt))
-    sizes = torch.tensor([[90, 150]])
-    more = {"reshaped_input_sizes": torch.tensor([[38, 64]])} if name == "sam" else {}
-    laid = processor(name).image_processor.post_process_masks(output.pred_masks, sizes, **more)[0][0]
-    for number in range(3):
-        theirs = laid[number].float()
-        if not 0.05 < theirs.mean() < 0.6:
-            continue
-        heat = lens.explain(photo, hm.Prompt(points=[(120, 70)], mask=number), method="hirescam")[0].numpy()
-        near = nn.functional.max_pool2d(theirs[None], 61, 1, 30)[0].numpy() > 0
-        assert np.abs(heat)[~near].sum() <= 1e-5 * np.abs(heat).sum()
-        ys, xs = np.indices(heat.shape)
-        centre = [float((axis * np.abs(heat)).sum() / np.abs(heat).sum()) for axis in (ys, xs)]
-        wanted = [float((axis * theirs.numpy()).sum() / theirs.sum()) for axis in (ys, xs)]
-        assert np.allclose(centre, wanted, atol=12)
-        return
-    pytest.fail("none of the masks is a part of the picture: the test shows nothing")
+    target = resolved_on(lens.engine.only(photo), hm.Prompt(points=[(120, 70)]))[0][0]
+
+    def part_of_mask(output: hm.Promptable) -> Tensor:
+        return output.masks(target.points, target.labels, None)[0][:, 0, rows, columns].sum((1, 2))
+
+    explained = lens.explain(photo, part_of_mask, method="hirescam", part="signed")[0]
+    heat = np.abs(explained.numpy())
+    assert heat[top:bottom, left:right].min() > 0
+    wide, high = 150 / 4 if name == "sam 2" else 150 / 8, 90 / 4 if name == "sam 2" else 150 / 8
+    around = np.zeros(heat.shape, bool)
+    around[max(0, int(top - high)) : int(bottom + high), max(0, int(left - wide)) : int(right + wide)] = True
+    assert heat[~around].sum() <= 0.02 * heat.sum()
+    ys, xs = np.indices(heat.shape)
+    assert float((xs * heat).sum() / heat.sum()) == pytest.approx((left + right) / 2, abs=8)
+    assert float((ys * heat).sum() / heat.sum()) == pytest.approx((top + bottom) / 2, abs=8)
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -184,6 +191,7 @@ def test_several_prompts_share_one_pass_of_the_encoder(name: str, photo: np.ndar
     for prompt, heatmap in zip(PROMPTS, together, strict=True):
         assert torch.allclose(heatmap.raw, lens.explain(photo, prompt)[0].raw, atol=1e-6)
     opened = lens.open(photo)
+    opened.explain(PROMPTS[0])
     passes.clear()
     handle = net.vision_encoder.register_forward_hook(lambda *_: passes.append(1))
     again = opened.explain(PROMPTS[2])[0]
@@ -217,7 +225,6 @@ def test_words_say_what_targets_say(photo: np.ndarray, tmp_path: Path) -> None:
     words = "prompt: 40,25 61.5,30 not:120,70 box:20,10,100,60 mask:1"
     prompt = hm.Prompt([(40, 25), (61.5, 30)], [(120, 70)], (20, 10, 100, 60), mask=1)
     assert resolve(words, None) == prompt
-    assert resolve("prompt:40,25 iou", None) == hm.Prompt((40, 25), about="iou")
     assert str(prompt) == "points (40, 25), (61.5, 30), not (120, 70), box (20, 10, 100, 60), mask 1"
     lens = hm.Lens(model("sam"))
     same = lens.explain(photo, [words, prompt, "point:40,25", hm.Point(40, 25), hm.Prompt((40, 25)), hm.Box(9, 9, 80, 60)])
@@ -253,6 +260,7 @@ def test_a_mirrored_prompt_is_at_the_same_pixels() -> None:
         ("box:160,0,170,80", "outside of the picture"),
         ("prompt:not:3,4", "without a point or box"),
         ("prompt:3,4 cat", "no part of a prompt"),
+        ("prompt:3,4 mask:one", "no part of a prompt"),
         ("prompt:3,4 box:1,2,3", "expected a box"),
         ("prompt:3,4 box:9,2,3,9", "is empty"),
         ("prompt:3,4 box:1,2,3,9 box:1,2,3,9", "at most one box"),

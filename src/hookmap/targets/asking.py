@@ -30,7 +30,7 @@ def resolve(spec: TargetSpec, labels: Sequence[str] | None) -> Goal:
     ``right``, ``bottom``, ``box`` and ``mask``), ``"box:2:left_shoulder"`` (a keypoint), ``"box:10,20,200,180"``,
     ``"point:120,80"`` (of a volume ``"point:120,80,31"``), ``"polygon:10,20 90,20 50,80"``, ``"everywhere"``,
     ``"proposal:812:17"`` (a detector's candidate, as a class) and, where a model is pointed at things, ``"prompt:120,80
-    90,60 not:40,50 box:10,20,200,180"``, of which ``mask:1`` is that mask and ``iou`` how good it is; likenesses are ``"text:a red car"`` and
+    90,60 not:40,50 box:10,20,200,180"``, with ``mask:1`` for another of its masks; likenesses are ``"text:a red car"`` and
     ``"like:car.jpg"``.
 
     Raises:
@@ -96,12 +96,8 @@ def _place(words: str) -> Goal | None:
 
 def _prompt(words: str) -> Prompt:
     found: dict[str, list[tuple[float, ...]]] = {"": [], "not": [], "box": [], "mask": []}
-    asks = {"about": "mask"}
     for part in words.split():
         kind, _, numbers = part.casefold().rpartition(":")
-        if part.casefold() == "iou":
-            asks["about"] = "iou"
-            continue
         try:
             found[kind].append(tuple(float(number) for number in numbers.split(",")))
         except (KeyError, ValueError):
@@ -109,11 +105,11 @@ def _prompt(words: str) -> Prompt:
     boxes, masks = found["box"], found["mask"]
     if len(boxes) > 1 or len(masks) > 1 or any(len(mask) != 1 or not mask[0].is_integer() for mask in masks):
         raise TargetError(f"{words.strip()!r} is no prompt; {_PROMPT_PARTS}")
-    given: Any = {"points": found[""], "background": found["not"], "box": boxes[0] if boxes else None, **asks}
+    given: Any = {"points": found[""], "background": found["not"], "box": boxes[0] if boxes else None}
     return Prompt(**given, mask=int(masks[0][0]) if masks else None)
 
 
 _PROMPT_PARTS = (
     "expected points X,Y on what is meant, not:X,Y on what isn't, at most one box:LEFT,TOP,RIGHT,BOTTOM, all in pixels of "
-    "the picture, and if need be mask:NUMBER or iou, with spaces between them"
+    "the picture, and if need be mask:NUMBER, with spaces between them"
 )

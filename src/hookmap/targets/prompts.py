@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Literal, TypeAlias, get_args
+from typing import Any, TypeAlias
 
 import torch
 from torch import Tensor
@@ -17,12 +17,11 @@ from hookmap.targets.places import Box, Place, Point
 from hookmap.targets.resolving import PlainOutput, Resolved, averaging
 
 Spot: TypeAlias = tuple[float, float]
-Question: TypeAlias = Literal["mask", "iou"]
 
 
 @dataclass(frozen=True)
 class Prompt:
-    """What a promptable segmenter (SAM) is pointed at; explained is the mask that it gives.
+    """What a promptable segmenter (SAM) is pointed at; explained are the logits of its mask, averaged over the mask.
 
     A :class:`hookmap.Point` or a :class:`hookmap.Box` alone is the prompt of that point or box.
 
@@ -32,15 +31,15 @@ class Prompt:
         box: (left, top, right, bottom) around what is meant, or None.
         mask: the number of the mask among those that the model gives for one prompt, from 0; by default the one whose
             predicted IoU is largest.
-        about: ``"mask"``: the logits of the mask, averaged over its own region; ``"iou"``: how good the model thinks
-            the mask is, its predicted IoU.
+
+    >>> str(Prompt(points=[(120, 80), (90, 60)], background=[(40, 50)]))
+    'points (120, 80), (90, 60), not (40, 50)'
     """
 
     points: Sequence[Spot] = ()
     background: Sequence[Spot] = ()
     box: tuple[float, float, float, float] | None = None
     mask: int | None = None
-    about: Question = "mask"
 
     def __post_init__(self) -> None:
         for name in ("points", "background"):
@@ -52,8 +51,6 @@ class Prompt:
             Box(*self.box)  # which says what is wrong with an empty one
         if not self.points and self.box is None:
             raise TargetError("a prompt without a point or box on what is meant was given; pass points= or box=")
-        if self.about not in get_args(Question):
-            raise TargetError(f"about is {self.about!r}; expected one of {', '.join(get_args(Question))}")
         if self.mask is not None and self.mask < 0:
             raise TargetError(f"mask {self.mask} doesn't exist; masks are numbered from 0")
 
@@ -113,16 +110,15 @@ class MaskScore(Resolved):
     kind = "the mask of a prompt"
 
     def score(self, output: Promptable) -> Tensor:
-        """The mask's logits, averaged over the region; or its predicted IoU, ``(K,)``."""
-        masks, quality = output.masks(self.points, self.labels, self.on_input)
-        return quality[:, self.chosen] if self.asked.about == "iou" else self._mean(masks[:, self.chosen])
+        """The mask's logits, averaged over the region, ``(K,)``."""
+        return self._mean(self._logits(output))
 
     def likelihood(self, output: Promptable) -> Tensor:
-        """How probable the region still is, on average, or the predicted IoU, ``(K,)``, 0..1."""
-        masks, quality = output.masks(self.points, self.labels, self.on_input)
-        if self.asked.about == "iou":
-            return quality[:, self.chosen].float().clamp(0, 1)
-        return self._mean(masks[:, self.chosen].float().sigmoid())
+        """How probable the region still is, on average, ``(K,)``, 0..1."""
+        return self._mean(self._logits(output).float().sigmoid())
+
+    def _logits(self, output: Promptable) -> Tensor:
+        return output.masks(self.points, self.labels, self.on_input)[0][:, self.chosen]
 
     def _mean(self, cells: Tensor) -> Tensor:
         return cells.flatten(1) @ self.weights.to(cells).flatten()
@@ -171,7 +167,7 @@ class MasksOutput(PlainOutput):
         chosen = int(quality[0].argmax()) if target.mask is None else target.mask
         resolved = MaskScore(
             asked=replace(target, mask=chosen),
-            name="mask" if target.about == "mask" else "predicted IoU",
+            name="mask",
             where=str(target),
             points=points,
             labels=labels,
