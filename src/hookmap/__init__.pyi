@@ -46,6 +46,7 @@ from .results.heatmap import Heatmap as Heatmap
 from .results.logit_lens import LogitLens as LogitLens
 from .results.missed import Missed as Missed
 from .results.predictions import Prediction as Prediction
+from .results.words import WordEvidence as WordEvidence
 from .runs import Run as Run
 from .runs import open_run as open_run
 from .runs import run as run
