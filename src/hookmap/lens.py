@@ -519,13 +519,12 @@ class Lens:
     def words(
         self, image: Any, text: str | Sequence[str], *, budget: int = 512, seed: int = 0, progress: bool = True
     ) -> WordEvidence:
-        r"""Which words of a text make it like an image, for models that read texts (CLIP, SigLIP, ...).
+        """Which words of a text make it like an image, for models that read texts (CLIP, SigLIP, ...).
 
-        Each word gets its Shapley value of the similarity :math:`v(S) = \cos(\text{image}, \text{text of the words } S)`:
-        what it adds to the words that are there, on average over all orders. The shares sum to the similarity of the
-        text minus that of the empty text, as MM-SHAP shares out tokens (Parcalabescu and Frank, ACL 2023,
-        arXiv:2212.08158). Words are left out of the text itself, so whatever the model's tokens are, a word is a word,
-        and only texts are read; the image is embedded once.
+        Each word gets its Shapley value: what it adds to the similarity (the cosine of both embeddings) of the words
+        that are there, on average over all orders of the words. The shares sum to the similarity of the text minus that
+        of the empty text, as MM-SHAP shares out tokens (Parcalabescu and Frank, ACL 2023, arXiv:2212.08158). Words are
+        left out of the text itself, so whatever a model's tokens are, a word is a word; the image is embedded once.
 
         Args:
             image: one, as in :meth:`explain`.

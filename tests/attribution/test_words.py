@@ -1,4 +1,4 @@
-"""Which words of a text make it like a picture: against closed forms, all orders by hand, and a model that is trained."""
+"""Which words of a text make it like a picture: against closed forms, all orders by hand, and a trained model."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import json
 from collections.abc import Sequence
 from itertools import permutations
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import pytest
@@ -49,7 +49,8 @@ def game(count: int, seed: int) -> Any:
 def test_shares_are_means_over_all_orders(count: int) -> None:
     worth = game(count, count)
     shares = shapley_values(worth, count, budget=64, seed=0)
-    assert shares.exact and not shares.errors.any()
+    assert shares.exact
+    assert not shares.errors.any()
     assert shares.values.tolist() == pytest.approx(by_hand(worth, count), abs=1e-12)
 
 
@@ -64,10 +65,13 @@ def test_drawn_orders_keep_the_sum_and_come_near() -> None:
 
     drawn = shapley_values(counted, count, budget=300, seed=0)
     whole = float(worth(torch.ones(1, count, dtype=torch.bool)) - worth(torch.zeros(1, count, dtype=torch.bool)))
-    assert exact.exact and not drawn.exact and sum(asked) <= 302
+    assert exact.exact
+    assert not drawn.exact
+    assert sum(asked) <= 302
     assert float(drawn.values.sum()) == pytest.approx(whole, abs=1e-9) == float(exact.values.sum())
     apart = ((drawn.values - exact.values) / drawn.errors).abs()
-    assert float(apart.max()) < 4 and float(apart.mean()) > 0.1  # the errors are neither too small nor too large
+    assert float(apart.max()) < 4
+    assert float(apart.mean()) > 0.1
     again = shapley_values(worth, count, budget=300, seed=0)
     assert torch.equal(again.values, drawn.values)
     assert not torch.equal(shapley_values(worth, count, budget=300, seed=1).values, drawn.values)
@@ -76,7 +80,8 @@ def test_drawn_orders_keep_the_sum_and_come_near() -> None:
 def test_where_worths_add_up_one_order_is_enough() -> None:
     weights = torch.linspace(-1, 2, 30, dtype=torch.float64)
     drawn = shapley_values(lambda rows: rows.double() @ weights, 30, budget=1, seed=0)
-    assert torch.allclose(drawn.values, weights) and float(drawn.errors.max()) < 1e-12
+    assert torch.allclose(drawn.values, weights)
+    assert float(drawn.errors.max()) < 1e-12
 
 
 # ---------------------------------------------------------------- words
@@ -86,8 +91,8 @@ class Bag(hm.ImageText):
     """A text is like every picture as far as its words say: weights add up, and a pair adds its own."""
 
     preprocessing = hm.Preprocessing((8, 8), (8, 8))
-    weights = {"cat": 0.3, "red": 0.1, "not": -0.2, "кошка": 0.25, "猫": 0.2, "赤": 0.1}
-    pairs = {("not", "cat"): -0.2, ("one", "more", "cat"): 0.3}
+    weights: ClassVar = {"cat": 0.3, "red": 0.1, "not": -0.2, "кошка": 0.25, "猫": 0.2, "赤": 0.1}
+    pairs: ClassVar = {("not", "cat"): -0.2, ("one", "more", "cat"): 0.3}
 
     def embed_images(self, x: Tensor) -> Tensor:
         return torch.tensor([[2.0, 0.0]]).expand(len(x), -1)
@@ -118,10 +123,12 @@ def test_words_of_a_bag_have_their_own_weights(bag: hm.Lens, photo: np.ndarray) 
     assert [word.text for word in found] == ["a", "red,", "Cat", "not", "cat"]
     # The pair's worth is halved between its two.
     assert shares == pytest.approx({"a": 0, "red,": 0.1, "Cat": 0, "not": -0.3, "cat": 0.2}, abs=1e-5)
-    assert found.empty == pytest.approx(0.05, abs=1e-5) and found.score == pytest.approx(0.05, abs=1e-5)
+    assert found.empty == pytest.approx(0.05, abs=1e-5)
+    assert found.score == pytest.approx(0.05, abs=1e-5)
     assert sum(shares.values()) == pytest.approx(found.score - found.empty, abs=1e-6)
     assert found[4].without == pytest.approx(0.05 + 0.1 - 0.2, abs=1e-5)
-    assert found["cat"].text == "Cat" and found["RED"].rest == "a Cat  not cat"  # the first of two alike
+    assert found["cat"].text == "Cat"
+    assert found["RED"].rest == "a Cat  not cat"
     assert [found.text[word.start : word.start + len(word.text)] for word in found] == [w.text for w in found]
     assert [word.text for word in found.strongest[:2]] == ["not", "cat"]
 
@@ -141,11 +148,13 @@ def test_phrases_and_scripts_without_spaces(bag: hm.Lens, photo: np.ndarray) -> 
 def test_many_words_have_errors_that_hold(bag: hm.Lens, photo: np.ndarray) -> None:
     text = "on and on and on a red picture of not only one but of one more cat"
     found = bag.words(photo, text, budget=200)
-    assert not found.exact and "each within" not in repr(found)
+    assert not found.exact
+    assert "each within" not in repr(found)
     assert sum(word.share for word in found) == pytest.approx(found.score - found.empty, abs=1e-5)
     # What a pair adds is halved between its two by every order and its reverse; a third of a triple isn't.
     assert found["not"].share == pytest.approx(-0.3, abs=1e-5)
-    assert abs(found["more"].share - 0.1) <= 4 * found["more"].error and found["more"].error > 0.01
+    assert abs(found["more"].share - 0.1) <= 4 * found["more"].error
+    assert found["more"].error > 0.01
     assert found["red"].share == pytest.approx(0.1, abs=1e-5)
 
 
@@ -153,10 +162,12 @@ def test_what_is_saved(bag: hm.Lens, photo: np.ndarray, tmp_path: Path) -> None:
     found = bag.words(photo, "a red cat")
     assert Image.open(found.save(tmp_path / "words.png")).width == found.page().width
     row = json.loads(json.dumps(found.row))
-    assert row["text"] == "a red cat" and [word["text"] for word in row["words"]] == ["a", "red", "cat"]
+    assert row["text"] == "a red cat"
+    assert [word["text"] for word in row["words"]] == ["a", "red", "cat"]
     assert repr(found) == "WordEvidence('a red cat' in 'image', similarity 0.450: cat +0.300, red +0.100, a +0.000)"
     html = bag.words(photo, "a <b>cat</b>")._repr_html_()
-    assert "<b>cat" not in html and "&lt;b&gt;cat" in html
+    assert "<b>cat" not in html
+    assert "&lt;b&gt;cat" in html
     with pytest.raises(hm.HookmapError, match="can't be written"):
         found.save("/proc/none/words.png")
 
@@ -181,7 +192,7 @@ def test_what_can_t_be_asked_is_said(bag: hm.Lens, photo: np.ndarray, lens: hm.L
 
 # ---------------------------------------------------------------- models of libraries
 
-WORDS = ["a", "photo", "of", "red", "green", "blue", "yellow", "circle", "square", "triangle", "cross"]
+WORDS = ["a", "photo", "of", "red", "green", "blue", "yellow", "circle", "left", "right", "top", "bottom"]
 TOWER: dict[str, Any] = {"hidden_size": 48, "intermediate_size": 96, "num_hidden_layers": 2, "num_attention_heads": 4}
 
 
@@ -257,7 +268,8 @@ def test_words_of_open_clip() -> None:
     ).eval()
     lens, x = hm.Lens(net), noise(1, 3, 48, 48)
     found = lens.words(x, "an unbelievably red café")
-    assert len(found) == 4 and found.exact
+    assert len(found) == 4
+    assert found.exact
     assert sum(word.share for word in found) == pytest.approx(found.score - found.empty, abs=1e-5)
     read = library.get_tokenizer("ViT-B-32", context_length=8)
     with torch.no_grad():
@@ -281,44 +293,38 @@ def test_the_model_is_left_as_it_came() -> None:
 # ---------------------------------------------------------------- a trained model
 
 COLOURS = {"red": (220, 40, 40), "green": (40, 190, 60), "blue": (50, 70, 230), "yellow": (230, 210, 50)}
-SHAPES = ["circle", "square", "triangle", "cross"]
-PAIRS = [(colour, shape) for colour in COLOURS for shape in SHAPES]
+PLACES = {"left": (1, 10), "right": (19, 10), "top": (10, 1), "bottom": (10, 19)}
+PAIRS = [(colour, place) for colour in COLOURS for place in PLACES]
 
 
-def drawn(colour: str, shape: str, generator: np.random.Generator) -> np.ndarray:
+def drawn(colour: str, place: str, generator: np.random.Generator) -> np.ndarray:
     picture = Image.new("RGB", (32, 32), tuple(generator.integers(90, 150, 3).tolist()))
-    side = int(generator.integers(14, 19))
-    x, y = generator.integers(1, 31 - side, 2).tolist()
-    draw, fill = ImageDraw.Draw(picture), COLOURS[colour]
-    if shape == "circle":
-        draw.ellipse((x, y, x + side, y + side), fill)
-    elif shape == "square":
-        draw.rectangle((x, y, x + side, y + side), fill)
-    elif shape == "triangle":
-        draw.polygon([(x, y + side), (x + side, y + side), (x + side / 2, y)], fill)
-    else:
-        draw.rectangle((x + side * 0.36, y, x + side * 0.64, y + side), fill)
-        draw.rectangle((x, y + side * 0.36, x + side, y + side * 0.64), fill)
+    x, y = np.array(PLACES[place]) + generator.integers(-1, 2, 2)
+    side = int(generator.integers(9, 13))
+    ImageDraw.Draw(picture).ellipse((int(x), int(y), int(x) + side, int(y) + side), COLOURS[colour])
     return np.asarray(picture)
 
 
-STEPS = hm.Preprocessing((32, 32), (32, 32), (0.5,) * 3, (0.5,) * 3)
+PREPARED = hm.Preprocessing((32, 32), (32, 32), (0.5,) * 3, (0.5,) * 3)
 
 
 def as_input(pictures: Sequence[np.ndarray]) -> Tensor:
-    return torch.stack([STEPS(hm.Picture(picture, "drawn"))[0] for picture in pictures])
+    return torch.stack([PREPARED(hm.Picture(picture, "drawn"))[0] for picture in pictures])
+
+
+STEPS = 400
 
 
 def fitted(seed: int) -> Any:
-    """CLIP's own loss on all pairs of a colour and a shape, in three ways of saying them."""
+    """CLIP's own loss on all pairs of a colour and a place, in three ways of saying them."""
     words, generator = whole_words(), np.random.default_rng(seed)
     net = clip(words, seed)
     optimiser = torch.optim.AdamW(net.parameters(), 2e-3)
     net.train()
-    for step in range(500):
+    for step in range(STEPS):
         for group in optimiser.param_groups:
-            group["lr"] = 2e-3 * min(1, step / 30) * (1 - step / 500)
-        ways = ["a photo of a {} {}", "{} {}", "a {} {}"]
+            group["lr"] = 2e-3 * min(1, step / 30) * (1 - step / STEPS)
+        ways = ["a photo of {} {}", "{} {}", "a {} {}"]
         texts = [ways[int(generator.integers(3))].format(*pair) for pair in PAIRS]
         x = as_input([drawn(*pair, generator) for pair in PAIRS])
         tokens = words(texts, padding=True, return_tensors="pt")
@@ -331,17 +337,17 @@ def fitted(seed: int) -> Any:
 
 
 def right(net: nn.Module, seed: int) -> tuple[float, float]:
-    """How often the wrong word of a text has the lowest share, and the right one the largest, among six words."""
-    lens = hm.Lens(hm.ImageText.of(net, tokenizer=whole_words()), preprocessing=STEPS)
+    """How often the wrong word of a text has the lowest share, and the right one the largest, among five words."""
+    lens = hm.Lens(hm.ImageText.of(net, tokenizer=whole_words()), preprocessing=PREPARED)
     generator, lowest, largest = np.random.default_rng(100 + seed), [], []
-    for n, (colour, shape) in enumerate(PAIRS):
-        picture = drawn(colour, shape, generator)
+    for n, (colour, place) in enumerate(PAIRS):
+        picture = drawn(colour, place, generator)
         if n % 2:
-            good, bad = colour, SHAPES[(SHAPES.index(shape) + 1 + n % 3) % 4]
-            text = f"a photo of a {good} {bad}"
+            good, bad = colour, list(PLACES)[(list(PLACES).index(place) + 1 + n % 3) % 4]
+            text = f"a photo of {good} {bad}"
         else:
-            good, bad = shape, list(COLOURS)[(list(COLOURS).index(colour) + 1 + n % 3) % 4]
-            text = f"a photo of a {bad} {good}"
+            good, bad = place, list(COLOURS)[(list(COLOURS).index(colour) + 1 + n % 3) % 4]
+            text = f"a photo of {bad} {good}"
         found = lens.words(picture, text)
         lowest.append(min(found, key=lambda word: word.share).text == bad)
         largest.append(max(found, key=lambda word: word.share).text == good)
@@ -351,9 +357,10 @@ def right(net: nn.Module, seed: int) -> tuple[float, float]:
 @pytest.mark.slow
 @pytest.mark.parametrize("seed", [0, 1, 2])
 def test_the_word_that_is_wrong_speaks_against(seed: int) -> None:
-    """By chance one of six words: 17%."""
+    """By chance one of five words: 20%."""
     lowest, largest = right(fitted(seed), seed)
     before = right(clip(whole_words(), seed), seed)
     print(f"trained: wrong word lowest {lowest:.0%}, right word largest {largest:.0%}; untrained {before}")
-    assert lowest >= 0.8 and largest >= 0.8
+    assert lowest >= 0.7
+    assert largest >= 0.7
     assert max(before) <= 0.5

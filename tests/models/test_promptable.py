@@ -15,13 +15,13 @@ from PIL import Image
 from torch import Tensor, nn
 
 import hookmap as hm
+import tiny_transformers
 from hookmap.attribution.scoring import resolved_on
 from hookmap.models.transformers.processing import read
 from hookmap.targets import resolve
 from hookmap.targets.prompts import MaskScore
 from library_models import by_hand, photos, snapshot, unchanged
 from networks import noise
-import tiny_transformers
 from tiny_transformers import SAM2
 
 pytestmark = pytest.mark.filterwarnings("ignore::hookmap.HookmapWarning")
@@ -79,8 +79,10 @@ def test_masks_are_the_library_s_bit_for_bit(name: str, prompt: hm.Prompt, photo
         theirs = lens.model(**given(name, photo, batch.x, prompt))
     target: MaskScore = resolved_on(batch, prompt)[0][0]
     masks, quality = lens.engine.output(batch).masks(target.points, target.labels, target.on_input)
-    assert torch.equal(masks, theirs.pred_masks[:, 0]) and torch.equal(quality, theirs.iou_scores[:, 0])
-    assert len(masks[0]) == 3 and target.chosen == int(theirs.iou_scores[0, 0].argmax())
+    assert torch.equal(masks, theirs.pred_masks[:, 0])
+    assert torch.equal(quality, theirs.iou_scores[:, 0])
+    assert len(masks[0]) == 3
+    assert target.chosen == int(theirs.iou_scores[0, 0].argmax())
     own = theirs.pred_masks[0, 0, target.chosen]
     # A picture of 90 x 150 is resized to 38 x 64, and filled up to 64 x 64; those of SAM 2 are pressed into a square.
     inside = own[: len(own) * 38 // 64] if name in ("sam", "sam-hq") else own
@@ -187,7 +189,8 @@ def test_several_prompts_share_one_pass_of_the_encoder(name: str, photo: np.ndar
     handle = net.vision_encoder.register_forward_hook(lambda *_: passes.append(1))
     together = lens.explain(photo, PROMPTS)
     handle.remove()
-    assert len(passes) == 1 and len(together) == len(PROMPTS)
+    assert len(passes) == 1
+    assert len(together) == len(PROMPTS)
     for prompt, heatmap in zip(PROMPTS, together, strict=True):
         assert torch.allclose(heatmap.raw, lens.explain(photo, prompt)[0].raw, atol=1e-6)
     opened = lens.open(photo)
@@ -196,7 +199,8 @@ def test_several_prompts_share_one_pass_of_the_encoder(name: str, photo: np.ndar
     handle = net.vision_encoder.register_forward_hook(lambda *_: passes.append(1))
     again = opened.explain(PROMPTS[2])[0]
     handle.remove()
-    assert not passes and torch.allclose(again.raw, together[2].raw, atol=1e-6)
+    assert not passes
+    assert torch.allclose(again.raw, together[2].raw, atol=1e-6)
 
 
 def test_each_image_has_a_mask_of_its_own(photo: np.ndarray) -> None:
@@ -217,7 +221,8 @@ def test_the_model_is_left_as_it_came(name: str, photo: np.ndarray) -> None:
         lens.explain(photo, "point:4000,25")
     scorer = lens.scorer(lens.explain(photo, "point:40,25")[0])
     scores = scorer(lens.engine.only(photo).x.repeat(2, 1, 1, 1))
-    assert scores.shape == (2,) and not scores.requires_grad
+    assert scores.shape == (2,)
+    assert not scores.requires_grad
     assert unchanged(net, before)
 
 
@@ -227,8 +232,11 @@ def test_words_say_what_targets_say(photo: np.ndarray, tmp_path: Path) -> None:
     assert resolve(words, None) == prompt
     assert str(prompt) == "points (40, 25), (61.5, 30), not (120, 70), box (20, 10, 100, 60), mask 1"
     lens = hm.Lens(model("sam"))
-    same = lens.explain(photo, [words, prompt, "point:40,25", hm.Point(40, 25), hm.Prompt((40, 25)), hm.Box(9, 9, 80, 60)])
-    assert torch.equal(same[0].raw, same[1].raw) and torch.equal(same[2].raw, same[3].raw)
+    same = lens.explain(
+        photo, [words, prompt, "point:40,25", hm.Point(40, 25), hm.Prompt((40, 25)), hm.Box(9, 9, 80, 60)]
+    )
+    assert torch.equal(same[0].raw, same[1].raw)
+    assert torch.equal(same[2].raw, same[3].raw)
     assert torch.equal(same[2].raw, same[4].raw)
     assert [h.where for h in same[2:]] == ["point (40, 25)"] * 3 + ["box (9, 9, 80, 60)"]
     same.save(tmp_path / "masks.npz")
@@ -245,7 +253,8 @@ def test_a_mirrored_prompt_is_at_the_same_pixels() -> None:
     lit = torch.zeros(128, 128)
     lit[40, 30] = 1
     assert lit.flip(1)[tuple(other.points[0].long().flip(0))] == 1
-    assert other.points[1].tolist() == [127, 3] and other.on_input.tolist() == [67, 20, 117, 90]
+    assert other.points[1].tolist() == [127, 3]
+    assert other.on_input.tolist() == [67, 20, 117, 90]
     assert torch.equal(other.weights, target.weights.flip(1))
     assert torch.equal(other.mirrored(128).points, target.points)
     assert torch.equal(other.mirrored(128).on_input, target.on_input)
@@ -303,7 +312,8 @@ def test_pictures_are_prepared_as_by_the_library(cat: Path) -> None:
         for pixels in photos(cat):
             mine, geometry = steps(hm.Picture(pixels, "photo"))
             theirs = made(Image.fromarray(pixels), return_tensors="pt")["pixel_values"][0]
-            assert mine.shape == theirs.shape and geometry.input == (1024, 1024)
+            assert mine.shape == theirs.shape
+            assert geometry.input == (1024, 1024)
             assert float((mine - theirs).abs().mean()) < 0.02
 
 
@@ -365,3 +375,80 @@ def test_a_model_of_another_library_is_read_through_an_adapter(photo: np.ndarray
     wanted = mask * (mask > 0) / (mask > 0).sum()
     assert torch.allclose(heatmap.raw, wanted, atol=1e-6)
     assert heatmap.layer == "image_encoder" == lens.explain(photo, "point:40,25")[0].layer
+
+
+# ---------------------------------------------------------------- a trained model
+
+SIDE, STEPS = 64, 300
+
+
+def scene(generator: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+    """A picture ``(64, 64, 3)`` with two squares of one colour, and where each is, ``(2, 64, 64)``."""
+    pixels = np.empty((SIDE, SIDE, 3), np.uint8)
+    pixels[:] = generator.integers(30, 110, 3)
+    color, where = generator.integers(150, 256, 3), np.zeros((2, SIDE, SIDE), bool)
+    for shape, left in zip(where, generator.permutation([2, 34]).tolist(), strict=True):
+        side = int(generator.integers(14, 25))
+        x, y = left + int(generator.integers(0, 29 - side)), int(generator.integers(1, 63 - side))
+        shape[y : y + side, x : x + side] = True
+    pixels[where.any(0)] = color
+    return pixels, where
+
+
+def fitted(seed: int) -> nn.Module:
+    """To give the square under the point, and how good each mask is."""
+    generator, net = np.random.default_rng(seed), model("sam")
+    lens = hm.Lens(net)
+    optimiser = torch.optim.AdamW(net.parameters(), 2e-3)
+    for step in range(STEPS):
+        for group in optimiser.param_groups:
+            group["lr"] = 2e-3 * min(1, step / 20) * (1 - step / STEPS)
+        x, points, wanted = [], [], []
+        for _ in range(12):
+            pixels, where = scene(generator)
+            ys, xs = where[0].nonzero()
+            at = int(generator.integers(len(ys)))
+            x.append(lens.preprocessing(hm.Picture(pixels, "scene"))[0])
+            points.append([[float(xs[at]), float(ys[at])]])
+            wanted.append(torch.from_numpy(where[0]))
+        output = net(pixel_values=torch.stack(x), input_points=torch.tensor(points)[:, None])
+        small = nn.functional.avg_pool2d(torch.stack(wanted)[:, None].float(), 2).round()
+        losses = nn.functional.binary_cross_entropy_with_logits(
+            output.pred_masks[:, 0], small.expand(-1, 3, -1, -1), reduction="none"
+        ).mean((2, 3))
+        inside = output.pred_masks[:, 0] > 0
+        both, either = (inside & (small > 0)).sum((2, 3)), (inside | (small > 0)).sum((2, 3))
+        loss = losses.mean() + (output.iou_scores[:, 0] - both / either.clamp(min=1)).square().mean()
+        optimiser.zero_grad()
+        loss.backward()
+        optimiser.step()
+    return net.eval()
+
+
+def energy(net: nn.Module, seed: int) -> tuple[float, float, float]:
+    """Of maps of points on squares: their share on the square, and on the other, over that of an even map; the IoU."""
+    lens, generator, own, other, good = hm.Lens(net), np.random.default_rng(100 + seed), [], [], []
+    for _ in range(12):
+        pixels, where = scene(generator)
+        ys, xs = where[0].nonzero()
+        at = len(ys) // 2
+        prompt = hm.Prompt((float(xs[at]), float(ys[at])))
+        heat = lens.explain(pixels, prompt)[0].map.clamp(min=0).numpy()
+        for shares, shape in ((own, where[0]), (other, where[1])):
+            shares.append(heat[shape].sum() / max(heat.sum(), 1e-9) / shape.mean())
+        target = resolved_on(lens.engine.only(pixels), prompt)[0][0]
+        mask = target.weights.repeat_interleave(2, 0).repeat_interleave(2, 1).numpy() > 0
+        good.append((mask & where[0]).sum() / (mask | where[0]).sum())
+    return float(np.mean(own)), float(np.mean(other)), float(np.mean(good))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", [0, 1, 2])
+def test_what_speaks_for_the_mask_of_a_point_lies_on_its_square(seed: int) -> None:
+    own, other, good = energy(fitted(seed), seed)
+    before = energy(model("sam"), seed)
+    print(f"trained: {own:.1f} x even on its square, {other:.1f} on the other, IoU {good:.2f}; untrained {before}")
+    assert good > 0.6
+    assert own >= 2
+    assert own > 1.5 * other
+    assert before[0] < 1.5

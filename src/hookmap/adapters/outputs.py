@@ -202,7 +202,11 @@ class Reading:
     def dense(self, output: Any) -> Scores | None:
         """The scores or values at places ``(B, K, *grid)``, or None if the output has no places."""
         raw = self.raw(output)
-        if isinstance(output, (Detections, Embeddings, Promptable)) or not isinstance(raw, Tensor) or not _at_places(raw.shape):
+        if (
+            isinstance(output, (Detections, Embeddings, Promptable))
+            or not isinstance(raw, Tensor)
+            or not _at_places(raw.shape)
+        ):
             return None
         return Scores(raw, self.squashed, self.squashed == "sigmoid")
 

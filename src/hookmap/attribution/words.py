@@ -130,10 +130,10 @@ def shapley_values(value: Value, count: int, *, budget: int, seed: int) -> Share
 
     .. math:: \phi_i = \sum_{S \not\ni i} \frac{|S|!\,(W - |S| - 1)!}{W!} \bigl(v(S \cup i) - v(S)\bigr)
 
-    Shapley, *A Value for n-Person Games*, 1953. They are the only shares that sum to :math:`v(\text{all}) - v(\emptyset)`,
-    are equal for players that add the same, 0 for one that never adds anything, and add up where games do. Where there
-    are more coalitions than ``budget``, orders are drawn in pairs, each with its reverse (Mitchell et al., *Sampling
-    Permutations for Shapley Value Estimation*, JMLR 2022): the sum stays exact.
+    Shapley, *A Value for n-Person Games*, 1953. They are the only shares that sum to what all are worth minus what
+    none is, are equal for players that add the same, 0 for one that never adds anything, and add up where games do.
+    Where there are more coalitions than ``budget``, orders are drawn in pairs, each with its reverse (Mitchell et al.,
+    *Sampling Permutations for Shapley Value Estimation*, JMLR 2022): the sum stays exact.
 
     Args:
         value: of coalitions.

@@ -106,9 +106,9 @@ def default_method(form: Form, alike: float | None = None, *, local: bool = Fals
     before heads that flatten, class tokens and weighted places, HiResCAM, which takes the gradient place by place and
     adds up to the score where the rest is homogeneous. So it is for a place in a dense output, for the mask of a
     prompt, and for embeddings: summed over the places that a class token reads block by block, it adds up what each of
-    them gave. A class in its whole region is found by Grad-CAM: which channels speak for it over all of the region says where it is (on a trained
-    segmenter and five photos .77 of the energy lay in the object on average, of HiResCAM's .57). For detections ODAM:
-    an object's gradient is where the object is, and a mean over all places forgets it.
+    them gave. A class in its whole region is found by Grad-CAM: which channels speak for it over all of the region says
+    where it is (on a trained segmenter and five photos .77 of the energy lay in the object on average, of HiResCAM's
+    .57). For detections ODAM: an object's gradient is where the object is, and a mean over all places forgets it.
     """
     if form == "detections":
         return METHODS["odam"]

@@ -20,7 +20,7 @@ _PAD, _GAP, _ROW = 8, 6, 70
 
 
 def words_page(pixels: Array, words: Sequence[tuple[str, float]], note: str) -> Image.Image:
-    """The photo beside the words, each on its colour and above what it adds; the strongest has the full colour.
+    """The photo beside the words, each on its colour and above what it adds; the strongest has the deepest colour.
 
     Args:
         pixels: of the photo.
@@ -42,7 +42,9 @@ def words_page(pixels: Array, words: Sequence[tuple[str, float]], note: str) -> 
         used += wide + 2 * _PAD + _GAP
     widest = max(sum(wide + _GAP for _, _, wide in line) - _GAP for line in lines)
     inner = max(photo.height, len(lines) * _ROW - 16)
-    page = Image.new("RGB", (3 * MARGIN + photo.width + max(_TEXT, math.ceil(widest)), inner + 2 * MARGIN + 26), "white")
+    page = Image.new(
+        "RGB", (3 * MARGIN + photo.width + max(_TEXT, math.ceil(widest)), inner + 2 * MARGIN + 26), "white"
+    )
     page.paste(photo, (MARGIN, MARGIN + (inner - photo.height) // 2))
     draw = ImageDraw.Draw(page)
     most = max((abs(share) for _, share in words), default=0.0) or 1.0
@@ -51,7 +53,7 @@ def words_page(pixels: Array, words: Sequence[tuple[str, float]], note: str) -> 
     for line in lines:
         x = float(2 * MARGIN + photo.width)
         for text, share, wide in line:
-            color = colors[round((0.5 + 0.5 * share / most) * (len(colors) - 1))]
+            color = colors[round((0.5 + 0.42 * share / most) * (len(colors) - 1))]
             draw.rounded_rectangle((x, y, x + wide, y + 36), 6, fill=tuple(map(int, color)))
             ink = INK if float(color @ (0.299, 0.587, 0.114)) > 140 else (255, 255, 255)
             draw.text((x + wide / 2, y + 18), text, ink, _face(text), anchor="mm")

@@ -25,7 +25,7 @@ class Word:
     Attributes:
         text: of the word.
         start: its place in the whole text, in characters.
-        share: what it adds to the similarity, on average over all orders of the words; negative where it speaks against.
+        share: what it adds to the similarity, on average over all orders of the words; below 0 it speaks against.
         error: the standard error of that; 0 where all combinations of words were read.
         without: the similarity of the text without it.
         rest: the text without it.

@@ -29,9 +29,9 @@ def resolve(spec: TargetSpec, labels: Sequence[str] | None) -> Goal:
     Places in words are ``"box:2"`` (a detection by its number), ``"box:2:left"`` (how far it reaches; also ``top``,
     ``right``, ``bottom``, ``box`` and ``mask``), ``"box:2:left_shoulder"`` (a keypoint), ``"box:10,20,200,180"``,
     ``"point:120,80"`` (of a volume ``"point:120,80,31"``), ``"polygon:10,20 90,20 50,80"``, ``"everywhere"``,
-    ``"proposal:812:17"`` (a detector's candidate, as a class) and, where a model is pointed at things, ``"prompt:120,80
-    90,60 not:40,50 box:10,20,200,180"``, with ``mask:1`` for another of its masks; likenesses are ``"text:a red car"`` and
-    ``"like:car.jpg"``.
+    ``"proposal:812:17"`` (a detector's candidate, as a class) and, where a model is pointed at things,
+    ``"prompt:120,80 90,60 not:40,50 box:10,20,200,180"``, with ``mask:1`` for another of its masks; likenesses are
+    ``"text:a red car"`` and ``"like:car.jpg"``.
 
     Raises:
         TargetError: for other types and words that no class is called.
@@ -110,6 +110,6 @@ def _prompt(words: str) -> Prompt:
 
 
 _PROMPT_PARTS = (
-    "expected points X,Y on what is meant, not:X,Y on what isn't, at most one box:LEFT,TOP,RIGHT,BOTTOM, all in pixels of "
-    "the picture, and if need be mask:NUMBER, with spaces between them"
+    "expected points X,Y on what is meant, not:X,Y on what isn't, at most one box:LEFT,TOP,RIGHT,BOTTOM, all in pixels "
+    "of the picture, and if need be mask:NUMBER, with spaces between them"
 )

@@ -142,7 +142,9 @@ class MasksOutput(PlainOutput):
     def of_place(self, target: Place, image: int) -> Sequence[Resolved]:
         """The mask of a point or a box."""
         if getattr(target, "of", None) is not None or getattr(target, "z", None) is not None:
-            raise TargetError(f"{target} came with a class or a slice, and this model's masks have none; leave out of=, z=")
+            raise TargetError(
+                f"{target} came with a class or a slice, and this model's masks have none; leave out of=, z="
+            )
         if isinstance(target, Point):
             return self.of_prompt(Prompt(points=((target.x, target.y),)), image)
         if isinstance(target, Box):
