@@ -17,6 +17,8 @@ from torch import Tensor, nn
 import hookmap as hm
 import tiny_transformers
 from hookmap.attribution.scoring import resolved_on
+from hookmap.explorer.answering import Explorer
+from hookmap.explorer.questions import Explain, Predict
 from hookmap.models.transformers.processing import read
 from hookmap.targets import resolve
 from hookmap.targets.prompts import MaskScore
@@ -377,34 +379,46 @@ def test_a_model_of_another_library_is_read_through_an_adapter(photo: np.ndarray
     assert heatmap.layer == "image_encoder" == lens.explain(photo, "point:40,25")[0].layer
 
 
+def test_the_interface_asks_for_a_prompt_first(cat: Path) -> None:
+    explorer = Explorer({"sam": hm.Lens(model("sam")).engine}, [cat])
+    picture = explorer.samples()[0].id
+    assert explorer.models()[0].form == "masks"
+    assert not explorer.answer(Predict(model="sam", picture=picture)).about.predictions
+    (drawn,) = explorer.answer(Explain(model="sam", picture=picture, target="point:40,25")).about.heatmaps
+    assert drawn.target == "mask"
+    with pytest.raises(hm.TargetError, match="explain a prompt"):
+        explorer.answer(Explain(model="sam", picture=picture, target="predicted"))
+
+
 # ---------------------------------------------------------------- a trained model
 
 SIDE, STEPS = 64, 300
 
 
 def scene(generator: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-    """A picture ``(64, 64, 3)`` with two squares of one colour, and where each is, ``(2, 64, 64)``."""
+    """A picture ``(64, 64, 3)`` with two squares, and where each is, ``(2, 64, 64)``."""
     pixels = np.empty((SIDE, SIDE, 3), np.uint8)
     pixels[:] = generator.integers(30, 110, 3)
-    color, where = generator.integers(150, 256, 3), np.zeros((2, SIDE, SIDE), bool)
+    where = np.zeros((2, SIDE, SIDE), bool)
     for shape, left in zip(where, generator.permutation([2, 34]).tolist(), strict=True):
         side = int(generator.integers(14, 25))
         x, y = left + int(generator.integers(0, 29 - side)), int(generator.integers(1, 63 - side))
         shape[y : y + side, x : x + side] = True
-    pixels[where.any(0)] = color
+        pixels[shape] = generator.integers(150, 256, 3)
     return pixels, where
 
 
 def fitted(seed: int) -> nn.Module:
     """To give the square under the point, and how good each mask is."""
-    generator, net = np.random.default_rng(seed), model("sam")
+    torch.manual_seed(seed)
+    generator, net = np.random.default_rng(seed), tiny_transformers.MODELS["sam"]()
     lens = hm.Lens(net)
     optimiser = torch.optim.AdamW(net.parameters(), 2e-3)
     for step in range(STEPS):
         for group in optimiser.param_groups:
             group["lr"] = 2e-3 * min(1, step / 20) * (1 - step / STEPS)
         x, points, wanted = [], [], []
-        for _ in range(12):
+        for _ in range(8):
             pixels, where = scene(generator)
             ys, xs = where[0].nonzero()
             at = int(generator.integers(len(ys)))
@@ -418,7 +432,9 @@ def fitted(seed: int) -> nn.Module:
         ).mean((2, 3))
         inside = output.pred_masks[:, 0] > 0
         both, either = (inside & (small > 0)).sum((2, 3)), (inside | (small > 0)).sum((2, 3))
-        loss = losses.mean() + (output.iou_scores[:, 0] - both / either.clamp(min=1)).square().mean()
+        sure = output.pred_masks[:, 0].sigmoid()
+        dice = 1 - 2 * (sure * small).sum((2, 3)) / (sure + small).sum((2, 3))
+        loss = losses.mean() + dice.mean() + (output.iou_scores[:, 0] - both / either.clamp(min=1)).square().mean()
         optimiser.zero_grad()
         loss.backward()
         optimiser.step()

@@ -155,7 +155,7 @@ def shapley_values(value: Value, count: int, *, budget: int, seed: int) -> Share
     places = orders.argsort(1)
     # Before the first player, after the first, ..., after the last: (2 P, W + 1, W).
     before = places[:, None] < torch.arange(count + 1)[None, :, None]
-    rows, which = before.flatten(0, 1).unique(dim=0, return_inverse=True)
+    rows, which = before.flatten(0, 1).unique(dim=0, return_inverse=True)  # type: ignore[no-untyped-call]
     added = value(rows)[which].reshape(2 * pairs, count + 1).diff(dim=1).gather(1, places)
     means = added.reshape(pairs, 2, count).mean(1)
     return Shares(means.mean(0), means.std(0) / pairs**0.5, exact=False)
