@@ -100,6 +100,47 @@ WINDOWED: dict[str, Any] = {
     "patch_size": 8,
     "out_indices": [2, 4],
 }
+SAM: dict[str, Any] = {
+    "vision_config": {
+        "hidden_size": 32,
+        "output_channels": 16,
+        "num_hidden_layers": 3,
+        "num_attention_heads": 2,
+        "mlp_dim": 48,
+        "image_size": 64,
+        "patch_size": 8,
+        "window_size": 3,
+        "global_attn_indexes": [2],
+        "num_pos_feats": 8,
+    },
+    "prompt_encoder_config": {"hidden_size": 16, "image_size": 64, "patch_size": 8, "mask_input_channels": 4},
+}
+MASKS: dict[str, Any] = {
+    "mlp_dim": 32,
+    "num_attention_heads": 2,
+    "iou_head_hidden_dim": 16,
+    "iou_head_depth": 2,
+}
+HIERA: dict[str, Any] = {
+    "hidden_size": 12,
+    "image_size": [128, 128],
+    "blocks_per_stage": [1, 1, 2, 1],
+    "embed_dim_per_stage": [12, 16, 24, 32],
+    "num_attention_heads_per_stage": [1, 1, 2, 2],
+    "window_size_per_stage": [4, 2, 2, 2],
+    "global_attention_blocks": [3],
+    "window_positional_embedding_background_size": [4, 4],
+}
+PYRAMID: dict[str, Any] = {"backbone_feature_sizes": [[32, 32], [16, 16], [8, 8]], "fpn_hidden_size": 32}
+SAM2: dict[str, Any] = {
+    "vision_config": {
+        "backbone_config": {"model_type": "sam2_hiera_det_model", **HIERA},
+        "backbone_channel_list": [32, 24, 16, 12],
+        **PYRAMID,
+    },
+    "prompt_encoder_config": {"hidden_size": 32, "image_size": 128, "patch_size": 16, "mask_input_channels": 4},
+    "mask_decoder_config": {"hidden_size": 32, **MASKS},
+}
 VIDEO: dict[str, Any] = {
     "hidden_size": 24,
     "num_hidden_layers": 3,
@@ -300,6 +341,24 @@ MODELS: dict[str, Callable[[], nn.Module]] = {
             decoder_num_points=2,
             num_queries=12,
             cache_size=3,
+        )
+    ),
+    "sam": lambda: hf.SamModel(hf.SamConfig(**SAM, mask_decoder_config={"hidden_size": 16, **MASKS})),
+    "sam-hq": lambda: hf.SamHQModel(
+        hf.SamHQConfig(**SAM, mask_decoder_config={"hidden_size": 16, "vit_dim": 32, **MASKS})
+    ),
+    "sam 2": lambda: hf.Sam2Model(hf.Sam2Config(**SAM2)),
+    "edgetam": lambda: hf.EdgeTamModel(
+        hf.EdgeTamConfig(
+            vision_config=hf.EdgeTamVisionConfig(
+                backbone_config=hf.TimmWrapperConfig(
+                    architecture="repvit_m1",
+                    num_labels=0,
+                    model_args={"in_chans": 3, "features_only": True, "out_indices": [0, 1, 2, 3]},
+                ),
+                **PYRAMID,
+            ),
+            **{name: part for name, part in SAM2.items() if name != "vision_config"},
         )
     ),
     "videomae": lambda: hf.VideoMAEForVideoClassification(hf.VideoMAEConfig(**VIDEO, patch_size=8, tubelet_size=2)),

@@ -9,6 +9,7 @@ from .adapters.outputs import Embeddings as Embeddings
 from .adapters.outputs import Kept as Kept
 from .adapters.outputs import Values as Values
 from .adapters.outputs import keep_best as keep_best
+from .adapters.promptable import Promptable as Promptable
 from .attribution.opened import Opened as Opened
 from .callbacks.lightning import LightningProbe as LightningProbe
 from .callbacks.probe import Probe as Probe
@@ -47,6 +48,7 @@ from .results.logit_lens import LogitLens as LogitLens
 from .results.missed import Missed as Missed
 from .results.predictions import Prediction as Prediction
 from .results.supervision import to_supervision as to_supervision
+from .results.words import WordEvidence as WordEvidence
 from .runs import Run as Run
 from .runs import open_run as open_run
 from .runs import run as run
@@ -62,6 +64,7 @@ from .targets import PerImage as PerImage
 from .targets import Point as Point
 from .targets import Polygon as Polygon
 from .targets import Probability as Probability
+from .targets import Prompt as Prompt
 from .targets import Proposal as Proposal
 from .targets import Regression as Regression
 from .targets import ReST as ReST

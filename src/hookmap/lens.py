@@ -36,6 +36,7 @@ from hookmap.attribution.opened import Opened
 from hookmap.attribution.planning import ExplainOptions, MethodSpec, planned
 from hookmap.attribution.scoring import Scale, Scoring
 from hookmap.attribution.similarity import similar_patches
+from hookmap.attribution.words import word_evidence
 from hookmap.errors import HookmapError, ImageError, LayerError, ModelError, TargetError
 from hookmap.explorer.answering import Explorer
 from hookmap.explorer.questions import Explain, PictureAbout
@@ -61,6 +62,7 @@ from hookmap.results.heatmap import Heatmap
 from hookmap.results.logit_lens import LogitLens
 from hookmap.results.missed import Missed
 from hookmap.results.predictions import Prediction, predictions
+from hookmap.results.words import WordEvidence
 from hookmap.targets import PREDICTED, TargetSpec
 
 if TYPE_CHECKING:
@@ -566,6 +568,31 @@ class Lens:
             batch_size: images per forward pass.
         """
         return similar_patches(self.engine, images, point, layer, centred=centred, batch_size=batch_size)
+
+    def words(
+        self, image: Any, text: str | Sequence[str], *, budget: int = 512, seed: int = 0, progress: bool = True
+    ) -> WordEvidence:
+        """Which words of a text make it like an image, for models that read texts (CLIP, SigLIP, ...).
+
+        Each word gets its Shapley value: what it adds to the similarity (the cosine of both embeddings) of the words
+        that are there, on average over all orders of the words. The shares sum to the similarity of the text minus that
+        of the empty text, as MM-SHAP shares out tokens (Parcalabescu and Frank, ACL 2023, arXiv:2212.08158). Words are
+        left out of the text itself, so whatever a model's tokens are, a word is a word; the image is embedded once.
+
+        Args:
+            image: one, as in :meth:`explain`.
+            text: as the model was trained to read it; a list of phrases shares out among those. Where a script writes
+                no spaces (Chinese, Japanese), each character is a word.
+            budget: about how many texts may be read: all combinations of up to nine words, of more words orders are
+                drawn, and each share has an error.
+            seed: of the orders.
+            progress: show a bar.
+
+        Raises:
+            TargetError: if the model reads no texts, or the text is empty.
+        """
+        with tracking(progress) as track:
+            return word_evidence(self.engine, image, text, budget=budget, seed=seed, track=track)
 
     def attention(
         self,

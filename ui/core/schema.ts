@@ -1021,7 +1021,7 @@ export interface components {
              * Form
              * @enum {string}
              */
-            form: "classes" | "regions" | "detections" | "embeddings" | "other";
+            form: "classes" | "regions" | "detections" | "embeddings" | "masks" | "other";
             /** Id */
             id: string;
             /** Labels */

@@ -83,9 +83,9 @@ export class Session {
     return { model: this.state.model, picture: this.state.picture, muted: $state.snapshot(this.state.muted) };
   }
 
-  /** Whether there is anything to explain yet: a model that embeds pictures is asked for a text first. */
+  /** Whether there is anything to explain yet: some models are first asked for a text, or pointed at something. */
   get asks(): boolean {
-    return this.model?.form !== "embeddings" || this.state.target !== "predicted";
+    return !["embeddings", "masks"].includes(this.model?.form ?? "") || this.state.target !== "predicted";
   }
 
   /** The question that the heatmap answers. */

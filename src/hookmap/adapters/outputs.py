@@ -11,11 +11,12 @@ import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from hookmap.adapters.promptable import Promptable
 from hookmap.errors import TargetError
 
-Form: TypeAlias = Literal["classes", "regions", "detections", "embeddings", "other"]
+Form: TypeAlias = Literal["classes", "regions", "detections", "embeddings", "masks", "other"]
 """What a model gives: class scores ``(B, K)``, dense scores ``(B, K, *grid)`` or :class:`Values`, :class:`Detections`,
-:class:`Embeddings`, or another thing."""
+:class:`Embeddings`, the masks of prompts (:class:`hookmap.Promptable`), or another thing."""
 
 Squashed: TypeAlias = Literal["softmax", "sigmoid"] | None
 """What made probabilities of a model's scores within the model; None: nothing, they are logits."""
@@ -201,7 +202,11 @@ class Reading:
     def dense(self, output: Any) -> Scores | None:
         """The scores or values at places ``(B, K, *grid)``, or None if the output has no places."""
         raw = self.raw(output)
-        if isinstance(output, (Detections, Embeddings)) or not isinstance(raw, Tensor) or not _at_places(raw.shape):
+        if (
+            isinstance(output, (Detections, Embeddings, Promptable))
+            or not isinstance(raw, Tensor)
+            or not _at_places(raw.shape)
+        ):
             return None
         return Scores(raw, self.squashed, self.squashed == "sigmoid")
 
@@ -222,6 +227,8 @@ def read(output: Any, labels: int | None = None, size: Sequence[int] = ()) -> Re
         return Reading("detections", None, output.scores.shape[-1])
     if isinstance(output, Values):
         return Reading("regions", "dense", output.dense.shape[1])
+    if isinstance(output, Promptable):
+        return Reading("masks", "features.0")
     place, remark = _choose(dict(_tensors(output)), labels, tuple(size))
     if isinstance(output, Embeddings):
         return Reading("embeddings", "logits" if output.logits is not None else None)
@@ -387,6 +394,11 @@ def _no_classes(output: Any, raw: Any) -> str:
         return (
             "this model measures values at places and no classes; ask for one with explain(image, hm.Point(x, y)), "
             "hm.Box or hm.Everywhere()"
+        )
+    if isinstance(output, Promptable):
+        return (
+            "this model gives no classes but the mask of what it is pointed at; explain a prompt: hm.Point(x, y), "
+            "hm.Box(left, top, right, bottom), hm.Prompt(points=..., background=...), or in words point:X,Y"
         )
     got = f"shape {tuple(raw.shape)}" if isinstance(raw, Tensor) else f"a {type(output).__name__}"
     return (

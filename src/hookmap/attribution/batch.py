@@ -109,7 +109,7 @@ def explain_batch(batch: Batch, plan: Plan) -> list[Heatmap]:
     engine, x = batch.engine, batch.x
     engine.check_weights()
     traced = engine.trace(x)
-    if traced.form == "detections" and len(batch.views) > 1:  # each has detections of its own
+    if traced.form in ("detections", "masks") and len(batch.views) > 1:  # each has objects of its own
         return [heatmap for b in range(len(batch.views)) for heatmap in explain_batch(batch[b], plan)]
     plan = plan.for_images(batch.numbers)
     methods, settings = list(plan.methods), plan.settings

@@ -1,4 +1,4 @@
-"""Commands about some photos: explain, predict, features, concepts, attention, logit-lens."""
+"""Commands about some photos: explain, predict, words, features, concepts, attention, logit-lens."""
 
 from __future__ import annotations
 
@@ -160,6 +160,42 @@ def predict(
             say(f"[bold]{shown(path.stem)}[/]" + ("" if found else "  [dim]nothing was detected[/]"))
             for prediction in found:
                 say(f"  {prediction.probability:6.1%}  {shown(_line(prediction))}", highlight=False)
+    if json:
+        _print_json({"images": rows, "errors": failures.rows})
+    failures.end()
+
+
+@command(needs="hookmap.lens")
+def words(
+    images: Images,
+    model: ModelOptions,
+    text: Annotated[str, typer.Option("--text", help="What the photo is compared with, as a sentence.")],
+    output: Annotated[
+        str | None, typer.Option("--output", "-o", help="A file, of several images a folder. Default: NAME_words.png.")
+    ] = None,
+    budget: Annotated[int, typer.Option(min=1, help="About how many texts may be read.")] = 512,
+    json: Json = False,
+) -> None:
+    """Say which words of a text make it like a photo, for models that read texts (CLIP, SigLIP).
+
+    [dim]Examples[/]
+
+      hookmap words sofa.jpg --text "a cat on a red sofa" -m hf/openai/clip-vit-base-patch32   [dim]-> sofa_words.png[/]
+    """
+    paths = images_in(images)
+    wanted = places(paths, output, "words.png")
+    keep_inputs(paths, wanted)
+    place_of = dict(zip(paths, wanted, strict=True))
+    lens = model.lens()
+    failures, rows = Failures(), list[Any]()
+    for path, picture in _pictures(paths, failures):
+        found = lens.words(picture, text, budget=budget)
+        place = found.save(place_of[path])
+        rows.append(found.row | {"image": str(path), "file": str(place)})
+        if not json:
+            say(f"[bold]{shown(path.stem)}[/]  similarity {found.score:.3f} -> {shown(place)}")
+            for word in found:
+                say(f"  {word.share:+7.3f}  {shown(word.text)}", highlight=False)
     if json:
         _print_json({"images": rows, "errors": failures.rows})
     failures.end()

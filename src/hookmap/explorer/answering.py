@@ -280,7 +280,7 @@ class Explorer:
     def _(self, question: Predict, track: Track = silent) -> Answer:
         opened = self._open(question)
         geometry, batch = opened.geometry, opened.batch
-        if batch.engine.trace(batch.x).form == "embeddings":
+        if batch.engine.trace(batch.x).form in ("embeddings", "masks"):  # asked for a text or a prompt first
             return Answer(Predicted((), geometry.seen))
         found = opened.predict(top=question.top)
         detected = any(prediction.box is not None for prediction in found)

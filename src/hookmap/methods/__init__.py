@@ -104,11 +104,11 @@ def default_method(form: Form, alike: float | None = None, *, local: bool = Fals
     trained ViT, of all that know the class, it lies most in the object (benchmarks/objects.py). Else Grad-CAM where
     what follows the layer treats all places alike: there its mean gradient is the gradient. Elsewhere,
     before heads that flatten, class tokens and weighted places, HiResCAM, which takes the gradient place by place and
-    adds up to the score where the rest is homogeneous. So it is for a place in a dense output, and for embeddings:
-    summed over the places that a class token reads block by block, it adds up what each of them gave. A class in its
-    whole region is found by Grad-CAM: which channels speak for it over all of the region says where it is (on a trained
-    segmenter and five photos .77 of the energy lay in the object on average, of HiResCAM's .57). For detections ODAM:
-    an object's gradient is where the object is, and a mean over all places forgets it.
+    adds up to the score where the rest is homogeneous. So it is for a place in a dense output, for the mask of a
+    prompt, and for embeddings: summed over the places that a class token reads block by block, it adds up what each of
+    them gave. A class in its whole region is found by Grad-CAM: which channels speak for it over all of the region says
+    where it is (on a trained segmenter and five photos .77 of the energy lay in the object on average, of HiResCAM's
+    .57). For detections ODAM: an object's gradient is where the object is, and a mean over all places forgets it.
     """
     if form == "detections":
         return METHODS["odam"]
@@ -116,5 +116,5 @@ def default_method(form: Form, alike: float | None = None, *, local: bool = Fals
         return METHODS["hirescam" if local else "gradcam"]
     if attended:
         return METHODS["valuepath"]
-    apart = form == "embeddings" or (alike is not None and alike < ALIKE)
+    apart = form in ("embeddings", "masks") or (alike is not None and alike < ALIKE)
     return METHODS["hirescam" if apart else "gradcam"]

@@ -122,7 +122,21 @@ def describe(model: Any) -> Loaded:
 
     Args:
         model: for which :func:`holds_one` is true.
+
+    Raises:
+        ModelError: for one that takes prompts in a way that isn't read.
     """
+    loaded = _described(model)
+    parts = {name for name, _ in loaded.model.named_children()}
+    if loaded.adapter is None and not isinstance(model, Adapter) and parts & {"prompt_encoder", "sam_prompt_encoder"}:
+        raise ModelError(
+            f"how {type(loaded.model).__name__} takes prompts isn't known; pass the same weights as SamModel, "
+            "SamHQModel, Sam2Model or EdgeTamModel of transformers, or an hm.Adapter that gives hm.Promptable"
+        )
+    return loaded
+
+
+def _described(model: Any) -> Loaded:
     if rfdetr.knows(model):
         return rfdetr.describe(model)
     if (found := image_text.describe(model)) is not None:

@@ -267,6 +267,7 @@ def _is_image_tower(model: nn.Module) -> bool:
         and not name.startswith("Siglip2")
         and not hasattr(config, "num_queries")  # the body of a detector gives queries
         and not hasattr(config, "text_config")
+        and not hasattr(config, "prompt_encoder_config")
     )
 
 

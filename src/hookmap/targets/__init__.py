@@ -18,6 +18,7 @@ from hookmap.targets.classes import (
 from hookmap.targets.likeness import Likeness, Similarity, Text, with_references
 from hookmap.targets.naming import find_class
 from hookmap.targets.places import Box, Detection, Everywhere, Mask, Place, Point, Polygon, Proposal
+from hookmap.targets.prompts import Prompt
 from hookmap.targets.resolving import PlainOutput, Resolved
 
 __all__ = [
@@ -37,6 +38,7 @@ __all__ = [
     "Point",
     "Polygon",
     "Probability",
+    "Prompt",
     "Proposal",
     "ReST",
     "Regression",

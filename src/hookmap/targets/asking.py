@@ -13,10 +13,13 @@ from hookmap.targets.classes import PREDICTED, Class, Contrast, Goal, PerImage, 
 from hookmap.targets.likeness import Likeness, Text
 from hookmap.targets.naming import find_class
 from hookmap.targets.places import Box, Detection, Everywhere, Point, Polygon, Proposal
+from hookmap.targets.prompts import Prompt
 
 _PLACE = re.compile(r"\s*(box|point|polygon|proposal|everywhere)\s*(?::\s*(.*))?", re.IGNORECASE)
 
 _ALIKE = re.compile(r"\s*(text|like)\s*:(.*)", re.IGNORECASE | re.DOTALL)
+
+_PROMPT = re.compile(r"\s*prompt\s*:(.*)", re.IGNORECASE | re.DOTALL)
 
 _DETECTION = re.compile(r"\s*box\s*:\s*(\d+)\s*(?::\s*(\w[\w -]*?)\s*)?", re.IGNORECASE)
 
@@ -26,9 +29,10 @@ def resolve(spec: TargetSpec, labels: Sequence[str] | None) -> Goal:
 
     Places in words are ``"box:2"`` (a detection by its number), ``"box:2:left"`` (how far it reaches; also ``top``,
     ``right``, ``bottom``, ``box`` and ``mask``), ``"box:2:left_shoulder"`` (a keypoint), ``"box:10,20,200,180"``,
-    ``"point:120,80"`` (of a volume ``"point:120,80,31"``), ``"polygon:10,20 90,20 50,80"``, ``"everywhere"`` and
-    ``"proposal:812:17"`` (a detector's candidate, as a class); likenesses are ``"text:a red car"`` and
-    ``"like:car.jpg"``.
+    ``"point:120,80"`` (of a volume ``"point:120,80,31"``), ``"polygon:10,20 90,20 50,80"``, ``"everywhere"``,
+    ``"proposal:812:17"`` (a detector's candidate, as a class) and, where a model is pointed at things,
+    ``"prompt:120,80 90,60 not:40,50 box:10,20,200,180"``, with ``mask:1`` for another of its masks; likenesses are
+    ``"text:a red car"`` and ``"like:car.jpg"``.
 
     Raises:
         TargetError: for other types and words that no class is called.
@@ -41,6 +45,8 @@ def resolve(spec: TargetSpec, labels: Sequence[str] | None) -> Goal:
         raise TargetError(f"a target was given as {given}; expected an index (a whole number), a label or a function")
     if isinstance(spec, str) and (place := _place(spec)) is not None:
         return place
+    if isinstance(spec, str) and (match := _PROMPT.fullmatch(spec)) is not None:
+        return _prompt(match[1])
     if isinstance(spec, str) and (match := _ALIKE.fullmatch(spec)) is not None:
         return (Text if match[1].casefold() == "text" else Likeness)(match[2].strip())
     if isinstance(spec, (str, int)):
@@ -111,3 +117,24 @@ def _place(words: str) -> Goal | None:
         "polygon:X,Y X,Y X,Y in pixels of the picture (point:X,Y,Z: with the slice of a volume), or proposal:ROW:CLASS "
         "of a detector"
     )
+
+
+def _prompt(words: str) -> Prompt:
+    found: dict[str, list[tuple[float, ...]]] = {"": [], "not": [], "box": [], "mask": []}
+    for part in words.split():
+        kind, _, numbers = part.casefold().rpartition(":")
+        try:
+            found[kind].append(tuple(float(number) for number in numbers.split(",")))
+        except (KeyError, ValueError):
+            raise TargetError(f"{part!r} is no part of a prompt; {_PROMPT_PARTS}") from None
+    boxes, masks = found["box"], found["mask"]
+    if len(boxes) > 1 or len(masks) > 1 or any(len(mask) != 1 or not mask[0].is_integer() for mask in masks):
+        raise TargetError(f"{words.strip()!r} is no prompt; {_PROMPT_PARTS}")
+    given: Any = {"points": found[""], "background": found["not"], "box": boxes[0] if boxes else None}
+    return Prompt(**given, mask=int(masks[0][0]) if masks else None)
+
+
+_PROMPT_PARTS = (
+    "expected points X,Y on what is meant, not:X,Y on what isn't, at most one box:LEFT,TOP,RIGHT,BOTTOM, all in pixels "
+    "of the picture, and if need be mask:NUMBER, with spaces between them"
+)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -100,6 +100,22 @@ class Likeness:
         return f"like {self.name or 'the other picture'}"
 
 
+def reader_of(model: nn.Module, text: str) -> Callable[[Sequence[str]], Tensor]:
+    """What makes embeddings ``(T, D)`` of T texts.
+
+    Raises:
+        TargetError: for a model that reads none; ``text`` was to be read.
+    """
+    read: Callable[[Sequence[str]], Tensor] | None = getattr(model, "embed_texts", None)
+    if read is None:
+        name = type(getattr(model, "plain", model)).__name__
+        raise TargetError(
+            f"{name} doesn't read texts, so {text!r} can't be found; pass an image-text model (CLIP, SigLIP, "
+            "your own hm.ImageText), or hm.Likeness(image)"
+        )
+    return read
+
+
 def with_references(goal: Goal, model: nn.Module, embed: Callable[[Any], Tensor]) -> Goal:
     """The target with every text and picture in it replaced by the similarity to its embedding.
 
@@ -124,14 +140,7 @@ def with_references(goal: Goal, model: nn.Module, embed: Callable[[Any], Tensor]
         specs = (one for one in goal.targets)
         return replace(goal, targets=[with_references(s, model, embed) if callable(s) else s for s in specs])
     if isinstance(goal, Text):
-        read = getattr(model, "embed_texts", None)
-        if read is None:
-            name = type(getattr(model, "plain", model)).__name__
-            raise TargetError(
-                f"{name} doesn't read texts, so {goal.words!r} can't be found; pass an image-text model (CLIP, SigLIP, "
-                "your own hm.ImageText), or hm.Likeness(image)"
-            )
-        return Similarity(read([goal.words])[0], str(goal))
+        return Similarity(reader_of(model, goal.words)([goal.words])[0], str(goal))
     if isinstance(goal, Likeness):
         return Similarity(F.normalize(embed(goal.image), dim=1).mean(0), str(goal))
     return goal

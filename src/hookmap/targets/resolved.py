@@ -14,6 +14,7 @@ from hookmap.errors import TargetError
 from hookmap.images.geometry import Geometry
 from hookmap.targets.classes import Goal, PerImage
 from hookmap.targets.objects import DetectionOutput
+from hookmap.targets.prompts import MasksOutput
 from hookmap.targets.regions import DenseOutput, ValuesOutput
 from hookmap.targets.resolving import PlainOutput, Resolved
 from hookmap.targets.whole import ClassOutput
@@ -23,6 +24,7 @@ _OUTPUTS: dict[Form, type[PlainOutput]] = {
     "regions": DenseOutput,
     "detections": DetectionOutput,
     "embeddings": PlainOutput,
+    "masks": MasksOutput,
     "other": PlainOutput,
 }
 

@@ -138,6 +138,13 @@ class PlainOutput:
         """What is read at a place; here there are none."""
         raise TargetError(f"{target} is a place, and this model's output has none: it gives one per image")
 
+    def of_prompt(self, target: Any, image: int) -> Sequence[Resolved]:
+        """The mask of a prompt; here there are none."""
+        raise TargetError(
+            f"{target} is a prompt for models that segment what they are pointed at (SAM), and this isn't one; pass "
+            "hm.Point or hm.Box to ask what it gives there"
+        )
+
     def of_contrast(self, target: Any, image: int) -> Sequence[Resolved]:
         """One thing rather than another."""
         return [against(target, self.the_one(target.this, image), self.the_one(target.that, image))]

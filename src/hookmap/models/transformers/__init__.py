@@ -26,6 +26,7 @@ from hookmap.models.transformers.adapters import (
 )
 from hookmap.models.transformers.detectors import OpenDetector, PhraseDetector, QueryDetector, TextDetector
 from hookmap.models.transformers.processing import read
+from hookmap.models.transformers.promptable import HighQualitySegmenter, PromptSegmenter, PyramidPromptSegmenter
 
 PREFIX = "hf/"
 
@@ -36,6 +37,10 @@ _LIKE = {
     "dab-detr": "conditional_detr",
     "dinov2_with_registers": "dinov2",
 }
+
+
+# Models that follow things through videos, and those for pictures that are made of the same weights.
+_FOR_PICTURES = {"Sam2VideoModel": "Sam2Model", "EdgeTamVideoModel": "EdgeTamModel"}
 
 
 def has(name: str) -> bool:
@@ -64,7 +69,11 @@ def build(name: str, *, pretrained: bool = True, num_classes: int | None = None)
             ) from None
         config.update(classes)
         names = config.architectures or ["none"]
-        architecture = getattr(library, names[0], None)
+        if names[0] in _FOR_PICTURES:
+            architecture = getattr(library, _FOR_PICTURES[names[0]])
+            config = architecture.config_class.from_pretrained(source, local_files_only=offline)
+        else:
+            architecture = getattr(library, names[0], None)
         if architecture is None:
             raise ModelError(
                 f"{name} is a {names[0]}, which isn't one of transformers' own classes, and hookmap runs no code that "
@@ -177,6 +186,12 @@ def _adapter(model: nn.Module, kind: str) -> Adapter | None:
         return PhraseDetector(model)
     if kind.startswith("OmDetTurboFor"):
         return OpenDetector(model)
+    if kind == "SamModel":
+        return PromptSegmenter(model)
+    if kind == "SamHQModel":
+        return HighQualitySegmenter(model)
+    if kind in ("Sam2Model", "EdgeTamModel"):
+        return PyramidPromptSegmenter(model)
     boxes = ("ForObjectDetection", "DetrForSegmentation", "DetrForInstanceSegmentation")
     if kind.startswith("PPOCR") and kind.endswith(boxes):
         return TextFinder(model)
@@ -222,7 +237,7 @@ def _usual(config: Any) -> Any:
         processor: Any = next(way for way in ways if way is not None)()
     except (KeyError, StopIteration, ImportError):
         return None
-    seen = getattr(config, "vision_config", config)
+    seen = getattr(config, "prompt_encoder_config", None) or getattr(config, "vision_config", config)
     side = getattr(seen, "image_size", getattr(seen, "crop_size", None))
     size = dict(getattr(processor, "size", None) or {})
     if square := _windowed(config):
@@ -231,6 +246,8 @@ def _usual(config: Any) -> Any:
         factor = side / dict(processor.crop_size)["height"]
         processor.size = {key: round(length * factor) for key, length in size.items()}
         processor.crop_size = {"height": side, "width": side}
+    elif isinstance(side, int) and set(size) == {"longest_edge"}:
+        processor.size, processor.pad_size = {"longest_edge": side}, {"height": side, "width": side}
     elif isinstance(side, int) and set(size) == {"height", "width"}:
         processor.size = {"height": side, "width": side}
     return processor

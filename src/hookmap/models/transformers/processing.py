@@ -63,6 +63,17 @@ class UnfilteredSteps(ProcessorSteps):
         return (resized - mean) / std, Geometry.identity((picture.height, picture.width)).resized(inner)
 
 
+@dataclass(frozen=True)
+class CorneredSteps(ProcessorSteps):
+    """SAM's: what is normalised is filled up to a size with zeros, below and to the right."""
+
+    def __call__(self, picture: Picture) -> tuple[Tensor, Geometry]:
+        """The input ``(C, h, w)``, float32, and where it lies on the picture."""
+        tensor, geometry = super().__call__(picture)
+        down, across = (side - length for side, length in zip(self.size, tensor.shape[1:], strict=True))
+        return nn.functional.pad(tensor, (0, across, 0, down)), geometry.shifted(self.size, 0, 0)
+
+
 def read(processor: Any) -> Preprocessing | None:
     """The preprocessing of an image processor, held against the processor itself on a small picture.
 
@@ -82,21 +93,24 @@ def _steps(processor: Any) -> ProcessorSteps:
         crop = sizing.crop
     elif getattr(processor, "do_center_crop", None) and processor.crop_size is not None:
         crop = _height_and_width(processor.crop_size)
-    ocr = type(processor).__name__.startswith("PPOCR")
+    name = type(processor).__name__
+    ocr = name.startswith("PPOCR")
     exact = crop or (resize if isinstance(resize, tuple) else None)
     mean, std = _scaling(processor)
     if ocr:  # it normalises before it turns the channels round
         mean, std = mean[::-1], std[::-1]
-    kind = UnfilteredSteps if type(processor).__name__.startswith("RfDetr") else ProcessorSteps
+    kind, filled = UnfilteredSteps if name.startswith("RfDetr") else ProcessorSteps, None
+    if name.startswith("Sam") and getattr(processor, "do_pad", None) and getattr(processor, "pad_size", None):
+        kind, filled = CorneredSteps, _height_and_width(processor.pad_size)
     return kind(
-        size=exact or _example_size(processor),
+        size=filled or exact or _example_size(processor),
         resize=resize,
         mean=mean,
         std=std,
         interpolation=_interpolation(processor),
         any_size=exact is None,
         bgr=ocr or bool(getattr(processor, "do_flip_channel_order", False)),
-        squared=type(processor).__name__.startswith("Owlv2") and bool(processor.do_pad),
+        squared=name.startswith("Owlv2") and bool(processor.do_pad),
     )
 
 
@@ -136,6 +150,8 @@ def _sizing(processor: Any) -> int | tuple[int, int] | Sizing | _Cropped | None:
         sizing = partial(_between, short=short, long=long)
     elif short:
         return short
+    elif long:
+        sizing = partial(_longer, long=long)
     elif size.get("max_height"):
         sizing = partial(_within, most=(size["max_height"], size["max_width"]))
     else:
@@ -162,6 +178,12 @@ def _between(height: int, width: int, *, short: int, long: int) -> tuple[int, in
         return height, width
     # The longer side is computed from the shorter one before that is rounded.
     return (int(exact * height / width), short) if width < height else (short, int(exact * width / height))
+
+
+def _longer(height: int, width: int, *, long: int) -> tuple[int, int]:
+    """The longer side as wanted."""
+    scale = long / max(height, width)
+    return int(height * scale + 0.5), int(width * scale + 0.5)
 
 
 def _within(height: int, width: int, *, most: tuple[int, int]) -> tuple[int, int]:
