@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import copy
 import io
 import re
 from collections.abc import Iterator
@@ -10,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from PIL import Image
 
 import hookmap as hm
@@ -157,6 +159,38 @@ def test_side_by_side(page: Any) -> None:
     page.mouse.wheel(0, -600)
     page.wait_for_function("() => document.querySelector('.compare img').clientWidth > 900")
     assert first.evaluate("image => image.clientWidth") == second.evaluate("image => image.clientWidth")
+
+
+def test_two_models_and_where_they_differ(chromium: Any, lens: hm.Lens) -> None:
+    tuned = copy.deepcopy(lens.model)
+    draw = torch.Generator().manual_seed(0)
+    with torch.no_grad():
+        for parameter in tuned.parameters():
+            noise = torch.randn(parameter.shape, generator=draw)
+            parameter += 0.1 * parameter.std(correction=0) * noise
+    other = hm.Lens(tuned, labels=lens.engine.labels, preprocessing=lens.preprocessing)
+    app = App(Explorer({"net": lens.engine, "tuned": other.engine}, [PHOTOS / "cat.jpg"]))
+    one, predicted = lens.explain(PHOTOS / "cat.jpg")[0], other.predict(PHOTOS / "cat.jpg", top=1)[0][0]
+    assert one.index != predicted.index
+    found = hm.difference(one, other.explain(PHOTOS / "cat.jpg", one.index)[0])
+    with served(app) as address, chromium.new_context(viewport={"width": 1280, "height": 860}, locale="en") as session:
+        view = session.new_page()
+        view.goto(address)
+        heatmap(view, "tiger cat")
+        tab(view, "Compare")
+        view.get_by_role("radio", name="Models").click()
+        view.get_by_role("checkbox", name=other.engine.name).check()
+        cell = view.locator(".compare figure").nth(1)
+        cell.get_by_text(predicted.label.split(",")[0]).wait_for()  # each explains what it predicts
+        view.get_by_label("Show the difference").check()
+        cell.get_by_text("tiger cat").wait_for()  # a difference is that of one class
+        figure = view.locator(".compare figure").nth(2)
+        figure.get_by_text(f"up to {100 * found.strongest:.0f}% of the scale").wait_for()
+        ends = view.locator(".tools .legend span").all_text_contents()
+        assert ends == [f"more in {name}" for name in found.names[::-1]]
+        view.wait_for_url(re.compile("minus"))
+        view.reload()
+        figure.get_by_text("of the scale").wait_for()
 
 
 def test_the_check_and_what_is_taken_away(page: Any, tmp_path: Path) -> None:

@@ -123,6 +123,13 @@ const STRINGS = {
   removeFrom: ["Remove {name}", "移除 {name}"],
   difference: ["Difference", "差异"],
   showDifference: ["Show the difference, first minus second", "显示差异（第一减第二）"],
+  moreIn: ["more in {name}", "更强：{name}"],
+  apart: ["up to {share}% of the scale", "最大为尺度的 {share}%"],
+  differenceHint: [
+    "Each heatmap in shares of its own scale, where both models looked.",
+    "各热力图按自身尺度归一化，仅限两个模型都看到的部分。",
+  ],
+  otherTargets: ["They explain different things: {one}, {other}.", "它们解释的目标不同：{one}、{other}。"],
 
   // Trust
   trustTitle: ["Can this heatmap be believed?", "这张热力图可信吗？"],

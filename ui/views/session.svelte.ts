@@ -79,6 +79,12 @@ export class Session {
     return this.model?.methods.find((one) => one.name === name);
   }
 
+  /** Whether another model's classes are those of this one. */
+  sameClasses(id: string): boolean {
+    const labels = this.models.find((one) => one.id === id)?.labels ?? [];
+    return labels.length > 0 && labels.join("\n") === this.model?.labels.join("\n");
+  }
+
   base(): Question {
     return { model: this.state.model, picture: this.state.picture, muted: $state.snapshot(this.state.muted) };
   }
