@@ -6,7 +6,6 @@ import hashlib
 import io
 import json
 import shlex
-import warnings
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -24,12 +23,13 @@ from torch.nn import functional as F
 
 from hookmap import __version__
 from hookmap._progress import Track, silent
+from hookmap._warnings import hearing
 from hookmap.attribution.attention import attention_maps
 from hookmap.attribution.engine import Engine
 from hookmap.attribution.missed import missed
 from hookmap.attribution.opened import Opened
 from hookmap.attribution.similarity import cell_at, patch_at, similar_patches
-from hookmap.errors import DisconnectedError, HookmapError, HookmapWarning, ImageError, LayerError, TargetError
+from hookmap.errors import DisconnectedError, HookmapError, ImageError, LayerError, TargetError
 from hookmap.explorer.questions import (
     Believed,
     Box,
@@ -289,16 +289,14 @@ class Explorer:
 
     @answer.register
     def _(self, question: Explain, track: Track = silent) -> Answer:
-        with warnings.catch_warnings(record=True) as caught:
-            warnings.simplefilter("always", HookmapWarning)
+        with hearing() as heard:
             explanation = self.explanation(question, track)
         named = self._model(question.model)
-        said = tuple(dict.fromkeys(str(one.message) for one in caught if issubclass(one.category, HookmapWarning)))
         drawn, arrays = list[Drawn](), dict[str, Tensor]()
         for number, heatmap in enumerate(explanation):
             arrays[name := f"map.{number}"] = _flat(heatmap)
             drawn.append(_drawn(heatmap, name, *_again(question, heatmap, named)))
-        return Answer(Explained(tuple(drawn), said), arrays)
+        return Answer(Explained(tuple(drawn), tuple(dict.fromkeys(heard))), arrays)
 
     def explanation(self, question: Explain, track: Track = silent) -> Explanation:
         """The heatmaps that a question is told of.
