@@ -430,6 +430,46 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
+    "/api/verdict": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /**
+         * Decide
+         * @description Which method and layer to take for a model: a job of minutes, that goes on where it was cancelled.
+         */
+        post: operations["decide"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/verdict/page": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /**
+         * Get Page
+         * @description What was found as one page that needs no server.
+         */
+        post: operations["get_page"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
     "/api/view": {
         parameters: {
             query?: never;
@@ -461,10 +501,16 @@ export interface components {
          *     Attributes:
          *         version: of hookmap.
          *         device: where the models run.
+         *         photos: how many were opened that methods can be compared on.
          */
         About: {
             /** Device */
             device: string;
+            /**
+             * Photos
+             * @default 0
+             */
+            photos: number;
             /** Version */
             version: string;
         };
@@ -575,6 +621,72 @@ export interface components {
              * @enum {string}
              */
             unit: "share" | "pixels" | "number" | "";
+        };
+        /**
+         * Compare
+         * @description Which method and layer to take for a model, on the photos that were opened?
+         *
+         *     Attributes:
+         *         model: its id.
+         */
+        Compare: {
+            /** Model */
+            model: string;
+        };
+        /**
+         * Compared
+         * @description A way to take heatmaps, or a control that knows nothing of the question, and how it did.
+         *
+         *     Attributes:
+         *         name: of method and layers.
+         *         remark: that it is recommended, tied, or the default; or nothing.
+         *         mean: of its votes, in standard deviations of random maps: 0 is what a random map gets.
+         *         interval: of the mean, 95 %.
+         *         cost: of one heatmap, in forward passes; None if it wasn't measured.
+         *         faults: why it isn't recommended.
+         *         control: whether it is one.
+         *         method: by name.
+         *         layer: by name, empty for the default; None where it takes several that aren't the default.
+         */
+        Compared: {
+            /** Control */
+            control: boolean;
+            /** Cost */
+            cost: number | null;
+            /** Faults */
+            faults: string[];
+            /** Interval */
+            interval: [
+                number,
+                number
+            ];
+            /** Layer */
+            layer: string | null;
+            /** Mean */
+            mean: number;
+            /** Method */
+            method: string;
+            /** Name */
+            name: string;
+            /** Remark */
+            remark: string;
+        };
+        /**
+         * Decided
+         * @description Which method and layer to take; see :class:`hookmap.Verdict`.
+         *
+         *     Attributes:
+         *         sentences: that say it.
+         *         images: that decided.
+         *         compared: the best first.
+         */
+        Decided: {
+            /** Compared */
+            compared: components["schemas"]["Compared"][];
+            /** Images */
+            images: number;
+            /** Sentences */
+            sentences: string[];
         };
         /**
          * Drawn
@@ -2305,6 +2417,96 @@ export interface operations {
                 };
                 content: {
                     "application/vnd.safetensors": components["schemas"]["Staged"];
+                };
+            };
+            /** @description Accepted */
+            202: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["JobAbout"];
+                };
+            };
+            /** @description What is wrong, in a sentence. */
+            "4XX": {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    decide: {
+        parameters: {
+            query?: {
+                /** @description Seconds for an answer. */
+                wait?: number;
+            };
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["Compare"];
+            };
+        };
+        responses: {
+            /** @description Successful Response */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Decided"];
+                };
+            };
+            /** @description Accepted */
+            202: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["JobAbout"];
+                };
+            };
+            /** @description What is wrong, in a sentence. */
+            "4XX": {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    get_page: {
+        parameters: {
+            query?: {
+                /** @description Seconds for an answer. */
+                wait?: number;
+            };
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["Compare"];
+            };
+        };
+        responses: {
+            /** @description Successful Response */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "text/html": unknown;
                 };
             };
             /** @description Accepted */

@@ -143,6 +143,21 @@ const STRINGS = {
   kept: ["Score of the hot quarter alone", "仅保留最热四分之一时的得分"],
   keptOf: ["{kept} of {score}", "{score} 中的 {kept}"],
   stability: ["Stability", "稳定性"],
+  verdictTitle: ["Which method and layer for this model?", "此模型该用哪种方法和层？"],
+  verdictHint: [
+    "All are compared on your {count} photos. It takes minutes; what was stopped goes on where it was.",
+    "在您的 {count} 张照片上比较所有方法。需要几分钟；停止后可从原处继续。",
+  ],
+  verdictFew: ["Open {count} photos or more to compare them:", "打开 {count} 张或更多照片即可比较："],
+  verdictStart: ["Compare", "开始比较"],
+  votesMean: ["Mean vote", "平均得分"],
+  votesHint: [
+    "In standard deviations of random maps, which get 0; with 95% intervals.",
+    "以随机图的标准差为单位（随机图为 0），附 95% 区间。",
+  ],
+  control: ["control", "对照"],
+  showIt: ["Show it", "显示"],
+  savePage: ["Save as a page", "保存为网页"],
 
   // Take away
   asFile: ["As a file", "保存为文件"],

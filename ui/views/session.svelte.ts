@@ -5,6 +5,7 @@ import { Painter } from "../core/draw/index.ts";
 import { type Answer, canonical, Refused, type Source } from "../core/source.ts";
 import { decode, encode, START, type State } from "../core/state.ts";
 import { say } from "../core/strings.ts";
+import { Comparison } from "./comparison.svelte.ts";
 import type {
   Exchange,
   Explain,
@@ -33,6 +34,8 @@ export class Session {
   models = $state.raw<ModelAbout[]>([]);
   pictures = $state.raw<PictureAbout[]>([]);
   runs = $state.raw<RunAbout[]>([]);
+  /** How many photos were opened that methods can be compared on. */
+  photos = $state(0);
   /** What a person is told; the last first. */
   said = $state<{ text: string; wrong: boolean } | null>(null);
   /** A channel that is shown over the photo for now, instead of the heatmap. */
@@ -40,6 +43,7 @@ export class Session {
   /** Counts how often all has to be painted anew. */
   painted = $state(0);
   readonly painter: Painter;
+  readonly comparison: Comparison;
   #first = START;
 
   readonly model = $derived(this.models.find(({ id }) => id === this.state.model) ?? this.models[0]);
@@ -51,15 +55,18 @@ export class Session {
 
   constructor(readonly source: Source) {
     this.painter = new Painter(() => this.painted++);
+    this.comparison = new Comparison(source);
   }
 
   /** Begin with what a link or a saved view says. */
   async start(state: State): Promise<void> {
-    const [models, samples, runs] = await Promise.all([
+    const [about, models, samples, runs] = await Promise.all([
+      this.source.about(),
       this.source.models(),
       this.source.samples(),
       this.source.runs?.all() ?? [],
     ]);
+    this.photos = about.photos;
     this.runs = runs;
     this.models = models;
     this.pictures = samples;

@@ -145,6 +145,14 @@ class Explorer:
         """Where the models run."""
         return ", ".join(dict.fromkeys(str(named.engine.device) for named in self._models.values()))
 
+    def engine(self, id: str) -> Engine:
+        """Of a model.
+
+        Raises:
+            HookmapError: if there's no such model.
+        """
+        return self._model(id).engine
+
     def samples(self) -> tuple[PictureAbout, ...]:
         """Pictures to begin with."""
         return self._samples

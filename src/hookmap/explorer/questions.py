@@ -195,6 +195,17 @@ class View(_Asked):
     questions: tuple[Saved, ...]
 
 
+@dataclass(frozen=True, kw_only=True)
+class Compare(_Asked):
+    """Which method and layer to take for a model, on the photos that were opened?
+
+    Attributes:
+        model: its id.
+    """
+
+    model: str
+
+
 # ---------------------------------------------------------------- answers
 
 
@@ -577,6 +588,48 @@ class RunMap:
 
 
 @dataclass(frozen=True)
+class Compared:
+    """A way to take heatmaps, or a control that knows nothing of the question, and how it did.
+
+    Attributes:
+        name: of method and layers.
+        remark: that it is recommended, tied, or the default; or nothing.
+        mean: of its votes, in standard deviations of random maps: 0 is what a random map gets.
+        interval: of the mean, 95 %.
+        cost: of one heatmap, in forward passes; None if it wasn't measured.
+        faults: why it isn't recommended.
+        control: whether it is one.
+        method: by name.
+        layer: by name, empty for the default; None where it takes several that aren't the default.
+    """
+
+    name: str
+    remark: str
+    mean: float
+    interval: tuple[float, float]
+    cost: float | None
+    faults: tuple[str, ...]
+    control: bool
+    method: str
+    layer: str | None
+
+
+@dataclass(frozen=True)
+class Decided:
+    """Which method and layer to take; see :class:`hookmap.Verdict`.
+
+    Attributes:
+        sentences: that say it.
+        images: that decided.
+        compared: the best first.
+    """
+
+    sentences: tuple[str, ...]
+    images: int
+    compared: tuple[Compared, ...]
+
+
+@dataclass(frozen=True)
 class Problem:
     """What was wrong with a question, in one sentence."""
 
@@ -619,10 +672,12 @@ class About:
     Attributes:
         version: of hookmap.
         device: where the models run.
+        photos: how many were opened that methods can be compared on.
     """
 
     version: str
     device: str
+    photos: int = 0
 
 
 QUESTIONS: dict[str, tuple[type[Question], type]] = {

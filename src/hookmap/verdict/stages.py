@@ -16,7 +16,6 @@ from hookmap.attribution.engine import Batch, Engine
 from hookmap.attribution.scoring import Scale, Scoring, resolved_on
 from hookmap.datasets.reader import Reader
 from hookmap.errors import TargetError, first_line
-from hookmap.lens import Lens
 from hookmap.metrics.evidence import random_removals, single_deletions
 from hookmap.metrics.removal import STEPS, RemovalOptions, Scorer, road, srg
 from hookmap.results.question import Settings
@@ -69,7 +68,7 @@ class Comparison:
     """What is compared of which model, on which images.
 
     Attributes:
-        lens: the model.
+        engine: of the model.
         goal: what is asked of each image.
         reader: of the images.
         settings: seed and budget of the methods.
@@ -78,7 +77,7 @@ class Comparison:
         track: is told of the progress.
     """
 
-    lens: Lens
+    engine: Engine
     goal: Goal
     reader: Reader
     settings: Settings
@@ -87,11 +86,6 @@ class Comparison:
     track: Track
     failures: dict[str, str] = field(default_factory=dict)
     _scoring: dict[tuple[int, ...], Scoring] = field(default_factory=dict)
-
-    @property
-    def engine(self) -> Engine:
-        """The model's."""
-        return self.lens.engine
 
     def batch(self, number: int) -> Batch | None:
         """An image as a batch of its own; None if it can't be read."""
