@@ -6,10 +6,12 @@ import base64
 import copy
 import io
 import re
+import shlex
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from PIL import Image
@@ -205,6 +207,33 @@ def test_the_check_and_what_is_taken_away(page: Any, tmp_path: Path) -> None:
     download.value.save_as(file)
     with Image.open(file) as picture, Image.open(PHOTOS / "cat.jpg") as photo:
         assert picture.size == photo.size
+
+
+def test_the_command_and_the_lines_draw_what_is_on_the_screen(
+    page: Any, hookmap: Any, cat: Path, tmp_path: Path
+) -> None:
+    tab(page, "Look")
+    page.get_by_role("radio", name="range").click()
+    page.get_by_role("radio", name="viridis").click()
+    page.get_by_label("Nothing below").fill("0.4")
+    page.get_by_label("Photo in grey").check()
+    tab(page, "Take")
+    command = page.get_by_label("Command")
+    page.wait_for_function(
+        "() => document.querySelector('[aria-label=Command]')?.textContent.includes('--part signed')"
+    )
+    with page.expect_download() as download:
+        page.get_by_role("button", name="PNG").click()
+    download.value.save_as(tmp_path / "taken.png")
+    words = shlex.split(command.text_content())
+    assert words[-7:] == ["--colormap", "viridis", "--threshold", "0.4", "--scale", "minmax", "--grey"]
+    told = hookmap(*(str(cat) if word == "cat.jpg" else word for word in words[1:]), "-o", "again.png")
+    assert told.code == 0, told.err
+    lines = page.get_by_label("Python").text_content().replace("'cat.jpg'", repr(str(cat)))
+    exec(lines, {})  # noqa: S102
+    drawn = [np.asarray(Image.open(tmp_path / name)) for name in ("taken.png", "again.png", "heatmap.png")]
+    assert all((drawn[0] == other).all() for other in drawn[1:])
+    assert len(np.unique(drawn[0].reshape(-1, 3), axis=0)) > 1000
 
 
 def test_a_photo_is_dropped(page: Any) -> None:

@@ -38,7 +38,7 @@ export class ServerSource implements Source {
     return this.json<PictureAbout>("erased", posted(erase));
   }
 
-  async export(question: Explain, form: Form, look: Partial<Look>): Promise<{ data: Blob; name: string }> {
+  async export(question: Explain, form: Form, look: Look): Promise<{ data: Blob; name: string }> {
     const answer = await this.finished(await this.fetch("export", posted({ question, look }), { form }));
     const said = /filename\*?=(?:UTF-8'')?"?([^";]+)/i.exec(answer.headers.get("content-disposition") ?? "");
     return { data: await answer.blob(), name: said ? decodeURIComponent(said[1]) : `heatmap.${form}` };

@@ -32,7 +32,7 @@ export interface Source {
   knows?(kind: Kind, question: object): boolean;
   upload?(data: Blob, name: string): Promise<PictureAbout>;
   erase?(erase: Erase): Promise<PictureAbout>;
-  export?(question: Explain, form: Form, look: Partial<Look>): Promise<{ data: Blob; name: string }>;
+  export?(question: Explain, form: Form, look: Look): Promise<{ data: Blob; name: string }>;
   readonly runs?: Runs;
   /** Which method and layer to take for a model, on the photos that were opened; who aborts it can go on later. */
   decide?(model: string, asking: Asking): Promise<Decided>;

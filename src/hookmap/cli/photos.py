@@ -16,7 +16,7 @@ from hookmap._progress import tracking
 from hookmap._text import counted, listed
 from hookmap.cli.commands import command, complain, say, shown
 from hookmap.cli.files import PAGE, SEVERAL, check_ending, images_in, is_folder, keep_inputs, methods_table, places
-from hookmap.cli.options import AskOptions, Images, Json, ModelOptions, SpeedOptions, Top
+from hookmap.cli.options import AskOptions, DrawingOptions, Images, Json, ModelOptions, SpeedOptions, Top
 from hookmap.errors import HookmapError, ImageError, TargetError, first_line
 
 if TYPE_CHECKING:
@@ -35,6 +35,7 @@ def explain(
     ask: AskOptions,
     model: ModelOptions,
     speed: SpeedOptions,
+    drawing: DrawingOptions,
     output: Annotated[
         str | None,
         typer.Option(
@@ -48,8 +49,6 @@ def explain(
         int | None, typer.Option(min=16, help="Large photos at full resolution, in tiles of so many pixels.")
     ] = None,
     each: Annotated[bool, typer.Option("--each", help="Also one file per heatmap, beside the sheet.")] = False,
-    colormap: Annotated[str | None, typer.Option(help="A matplotlib colour map, e.g. inferno, viridis, jet.")] = None,
-    opacity: Annotated[str, typer.Option(help="0 to 1, or ramp: the stronger the more opaque.")] = "ramp",
     json: Json = False,
 ) -> None:
     """Lay a heatmap over each photo: where is the evidence for the decision?
@@ -74,12 +73,10 @@ def explain(
 
     if top is not None and ask.target:
         raise HookmapError("--top asks about the most probable classes; leave out --target")
+    look = drawing.look()
     paths = images_in(images)
     together = output is not None and not is_folder(output) and Path(output).suffix.lower() == SEVERAL
     wanted = [Path(output or "")] * len(paths) if together else _maps(paths, output, ask.method)
-    look: dict[str, Any] = {"opacity": opacity if opacity == "ramp" else _number(opacity)}
-    if colormap is not None:
-        look["colormap"] = colormap
     lens = model.lens(speed)
     answers, failures, rows, kept = _answers(lens, paths, ask, speed, top, tile), Failures(), list[Any](), list[Any]()
     for path, place, explanation in _with_progress(zip(paths, wanted, answers, strict=True), len(paths)):
@@ -516,10 +513,3 @@ def _point(text: str) -> tuple[float, float]:
     except ValueError:
         raise HookmapError(f"--at is {text!r}; expected X,Y in pixels of the photo, such as 240,110") from None
     return x, y
-
-
-def _number(text: str) -> float | str:
-    try:
-        return float(text)
-    except ValueError:
-        return text  # the overlay says what it expects

@@ -420,7 +420,8 @@ class Explorer:
         Raises:
             HookmapError: for what is wrong with the question or the look.
         """
-        explanation = self.explanation(question)
+        with hearing():  # who sees the heatmap has been told
+            explanation = self.explanation(question)
         media, ending = _SHOWN_AS[form]
         options: Any = {} if look is None else {name: getattr(look, name) for name in LookOptions.__annotations__}
         with TemporaryDirectory() as folder:
