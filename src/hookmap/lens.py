@@ -17,7 +17,7 @@ from hookmap._progress import tracking
 from hookmap.adapters.adapter import Adapter
 from hookmap.attribution.attention import attention_distances, attention_maps, attention_rollout
 from hookmap.attribution.batch import Plan
-from hookmap.attribution.concepts import find_concepts
+from hookmap.attribution.concepts import CONCEPTS, find_concepts
 from hookmap.attribution.engine import Engine, Failure
 from hookmap.attribution.execution import Execution, Precision
 from hookmap.attribution.explain import (
@@ -478,7 +478,7 @@ class Lens:
         self,
         images: Any,
         layer: LayerSpec | None = None,
-        concepts: int = 5,
+        concepts: int = CONCEPTS,
         method: Factorization = "nmf",
         *,
         top: int = 3,

@@ -126,6 +126,26 @@ def test_a_layer_a_channel_and_what_it_does(page: Any) -> None:
     muted.wait_for(state="detached")
 
 
+def test_a_concept_is_muted(page: Any) -> None:
+    tab(page, "Channels")
+    page.get_by_text("Concepts: what the layer sees here").click()
+    sliders = page.get_by_label("Strength of the concept")
+    sliders.first.wait_for()
+    assert sliders.count() == 5
+    before = page.locator(".caption h2").text_content()
+    sliders.first.press("Home")
+    page.get_by_text("Of the model with 1 made weaker").wait_for()
+    page.wait_for_function(
+        "before => document.querySelector('.caption h2:not(.stale)')?.textContent !== before", arg=before
+    )
+    page.wait_for_url(re.compile("concepts"))
+    page.reload()
+    sliders.first.wait_for()
+    assert sliders.first.input_value() == "0"
+    page.get_by_role("button", name="Undo").click()
+    heatmap(page, "tiger cat")
+
+
 def test_a_place_is_looked_at(page: Any) -> None:
     page.keyboard.press("i")
     page.mouse.click(400, 400)

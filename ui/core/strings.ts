@@ -101,6 +101,14 @@ const STRINGS = {
   unpin: ["Unpin channel {number}", "取消固定通道 {number}"],
   muted: ["muted", "已静音"],
   muteChannel: ["Strength of channel {number}", "通道 {number} 的强度"],
+  concepts: ["Concepts: what the layer sees here", "概念：该层在此看到的内容"],
+  concept: ["Concept {number}", "概念 {number}"],
+  explains: ["explains {share}", "解释 {share}"],
+  muteConcept: ["Strength of the concept {name}", "概念“{name}”的强度"],
+  conceptsHint: [
+    "Parts of the activation that places have in common, called as the model calls each alone. A slider takes its part away.",
+    "各处激活的共同成分，以模型对其单独的判断命名。滑块可去除该成分。",
+  ],
   mutedNow: ["Of the model with {count} made weaker", "模型已减弱 {count} 处"],
   unmute: ["Undo", "撤销"],
 

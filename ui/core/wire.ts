@@ -25,6 +25,8 @@ export type Believed = Messages["Believed"];
 export type Stage = Messages["Stage"];
 export type Staged = Messages["Staged"];
 export type Channels = Messages["Channels"];
+export type Concepts = Messages["Concepts"];
+export type Conceived = Messages["Conceived"];
 export type Fires = Messages["Fires"];
 export type Candidate = Messages["Candidate"];
 export type Missing = Messages["Missing"];
@@ -69,6 +71,7 @@ export interface Exchange {
   explain: { question: Explain; about: Explained };
   stages: { question: Stages; about: Staged };
   features: { question: Features; about: Channels };
+  concepts: { question: Concepts; about: Conceived };
   patch: { question: Patch; about: Patched };
   missed: { question: Missed; about: Missing };
 }

@@ -13,6 +13,7 @@ import type {
   Kind,
   MethodAbout,
   ModelAbout,
+  Muting,
   PictureAbout,
   Problem,
   Progress,
@@ -138,12 +139,24 @@ export class Session {
     return this.knows("features", question) ? question : { ...question, target: this.#first.target };
   }
 
+  /** What a channel or a concept is multiplied with; 1 where nothing was changed. */
+  factorOf(of: Muting["of"], layer: string, number: number): number {
+    return this.state.muted.find(isMuting(of, layer, number))?.factor ?? 1;
+  }
+
+  mute(of: Muting["of"], layer: string, number: number, factor: number): void {
+    const same = isMuting(of, layer, number);
+    const others = this.state.muted.filter((one) => !same(one));
+    this.state.muted = factor === 1 ? others : [...others, { layer, numbers: [number], factor, of }];
+  }
+
   /** Look at another picture; what was asked of places on the last one is over. */
   show(picture: PictureAbout): void {
     if (!this.pictures.some(({ id }) => id === picture.id)) this.pictures = [...this.pictures, picture];
     const { target } = this.state;
     Object.assign(this.state, {
       picture: picture.id,
+      muted: this.state.muted.filter(({ of }) => of !== "concepts"), // they are those of a picture
       target: /^(box|point|polygon):/.test(target) ? START.target : target,
       zoom: { ...START.zoom },
       place: null,
@@ -164,6 +177,9 @@ export class Session {
     this.said = { text, wrong: false };
   }
 }
+
+const isMuting = (of: Muting["of"], layer: string, number: number) => (one: Muting) =>
+  (one.of ?? "channels") === of && one.layer === layer && one.numbers[0] === number;
 
 /** What of a question is another for what stands beside it; a model's own method and layer may not be another's. */
 export const changeTo = (by: State["by"], id: string): Partial<Explain> =>

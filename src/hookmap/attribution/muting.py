@@ -22,19 +22,20 @@ from hookmap.layers.trace import Trace
 
 @dataclass(frozen=True)
 class Muting:
-    """Channels of a layer, or heads of an attention, that are made weaker.
+    """Channels of a layer, heads of an attention, or concepts of an opened image, that are made weaker.
 
     Attributes:
         layer: by name.
-        numbers: of the channels or heads.
+        numbers: of the channels, heads or concepts.
         factor: what they are multiplied with; 0 mutes them.
-        of: whether the numbers are those of channels or of heads.
+        of: what the numbers are those of; concepts are those that :meth:`hookmap.Lens.concepts` finds on the image that
+            was opened, which is :class:`ConceptMuting`.
     """
 
     layer: str
     numbers: tuple[int, ...]
     factor: float = 0.0
-    of: Literal["channels", "heads"] = "channels"
+    of: Literal["channels", "heads", "concepts"] = "channels"
 
 
 @dataclass(frozen=True, eq=False)
@@ -83,6 +84,8 @@ def muted(engine: Engine, x: Tensor, mutings: Sequence[Muting | ConceptMuting]) 
                 _check(muting.numbers, count, f"layer {muting.layer!r} has channels")
                 change = _weakened(muting.numbers, muting.factor, axis, count)
                 stack.enter_context(hooked([modules[layer]], change, first=True))
+            elif muting.of == "concepts":
+                raise LayerError("concepts are those of an opened image; pass what lens.concepts found")
             else:
                 name, heads = _after_heads(engine, x, traced, layer)
                 _check(muting.numbers, heads, f"layer {muting.layer!r} has heads")

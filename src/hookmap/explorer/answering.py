@@ -8,7 +8,7 @@ import json
 import shlex
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import singledispatchmethod
 from itertools import chain
 from pathlib import Path
@@ -35,6 +35,9 @@ from hookmap.explorer.questions import (
     Box,
     Candidate,
     Channels,
+    Conceived,
+    ConceptAbout,
+    Concepts,
     Drawn,
     Erase,
     Explain,
@@ -378,6 +381,17 @@ class Explorer:
         return Answer(about, {"maps": values[numbers].clamp(-largest, largest).half()})
 
     @answer.register
+    def _(self, question: Concepts, track: Track = silent) -> Answer:
+        opened = self._open(replace(question, muted=()))
+        with hearing():  # that they have no names is seen
+            found = opened.concepts(question.layer)
+        maps = found.memberships[0].float()
+        if maps.ndim != 3:
+            raise LayerError(f"layer {question.layer!r} has no rows and columns, so its concepts can't be shown")
+        concepts = tuple(ConceptAbout(one.share, tuple(one.labels)) for one in found)
+        return Answer(Conceived(found.layer, concepts, opened.span.span), {"maps": maps})
+
+    @answer.register
     def _(self, question: Patch, track: Track = silent) -> Answer:
         opened = self._open(question)
         engine, maps = opened.batch.engine, opened.features(question.layer)[0].maps
@@ -543,10 +557,16 @@ def _again(question: Explain, heatmap: Heatmap, named: Named) -> tuple[str, str]
     asked += [f"{name}={value!r}" for name, value in named_too.items() if value is not None]
     call = f"lens.explain({', '.join(asked)})"
     lines = ["import hookmap as hm", "", f"lens = {named.python}"]
+    lines += [
+        f"concepts_{number} = lens.concepts({picture!r}, {muting.layer!r})"
+        for number, muting in enumerate(question.muted)
+        if muting.of == "concepts"
+    ]
     indent = ""
-    for muting in question.muted:
+    for number, muting in enumerate(question.muted):
         extra = f", factor={muting.factor!r}" * (muting.factor != 0) + ', of="heads"' * (muting.of == "heads")
-        lines.append(f"{indent}with lens.muted({muting.layer!r}, {list(muting.numbers)!r}{extra}):")
+        weaker = f"concepts_{number}" if muting.of == "concepts" else repr(muting.layer)
+        lines.append(f"{indent}with lens.muted({weaker}, {list(muting.numbers)!r}{extra}):")
         indent += "    "
     lines.append(f"{indent}heatmaps = {call}")
     if question.muted:

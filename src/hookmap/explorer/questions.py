@@ -103,6 +103,17 @@ class Features(Question):
 
 
 @dataclass(frozen=True, kw_only=True)
+class Concepts(Question):
+    """Which few things does a layer see in the picture? Of the model before anything is muted.
+
+    Attributes:
+        layer: by name.
+    """
+
+    layer: str
+
+
+@dataclass(frozen=True, kw_only=True)
 class Patch(Question):
     """What is at one place of a layer?
 
@@ -178,7 +189,7 @@ class Saved(_Asked):
         question: as it is asked.
     """
 
-    kind: Literal["predict", "explain", "stages", "features", "patch", "missed"]
+    kind: Literal["predict", "explain", "stages", "features", "concepts", "patch", "missed"]
     question: dict[str, Any]
 
 
@@ -439,6 +450,34 @@ class Channels:
 
 
 @dataclass(frozen=True)
+class ConceptAbout:
+    """A thing that a layer sees in a picture.
+
+    Attributes:
+        share: of the activation's energy that it explains, 0..1.
+        labels: what the model calls it, the most probable first; empty where its output isn't classes.
+    """
+
+    share: float
+    labels: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Conceived:
+    """The concepts of a layer, the largest share first: where they are is an array ``maps (k, h, w)``, float32, 0..1.
+
+    Attributes:
+        layer: by name.
+        concepts: in the order in which they are muted by number.
+        area: of the picture that the grid spans.
+    """
+
+    layer: str
+    concepts: tuple[ConceptAbout, ...]
+    area: Box
+
+
+@dataclass(frozen=True)
 class Fires:
     """A channel at a place: its value there, and how far that is above its mean over the picture, in deviations."""
 
@@ -685,6 +724,7 @@ QUESTIONS: dict[str, tuple[type[Question], type]] = {
     "explain": (Explain, Explained),
     "stages": (Stages, Staged),
     "features": (Features, Channels),
+    "concepts": (Concepts, Conceived),
     "patch": (Patch, Patched),
     "missed": (Missed, Missing),
 }
