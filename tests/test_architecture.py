@@ -16,7 +16,7 @@ from pictures import REPOSITORY
 SOURCE = REPOSITORY / "src" / "hookmap"
 FLOORS = [
     ("errors", "_text"),
-    ("_files", "_progress", "_optional", "_nested", "_devices"),
+    ("_files", "_progress", "_optional", "_nested", "_devices", "_warnings"),
     ("images",),
     ("hooks",),
     ("relevance",),

@@ -40,6 +40,8 @@ from .results.attention import AttentionDistances as AttentionDistances
 from .results.attention import AttentionMaps as AttentionMaps
 from .results.attention import AttentionRollout as AttentionRollout
 from .results.concepts import Concepts as Concepts
+from .results.difference import Difference as Difference
+from .results.difference import difference as difference
 from .results.explanation import Explanation as Explanation
 from .results.explanation import load as load
 from .results.features import FeatureMaps as FeatureMaps

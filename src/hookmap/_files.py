@@ -25,6 +25,11 @@ LOCK = ".lock"
 """The file that a process holds while it writes into a folder."""
 
 
+def cache_folder(name: str) -> Path:
+    """Where hookmap keeps something of this name for the user, between processes."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "hookmap" / name
+
+
 def save_image(image: Image.Image, path: str | Path) -> Path:
     """Write an image in the format of the path's ending (PNG, JPEG, WebP, TIFF, PDF); folders are made.
 

@@ -17,7 +17,7 @@ from hookmap._progress import tracking
 from hookmap.adapters.adapter import Adapter, Fusion
 from hookmap.attribution.attention import attention_distances, attention_maps, attention_rollout
 from hookmap.attribution.batch import Plan
-from hookmap.attribution.concepts import find_concepts
+from hookmap.attribution.concepts import CONCEPTS, find_concepts
 from hookmap.attribution.engine import Engine, Failure
 from hookmap.attribution.execution import Execution, Precision
 from hookmap.attribution.explain import (
@@ -31,7 +31,7 @@ from hookmap.attribution.features import features_of_batch, joined
 from hookmap.attribution.film import explain_film
 from hookmap.attribution.logit_lens import logit_lens
 from hookmap.attribution.missed import missed
-from hookmap.attribution.muting import Muting, muted
+from hookmap.attribution.muting import ConceptMuting, Muting, muted
 from hookmap.attribution.opened import Opened
 from hookmap.attribution.planning import ExplainOptions, MethodSpec, planned
 from hookmap.attribution.scoring import Scale, Scoring
@@ -372,26 +372,30 @@ class Lens:
     @contextmanager
     def muted(
         self,
-        layer: str,
+        layer: str | Concepts,
         numbers: Sequence[int],
         *,
         factor: float = 0.0,
         of: Literal["channels", "heads"] = "channels",
         image: Any = None,
     ) -> Iterator[None]:
-        """Inside the block, in this thread, channels of a layer or heads of an attention are weaker.
+        r"""Inside the block, in this thread, channels of a layer, heads of an attention or concepts are weaker.
 
         Everything that the lens is asked is asked of the model as it is then; the model itself isn't changed.
 
+        Of concepts, whose vectors are the rows of :math:`V`, the layer's activation :math:`a` of each place has the
+        coordinates :math:`m = a V^+` by least squares; it becomes :math:`a - (1 - f) \sum_j m_j v_j`. The other
+        concepts, and what none of them explains, stay as they are.
+
         Args:
-            layer: by name.
-            numbers: of the channels or heads.
+            layer: by name; or the concepts that :meth:`concepts` found.
+            numbers: of the channels, heads or concepts.
             factor: what they are multiplied with; 0 mutes them.
             of: whether the numbers are those of channels or of heads.
             image: an example, where the model's input size isn't known.
 
         Raises:
-            LayerError: for layers, channels and heads that there aren't.
+            LayerError: for layers, channels, heads and concepts that there aren't.
 
         >>> import hookmap as hm
         >>> lens = hm.Lens()
@@ -400,7 +404,12 @@ class Lens:
         0.001
         """
         x = self.engine.example() if image is None else next(self.engine.batches(image, 1)).x
-        with muted(self.engine, x, [Muting(layer, tuple(numbers), factor, of)]):
+        muting = (
+            Muting(layer, tuple(numbers), factor, of)
+            if isinstance(layer, str)
+            else ConceptMuting(layer.layer, layer.vectors, tuple(numbers), factor)
+        )
+        with muted(self.engine, x, [muting]):
             yield
 
     def missed(self, image: Any, box: tuple[float, float, float, float]) -> Missed:
@@ -524,7 +533,7 @@ class Lens:
         self,
         images: Any,
         layer: LayerSpec | None = None,
-        concepts: int = 5,
+        concepts: int = CONCEPTS,
         method: Factorization = "nmf",
         *,
         top: int = 3,

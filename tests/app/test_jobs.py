@@ -251,3 +251,34 @@ def test_answers_are_kept_up_to_a_number_of_bytes_and_the_last_one_always() -> N
     assert [key for key in "bd" if answers.get(key)] == ["b", "d"]
     answers.keep("large", Reply(bytes(100), ""))
     assert [key for key in ("b", "d", "large") if answers.get(key)] == ["large"]
+
+
+@in_a_loop
+async def test_what_takes_minutes_gives_way_to_what_is_asked_now() -> None:
+    long, order = Held(), list[str]()
+
+    def short(track: Track) -> Reply:
+        steps = long.steps
+        threading.Event().wait(0.05)
+        order.append(f"nothing else ran: {long.steps == steps}")
+        return Reply(b"short", "text/plain")
+
+    async with running() as jobs:
+        slow = jobs.ask("long", long, "meanwhile")
+        await asyncio.to_thread(long.began.wait, PATIENT)
+        for number in range(3):
+            await asyncio.wait_for(jobs.ask(f"short {number}", short).end(), PATIENT)
+        assert slow.about.state == "running"
+        long.free.set()
+        await asyncio.wait_for(slow.end(), PATIENT)
+    assert order == ["nothing else ran: True"] * 3
+    assert slow.about.state == "done"
+
+
+@in_a_loop
+async def test_a_queue_ends_at_once_whatever_runs_meanwhile() -> None:
+    long = Held()
+    async with running() as jobs:
+        slow = jobs.ask("long", long, "meanwhile")
+        await asyncio.to_thread(long.began.wait, PATIENT)
+    assert slow.about.state == "cancelled"

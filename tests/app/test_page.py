@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import base64
+import copy
 import io
 import re
+import shlex
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 import hookmap as hm
@@ -122,6 +126,26 @@ def test_a_layer_a_channel_and_what_it_does(page: Any) -> None:
     muted.wait_for(state="detached")
 
 
+def test_a_concept_is_muted(page: Any) -> None:
+    tab(page, "Channels")
+    page.get_by_text("Concepts: what the layer sees here").click()
+    sliders = page.get_by_label("Strength of the concept")
+    sliders.first.wait_for()
+    assert sliders.count() == 5
+    before = page.locator(".caption h2").text_content()
+    sliders.first.press("Home")
+    page.get_by_text("Of the model with 1 made weaker").wait_for()
+    page.wait_for_function(
+        "before => document.querySelector('.caption h2:not(.stale)')?.textContent !== before", arg=before
+    )
+    page.wait_for_url(re.compile("concepts"))
+    page.reload()
+    sliders.first.wait_for()
+    assert sliders.first.input_value() == "0"
+    page.get_by_role("button", name="Undo").click()
+    heatmap(page, "tiger cat")
+
+
 def test_a_place_is_looked_at(page: Any) -> None:
     page.keyboard.press("i")
     page.mouse.click(400, 400)
@@ -159,6 +183,38 @@ def test_side_by_side(page: Any) -> None:
     assert first.evaluate("image => image.clientWidth") == second.evaluate("image => image.clientWidth")
 
 
+def test_two_models_and_where_they_differ(chromium: Any, lens: hm.Lens) -> None:
+    tuned = copy.deepcopy(lens.model)
+    draw = torch.Generator().manual_seed(0)
+    with torch.no_grad():
+        for parameter in tuned.parameters():
+            noise = torch.randn(parameter.shape, generator=draw)
+            parameter += 0.1 * parameter.std(correction=0) * noise
+    other = hm.Lens(tuned, labels=lens.engine.labels, preprocessing=lens.preprocessing)
+    app = App(Explorer({"net": lens.engine, "tuned": other.engine}, [PHOTOS / "cat.jpg"]))
+    one, predicted = lens.explain(PHOTOS / "cat.jpg")[0], other.predict(PHOTOS / "cat.jpg", top=1)[0][0]
+    assert one.index != predicted.index
+    found = hm.difference(one, other.explain(PHOTOS / "cat.jpg", one.index)[0])
+    with served(app) as address, chromium.new_context(viewport={"width": 1280, "height": 860}, locale="en") as session:
+        view = session.new_page()
+        view.goto(address)
+        heatmap(view, "tiger cat")
+        tab(view, "Compare")
+        view.get_by_role("radio", name="Models").click()
+        view.get_by_role("checkbox", name=other.engine.name).check()
+        cell = view.locator(".compare figure").nth(1)
+        cell.get_by_text(predicted.label.split(",")[0]).wait_for()  # each explains what it predicts
+        view.get_by_label("Show the difference").check()
+        cell.get_by_text("tiger cat").wait_for()  # a difference is that of one class
+        figure = view.locator(".compare figure").nth(2)
+        figure.get_by_text(f"up to {100 * found.strongest:.0f}% of the scale").wait_for()
+        ends = view.locator(".tools .legend span").all_text_contents()
+        assert ends == [f"more in {name}" for name in found.names[::-1]]
+        view.wait_for_url(re.compile("minus"))
+        view.reload()
+        figure.get_by_text("of the scale").wait_for()
+
+
 def test_the_check_and_what_is_taken_away(page: Any, tmp_path: Path) -> None:
     tab(page, "Trust")
     page.get_by_role("button", name="Check").click()
@@ -171,6 +227,33 @@ def test_the_check_and_what_is_taken_away(page: Any, tmp_path: Path) -> None:
     download.value.save_as(file)
     with Image.open(file) as picture, Image.open(PHOTOS / "cat.jpg") as photo:
         assert picture.size == photo.size
+
+
+def test_the_command_and_the_lines_draw_what_is_on_the_screen(
+    page: Any, hookmap: Any, cat: Path, tmp_path: Path
+) -> None:
+    tab(page, "Look")
+    page.get_by_role("radio", name="range").click()
+    page.get_by_role("radio", name="viridis").click()
+    page.get_by_label("Nothing below").fill("0.4")
+    page.get_by_label("Photo in grey").check()
+    tab(page, "Take")
+    command = page.get_by_label("Command")
+    page.wait_for_function(
+        "() => document.querySelector('[aria-label=Command]')?.textContent.includes('--part signed')"
+    )
+    with page.expect_download() as download:
+        page.get_by_role("button", name="PNG").click()
+    download.value.save_as(tmp_path / "taken.png")
+    words = shlex.split(command.text_content())
+    assert words[-7:] == ["--colormap", "viridis", "--threshold", "0.4", "--scale", "minmax", "--grey"]
+    told = hookmap(*(str(cat) if word == "cat.jpg" else word for word in words[1:]), "-o", "again.png")
+    assert told.code == 0, told.err
+    lines = page.get_by_label("Python").text_content().replace("'cat.jpg'", repr(str(cat)))
+    exec(lines, {})
+    drawn = [np.asarray(Image.open(tmp_path / name)) for name in ("taken.png", "again.png", "heatmap.png")]
+    assert all((drawn[0] == other).all() for other in drawn[1:])
+    assert len(np.unique(drawn[0].reshape(-1, 3), axis=0)) > 1000
 
 
 def test_a_photo_is_dropped(page: Any) -> None:

@@ -16,8 +16,10 @@ from PIL import Image
 from torch import nn
 
 import hookmap as hm
+from hookmap.attribution.muting import muted
 from hookmap.explorer.answering import Explorer
 from hookmap.explorer.questions import (
+    Concepts,
     Erase,
     Explain,
     Features,
@@ -258,3 +260,26 @@ def test_a_model_whose_input_isnt_known_is_asked_with_pictures_of_its_size() -> 
     assert explorer.models()[0].form == "other"
     with pytest.raises(hm.ModelError, match="preprocessed"):
         asked(explorer, Predict)
+
+
+def test_a_muted_concept_is_one_of_the_picture_and_the_lines_say_how(lens: hm.Lens, cat: Path) -> None:
+    explorer = Explorer({"net": lens.engine}, [cat])
+    base = {"model": "net", "picture": explorer.samples()[0].id}
+    mutings = (Muting("blocks.5", (1,), 0.25, "concepts"), Muting("blocks.4", (3,)))
+    told = explorer.answer(Concepts(**base, muted=mutings, layer="blocks.5"))
+    concepts = lens.concepts(cat, "blocks.5")
+    assert [one.labels for one in told.about.concepts] == [tuple(one.labels) for one in concepts]
+    torch.testing.assert_close(told.arrays["maps"], concepts.memberships[0])
+    with lens.muted(concepts, [1], factor=0.25), lens.muted("blocks.4", [3]):
+        expected = lens.explain(cat, "tabby")[0]
+    answer = explorer.answer(Explain(**base, muted=mutings, target="tabby"))
+    torch.testing.assert_close(answer.arrays["map.0"], expected.raw)
+    assert answer.about.heatmaps[0].score == pytest.approx(expected.score, abs=1e-5)
+    names: dict[str, Any] = {}
+    exec(answer.about.heatmaps[0].python.replace("'cat'", repr(str(cat))).replace("'cat.jpg'", repr(str(cat))), names)
+    torch.testing.assert_close(names["heatmaps"][0].raw, expected.raw)
+    with pytest.raises(hm.LayerError, match="'blocks.5' has concepts 0 to 4; 9 doesn't exist"):
+        explorer.answer(Predict(**base, muted=(Muting("blocks.5", (9,), 0, "concepts"),)))
+    alone = muted(lens.engine, lens.engine.example(), [mutings[0]])
+    with pytest.raises(hm.LayerError, match="concepts are those of an opened image"), alone:
+        pass

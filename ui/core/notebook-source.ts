@@ -47,7 +47,7 @@ export class NotebookSource implements Source {
 
   erase = (erase: Erase) => this.told<PictureAbout>("erase", { erase });
 
-  async export(question: Explain, form: Form, look: Partial<Look>): Promise<{ data: Blob; name: string }> {
+  async export(question: Explain, form: Form, look: Look): Promise<{ data: Blob; name: string }> {
     const { content, buffers } = await this.say("export", { question, form, look });
     const { media, name } = content.told as { media: string; name: string };
     return { data: new Blob(buffers, { type: media }), name };

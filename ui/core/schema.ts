@@ -44,6 +44,23 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
+    "/api/concepts": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /** Which few things does a layer see in the picture? Of the model before anything is muted. */
+        post: operations["concepts"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
     "/api/erased": {
         parameters: {
             query?: never;
@@ -430,6 +447,46 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
+    "/api/verdict": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /**
+         * Decide
+         * @description Which method and layer to take for a model: a job of minutes, that goes on where it was cancelled.
+         */
+        post: operations["decide"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/verdict/page": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /**
+         * Get Page
+         * @description What was found as one page that needs no server.
+         */
+        post: operations["get_page"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
     "/api/view": {
         parameters: {
             query?: never;
@@ -461,10 +518,16 @@ export interface components {
          *     Attributes:
          *         version: of hookmap.
          *         device: where the models run.
+         *         photos: how many were opened that methods can be compared on.
          */
         About: {
             /** Device */
             device: string;
+            /**
+             * Photos
+             * @default 0
+             */
+            photos: number;
             /** Version */
             version: string;
         };
@@ -575,6 +638,128 @@ export interface components {
              * @enum {string}
              */
             unit: "share" | "pixels" | "number" | "";
+        };
+        /**
+         * Compare
+         * @description Which method and layer to take for a model, on the photos that were opened?
+         *
+         *     Attributes:
+         *         model: its id.
+         */
+        Compare: {
+            /** Model */
+            model: string;
+        };
+        /**
+         * Compared
+         * @description A way to take heatmaps, or a control that knows nothing of the question, and how it did.
+         *
+         *     Attributes:
+         *         name: of method and layers.
+         *         remark: that it is recommended, tied, or the default; or nothing.
+         *         mean: of its votes, in standard deviations of random maps: 0 is what a random map gets.
+         *         interval: of the mean, 95 %.
+         *         cost: of one heatmap, in forward passes; None if it wasn't measured.
+         *         faults: why it isn't recommended.
+         *         control: whether it is one.
+         *         method: by name.
+         *         layer: by name, empty for the default; None where it takes several that aren't the default.
+         */
+        Compared: {
+            /** Control */
+            control: boolean;
+            /** Cost */
+            cost: number | null;
+            /** Faults */
+            faults: string[];
+            /** Interval */
+            interval: [
+                number,
+                number
+            ];
+            /** Layer */
+            layer: string | null;
+            /** Mean */
+            mean: number;
+            /** Method */
+            method: string;
+            /** Name */
+            name: string;
+            /** Remark */
+            remark: string;
+        };
+        /**
+         * Conceived
+         * @description The concepts of a layer, the largest share first: where they are is an array ``maps (k, h, w)``, float32, 0..1.
+         *
+         *     Attributes:
+         *         layer: by name.
+         *         concepts: in the order in which they are muted by number.
+         *         area: of the picture that the grid spans.
+         */
+        Conceived: {
+            /** Area */
+            area: [
+                number,
+                number,
+                number,
+                number
+            ];
+            /** Concepts */
+            concepts: components["schemas"]["ConceptAbout"][];
+            /** Layer */
+            layer: string;
+        };
+        /**
+         * ConceptAbout
+         * @description A thing that a layer sees in a picture.
+         *
+         *     Attributes:
+         *         share: of the activation's energy that it explains, 0..1.
+         *         labels: what the model calls it, the most probable first; empty where its output isn't classes.
+         */
+        ConceptAbout: {
+            /** Labels */
+            labels: string[];
+            /** Share */
+            share: number;
+        };
+        /**
+         * Concepts
+         * @description Which few things does a layer see in the picture? Of the model before anything is muted.
+         *
+         *     Attributes:
+         *         layer: by name.
+         */
+        Concepts: {
+            /** Layer */
+            layer: string;
+            /** Model */
+            model: string;
+            /**
+             * Muted
+             * @default []
+             */
+            muted?: components["schemas"]["Muting"][];
+            /** Picture */
+            picture: string;
+        };
+        /**
+         * Decided
+         * @description Which method and layer to take; see :class:`hookmap.Verdict`.
+         *
+         *     Attributes:
+         *         sentences: that say it.
+         *         images: that decided.
+         *         compared: the best first.
+         */
+        Decided: {
+            /** Compared */
+            compared: components["schemas"]["Compared"][];
+            /** Images */
+            images: number;
+            /** Sentences */
+            sentences: string[];
         };
         /**
          * Drawn
@@ -1042,13 +1227,14 @@ export interface components {
         };
         /**
          * Muting
-         * @description Channels of a layer, or heads of an attention, that are made weaker.
+         * @description Channels of a layer, heads of an attention, or concepts of an opened image, that are made weaker.
          *
          *     Attributes:
          *         layer: by name.
-         *         numbers: of the channels or heads.
+         *         numbers: of the channels, heads or concepts.
          *         factor: what they are multiplied with; 0 mutes them.
-         *         of: whether the numbers are those of channels or of heads.
+         *         of: what the numbers are those of; concepts are those that :meth:`hookmap.Lens.concepts` finds on the image that
+         *             was opened, which is :class:`ConceptMuting`.
          */
         Muting: {
             /**
@@ -1065,7 +1251,7 @@ export interface components {
              * @default channels
              * @enum {string}
              */
-            of?: "channels" | "heads";
+            of?: "channels" | "heads" | "concepts";
         };
         /**
          * Patch
@@ -1321,7 +1507,7 @@ export interface components {
              * Kind
              * @enum {string}
              */
-            kind: "predict" | "explain" | "stages" | "features" | "patch" | "missed";
+            kind: "predict" | "explain" | "stages" | "features" | "concepts" | "patch" | "missed";
             /** Question */
             question: {
                 [key: string]: unknown;
@@ -1526,6 +1712,53 @@ export interface operations {
                 };
                 content: {
                     "application/vnd.safetensors": unknown;
+                };
+            };
+            /** @description What is wrong, in a sentence. */
+            "4XX": {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    concepts: {
+        parameters: {
+            query?: {
+                /** @description Seconds for an answer. */
+                wait?: number;
+            };
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["Concepts"];
+            };
+        };
+        responses: {
+            /** @description Arrays by name, as safetensors; the schema is that of the JSON in their metadata's `answer`. */
+            200: {
+                headers: {
+                    /** @description The answer's key. */
+                    "X-Answer"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/vnd.safetensors": components["schemas"]["Conceived"];
+                };
+            };
+            /** @description Accepted */
+            202: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["JobAbout"];
                 };
             };
             /** @description What is wrong, in a sentence. */
@@ -2305,6 +2538,96 @@ export interface operations {
                 };
                 content: {
                     "application/vnd.safetensors": components["schemas"]["Staged"];
+                };
+            };
+            /** @description Accepted */
+            202: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["JobAbout"];
+                };
+            };
+            /** @description What is wrong, in a sentence. */
+            "4XX": {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    decide: {
+        parameters: {
+            query?: {
+                /** @description Seconds for an answer. */
+                wait?: number;
+            };
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["Compare"];
+            };
+        };
+        responses: {
+            /** @description Successful Response */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Decided"];
+                };
+            };
+            /** @description Accepted */
+            202: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["JobAbout"];
+                };
+            };
+            /** @description What is wrong, in a sentence. */
+            "4XX": {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    get_page: {
+        parameters: {
+            query?: {
+                /** @description Seconds for an answer. */
+                wait?: number;
+            };
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["Compare"];
+            };
+        };
+        responses: {
+            /** @description Successful Response */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "text/html": unknown;
                 };
             };
             /** @description Accepted */

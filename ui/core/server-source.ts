@@ -1,7 +1,7 @@
 import { decoded } from "./decoding.ts";
 import type { Runs } from "./runs.ts";
 import { type Answer, type Asked, type Asking, type Form, Refused, type Source } from "./source.ts";
-import type { About, Erase, Exchange, Explain, JobAbout, Kind, Look, ModelAbout, PictureAbout, Problem } from "./wire.ts";
+import type { About, Decided, Erase, Exchange, Explain, JobAbout, Kind, Look, ModelAbout, PictureAbout, Problem } from "./wire.ts";
 
 type Decode = <T>(bytes: ArrayBuffer) => Promise<Answer<T>>;
 
@@ -38,7 +38,7 @@ export class ServerSource implements Source {
     return this.json<PictureAbout>("erased", posted(erase));
   }
 
-  async export(question: Explain, form: Form, look: Partial<Look>): Promise<{ data: Blob; name: string }> {
+  async export(question: Explain, form: Form, look: Look): Promise<{ data: Blob; name: string }> {
     const answer = await this.finished(await this.fetch("export", posted({ question, look }), { form }));
     const said = /filename\*?=(?:UTF-8'')?"?([^";]+)/i.exec(answer.headers.get("content-disposition") ?? "");
     return { data: await answer.blob(), name: said ? decodeURIComponent(said[1]) : `heatmap.${form}` };
@@ -46,6 +46,17 @@ export class ServerSource implements Source {
 
   async view(state: object, questions: Asked[]): Promise<Blob> {
     return (await this.fetch("view", posted({ state, questions }))).blob();
+  }
+
+  async decide(model: string, { signal, onProgress }: Asking): Promise<Decided> {
+    const first = await this.fetch("verdict", { ...posted({ model }), signal }, { wait: "0.4" });
+    const job = first.headers.get("location")?.replace(/^.*\/jobs\//, "jobs/");
+    if (job) signal?.addEventListener("abort", () => void this.fetch(job, { method: "DELETE" }).catch(() => {}));
+    return (await this.finished(first, { signal, onProgress })).json() as Promise<Decided>;
+  }
+
+  async decidedPage(model: string): Promise<Blob> {
+    return (await this.finished(await this.fetch("verdict/page", posted({ model })))).blob();
   }
 
   async ask<K extends Kind>(

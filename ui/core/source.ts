@@ -2,7 +2,7 @@
 
 import type { Runs } from "./runs.ts";
 import type { Tensor } from "./safetensors.ts";
-import type { About, Erase, Exchange, Explain, Kind, Look, ModelAbout, PictureAbout, Progress } from "./wire.ts";
+import type { About, Decided, Erase, Exchange, Explain, Kind, Look, ModelAbout, PictureAbout, Progress } from "./wire.ts";
 
 export interface Answer<About> {
   about: About;
@@ -32,8 +32,12 @@ export interface Source {
   knows?(kind: Kind, question: object): boolean;
   upload?(data: Blob, name: string): Promise<PictureAbout>;
   erase?(erase: Erase): Promise<PictureAbout>;
-  export?(question: Explain, form: Form, look: Partial<Look>): Promise<{ data: Blob; name: string }>;
+  export?(question: Explain, form: Form, look: Look): Promise<{ data: Blob; name: string }>;
   readonly runs?: Runs;
+  /** Which method and layer to take for a model, on the photos that were opened; who aborts it can go on later. */
+  decide?(model: string, asking: Asking): Promise<Decided>;
+  /** The same as one page, once it was found. */
+  decidedPage?(model: string): Promise<Blob>;
   /** What is on the screen as one file that stays interactive. */
   view?(state: object, questions: Asked[]): Promise<Blob>;
 }

@@ -36,6 +36,8 @@ export interface State {
   /** What stands side by side. */
   by: "method" | "layer" | "model" | "picture";
   beside: string[];
+  /** Whether the difference of two that stand side by side is shown too. */
+  minus: boolean;
   /** A box around what was missed. */
   missed: Box | null;
   /** The run that is browsed, and which of its rows are asked for; see core/runs.ts. */
@@ -65,6 +67,7 @@ export const START: State = {
   place: null,
   by: "method",
   beside: [],
+  minus: false,
   missed: null,
   run: "",
   wanted: {},

@@ -101,6 +101,14 @@ const STRINGS = {
   unpin: ["Unpin channel {number}", "取消固定通道 {number}"],
   muted: ["muted", "已静音"],
   muteChannel: ["Strength of channel {number}", "通道 {number} 的强度"],
+  concepts: ["Concepts: what the layer sees here", "概念：该层在此看到的内容"],
+  concept: ["Concept {number}", "概念 {number}"],
+  explains: ["explains {share}", "解释 {share}"],
+  muteConcept: ["Strength of the concept {name}", "概念“{name}”的强度"],
+  conceptsHint: [
+    "Parts of the activation that places have in common, called as the model calls each alone. A slider takes its part away.",
+    "各处激活的共同成分，以模型对其单独的判断命名。滑块可去除该成分。",
+  ],
   mutedNow: ["Of the model with {count} made weaker", "模型已减弱 {count} 处"],
   unmute: ["Undo", "撤销"],
 
@@ -123,6 +131,13 @@ const STRINGS = {
   removeFrom: ["Remove {name}", "移除 {name}"],
   difference: ["Difference", "差异"],
   showDifference: ["Show the difference, first minus second", "显示差异（第一减第二）"],
+  moreIn: ["more in {name}", "更强：{name}"],
+  apart: ["up to {share}% of the scale", "最大为尺度的 {share}%"],
+  differenceHint: [
+    "Each heatmap in shares of its own scale, where both models looked.",
+    "各热力图按自身尺度归一化，仅限两个模型都看到的部分。",
+  ],
+  otherTargets: ["They explain different things: {one}, {other}.", "它们解释的目标不同：{one}、{other}。"],
 
   // Trust
   trustTitle: ["Can this heatmap be believed?", "这张热力图可信吗？"],
@@ -136,6 +151,21 @@ const STRINGS = {
   kept: ["Score of the hot quarter alone", "仅保留最热四分之一时的得分"],
   keptOf: ["{kept} of {score}", "{score} 中的 {kept}"],
   stability: ["Stability", "稳定性"],
+  verdictTitle: ["Which method and layer for this model?", "此模型该用哪种方法和层？"],
+  verdictHint: [
+    "All are compared on your {count} photos. It takes minutes; what was stopped goes on where it was.",
+    "在您的 {count} 张照片上比较所有方法。需要几分钟；停止后可从原处继续。",
+  ],
+  verdictFew: ["Open {count} photos or more to compare them:", "打开 {count} 张或更多照片即可比较："],
+  verdictStart: ["Compare", "开始比较"],
+  votesMean: ["Mean vote", "平均得分"],
+  votesHint: [
+    "In standard deviations of random maps, which get 0; with 95% intervals.",
+    "以随机图的标准差为单位（随机图为 0），附 95% 区间。",
+  ],
+  control: ["control", "对照"],
+  showIt: ["Show it", "显示"],
+  savePage: ["Save as a page", "保存为网页"],
 
   // Take away
   asFile: ["As a file", "保存为文件"],

@@ -25,6 +25,8 @@ export type Believed = Messages["Believed"];
 export type Stage = Messages["Stage"];
 export type Staged = Messages["Staged"];
 export type Channels = Messages["Channels"];
+export type Concepts = Messages["Concepts"];
+export type Conceived = Messages["Conceived"];
 export type Fires = Messages["Fires"];
 export type Candidate = Messages["Candidate"];
 export type Missing = Messages["Missing"];
@@ -32,6 +34,8 @@ export type Problem = Messages["Problem"];
 export type Progress = Messages["Progress"];
 export type JobAbout = Messages["JobAbout"];
 export type About = Messages["About"];
+export type Compared = Messages["Compared"];
+export type Decided = Messages["Decided"];
 export type RunAbout = Messages["RunAbout"];
 export type RunRow = Messages["RunRow"];
 export type RunRows = Messages["RunRows"];
@@ -67,6 +71,7 @@ export interface Exchange {
   explain: { question: Explain; about: Explained };
   stages: { question: Stages; about: Staged };
   features: { question: Features; about: Channels };
+  concepts: { question: Concepts; about: Conceived };
   patch: { question: Patch; about: Patched };
   missed: { question: Missed; about: Missing };
 }

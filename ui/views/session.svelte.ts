@@ -5,6 +5,7 @@ import { Painter } from "../core/draw/index.ts";
 import { type Answer, canonical, Refused, type Source } from "../core/source.ts";
 import { decode, encode, START, type State } from "../core/state.ts";
 import { say } from "../core/strings.ts";
+import { Comparison } from "./comparison.svelte.ts";
 import type {
   Exchange,
   Explain,
@@ -12,6 +13,7 @@ import type {
   Kind,
   MethodAbout,
   ModelAbout,
+  Muting,
   PictureAbout,
   Problem,
   Progress,
@@ -33,6 +35,8 @@ export class Session {
   models = $state.raw<ModelAbout[]>([]);
   pictures = $state.raw<PictureAbout[]>([]);
   runs = $state.raw<RunAbout[]>([]);
+  /** How many photos were opened that methods can be compared on. */
+  photos = $state(0);
   /** What a person is told; the last first. */
   said = $state<{ text: string; wrong: boolean } | null>(null);
   /** A channel that is shown over the photo for now, instead of the heatmap. */
@@ -40,6 +44,7 @@ export class Session {
   /** Counts how often all has to be painted anew. */
   painted = $state(0);
   readonly painter: Painter;
+  readonly comparison: Comparison;
   #first = START;
 
   readonly model = $derived(this.models.find(({ id }) => id === this.state.model) ?? this.models[0]);
@@ -51,15 +56,18 @@ export class Session {
 
   constructor(readonly source: Source) {
     this.painter = new Painter(() => this.painted++);
+    this.comparison = new Comparison(source);
   }
 
   /** Begin with what a link or a saved view says. */
   async start(state: State): Promise<void> {
-    const [models, samples, runs] = await Promise.all([
+    const [about, models, samples, runs] = await Promise.all([
+      this.source.about(),
       this.source.models(),
       this.source.samples(),
       this.source.runs?.all() ?? [],
     ]);
+    this.photos = about.photos;
     this.runs = runs;
     this.models = models;
     this.pictures = samples;
@@ -77,6 +85,12 @@ export class Session {
 
   methodOf(name?: string | null): MethodAbout | undefined {
     return this.model?.methods.find((one) => one.name === name);
+  }
+
+  /** Whether another model's classes are those of this one. */
+  sameClasses(id: string): boolean {
+    const labels = this.models.find((one) => one.id === id)?.labels ?? [];
+    return labels.length > 0 && labels.join("\n") === this.model?.labels.join("\n");
   }
 
   base(): Question {
@@ -125,12 +139,24 @@ export class Session {
     return this.knows("features", question) ? question : { ...question, target: this.#first.target };
   }
 
+  /** What a channel or a concept is multiplied with; 1 where nothing was changed. */
+  factorOf(of: Muting["of"], layer: string, number: number): number {
+    return this.state.muted.find(isMuting(of, layer, number))?.factor ?? 1;
+  }
+
+  mute(of: Muting["of"], layer: string, number: number, factor: number): void {
+    const same = isMuting(of, layer, number);
+    const others = this.state.muted.filter((one) => !same(one));
+    this.state.muted = factor === 1 ? others : [...others, { layer, numbers: [number], factor, of }];
+  }
+
   /** Look at another picture; what was asked of places on the last one is over. */
   show(picture: PictureAbout): void {
     if (!this.pictures.some(({ id }) => id === picture.id)) this.pictures = [...this.pictures, picture];
     const { target } = this.state;
     Object.assign(this.state, {
       picture: picture.id,
+      muted: this.state.muted.filter(({ of }) => of !== "concepts"), // they are those of a picture
       target: /^(box|point|polygon):/.test(target) ? START.target : target,
       zoom: { ...START.zoom },
       place: null,
@@ -151,6 +177,9 @@ export class Session {
     this.said = { text, wrong: false };
   }
 }
+
+const isMuting = (of: Muting["of"], layer: string, number: number) => (one: Muting) =>
+  (one.of ?? "channels") === of && one.layer === layer && one.numbers[0] === number;
 
 /** What of a question is another for what stands beside it; a model's own method and layer may not be another's. */
 export const changeTo = (by: State["by"], id: string): Partial<Explain> =>

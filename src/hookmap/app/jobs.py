@@ -1,20 +1,22 @@
-"""Questions that wait for the one thread that answers them, and the answers that were given last.
+"""Questions that wait for the thread that answers them, and the answers that were given last.
 
-All state belongs to the event loop; the thread only works, and is told to stop by what its steps raise.
+All state belongs to the event loop; a thread only works, and is told to stop by what its steps raise. What takes
+minutes has a thread of its own and gives way at each of its steps: one at a time runs on the device.
 """
 
 from __future__ import annotations
 
 import asyncio
 import secrets
+import threading
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any
+from typing import Any, Literal, TypeAlias
 
 from hookmap._progress import Track
 from hookmap.app.problems import Refused, problem_of
@@ -52,6 +54,8 @@ class Reply:
 
 
 Work = Callable[[Track], Reply]
+Lane: TypeAlias = Literal["now", "meanwhile"]
+"""A question that somebody waits for, or one that takes minutes and gives way to all others."""
 
 
 class Job:
@@ -90,21 +94,27 @@ class Job:
         while not self.ended:
             await self._changed.wait()
 
-    def work(self) -> Reply:
-        """Answer the question, in the thread."""
-        self._step(Progress())
-        return self._work(self._track)
+    def work(self, give_way: Callable[[], None]) -> Reply:
+        """Answer the question, in the thread.
 
-    def _track(self, what: str, total: int) -> Callable[[int], None]:
-        progress = Progress(what, 0, total)
+        Args:
+            give_way: is called at each step.
+        """
 
-        def step(done: int) -> None:
-            nonlocal progress
-            progress = replace(progress, done=progress.done + done)
+        def track(what: str, total: int) -> Callable[[int], None]:
+            progress = Progress(what, 0, total)
+
+            def step(done: int) -> None:
+                nonlocal progress
+                progress = replace(progress, done=progress.done + done)
+                self._step(progress)
+                give_way()
+
             self._step(progress)
+            return step
 
-        self._step(progress)
-        return step
+        self._step(Progress())
+        return self._work(track)
 
     def _step(self, progress: Progress) -> None:
         if self.ended:
@@ -112,6 +122,66 @@ class Job:
         if (now := time.monotonic()) - self._told >= PAUSE:
             self._told = now
             self._loop.call_soon_threadsafe(partial(self.tell, progress=progress))
+
+
+class Turns:
+    """Whose turn on the device it is: what is asked now comes before what is done meanwhile."""
+
+    def __init__(self) -> None:
+        self._changed = threading.Condition()
+        self._busy = False
+        self._asked = 0
+
+    @contextmanager
+    def now(self) -> Iterator[Callable[[], None]]:
+        """As soon as the device is free; gives a function that does nothing."""
+        with self._changed:
+            self._asked += 1
+            self._changed.wait_for(lambda: not self._busy)
+            self._asked -= 1
+            self._busy = True
+        try:
+            yield lambda: None
+        finally:
+            self._free()
+
+    @contextmanager
+    def meanwhile(self) -> Iterator[Callable[[], None]]:
+        """While nothing else is asked; gives a function that lets what was asked since come first."""
+        self._take()
+        try:
+            yield self._give_way
+        finally:
+            self._free()
+
+    def _give_way(self) -> None:
+        if self._asked:
+            self._free()
+            self._take()
+
+    def _take(self) -> None:
+        with self._changed:
+            self._changed.wait_for(lambda: not self._busy and not self._asked)
+            self._busy = True
+
+    def _free(self) -> None:
+        with self._changed:
+            self._busy = False
+            self._changed.notify_all()
+
+
+class _Queue:
+    """Jobs that wait for a thread."""
+
+    def __init__(self, turn: Callable[[], AbstractContextManager[Callable[[], None]]]) -> None:
+        self.waiting: list[Job] = []
+        self.asked = asyncio.Event()
+        self._turn = turn
+
+    def work(self, job: Job) -> Reply:
+        """Answer a question when it is its turn, in the thread."""
+        with self._turn() as give_way:
+            return job.work(give_way)
 
 
 class Answers:
@@ -137,17 +207,17 @@ class Answers:
 
 
 class Jobs:
-    """The queue of one device: the newest question first, each once, however many ask it."""
+    """The queues of one device: the newest question first, each once, however many ask it."""
 
     def __init__(self, waiting: int = WAITING, room: int = ROOM) -> None:
         self.answers = Answers(room)
         self._most = waiting
-        self._waiting: list[Job] = []
+        turns = Turns()
+        self._queues: dict[Lane, _Queue] = {"now": _Queue(turns.now), "meanwhile": _Queue(turns.meanwhile)}
         self._live: dict[str, Job] = {}
         self._known: dict[str, Job] = {}
-        self._asked = asyncio.Event()
 
-    def ask(self, key: str, work: Work) -> Job:
+    def ask(self, key: str, work: Work, lane: Lane = "now") -> Job:
         """The job that answers the question of this key: the one that is under way, or a new one.
 
         Raises:
@@ -155,15 +225,16 @@ class Jobs:
         """
         if key in self._live:
             return self._live[key]
-        if len(self._waiting) >= self._most:
-            raise Refused("busy", f"{len(self._waiting)} questions wait already; try again when some are answered")
+        queue = self._queues[lane]
+        if len(queue.waiting) >= self._most:
+            raise Refused("busy", f"{len(queue.waiting)} questions wait already; try again when some are answered")
         job = Job(key, work)
-        self._waiting.append(job)
+        queue.waiting.append(job)
         self._live[key] = job
         self._known[job.about.id] = job
         for old in [name for name, known in self._known.items() if known.ended][:-ENDED]:
             del self._known[old]
-        self._asked.set()
+        queue.asked.set()
         return job
 
     def find(self, name: str) -> Job:
@@ -198,26 +269,29 @@ class Jobs:
 
     async def run(self) -> None:
         """Answer what is asked, until cancelled."""
-        with ThreadPoolExecutor(1, "hookmap") as thread:
-            try:
-                while True:
-                    await self._asked.wait()
-                    if self._waiting:
-                        await self._answer(self._waiting.pop(), thread)
-                    else:
-                        self._asked.clear()
-            finally:
-                self.close()
+        await asyncio.gather(*map(self._serve, self._queues.values()))
 
     def close(self) -> None:
         """Cancel everything."""
         for job in list(self._live.values()):
             self.cancel(job)
 
-    async def _answer(self, job: Job, thread: ThreadPoolExecutor) -> None:
+    async def _serve(self, queue: _Queue) -> None:
+        with ThreadPoolExecutor(1, "hookmap") as thread:
+            try:
+                while True:
+                    await queue.asked.wait()
+                    if queue.waiting:
+                        await self._answer(queue.waiting.pop(), queue, thread)
+                    else:
+                        queue.asked.clear()
+            finally:
+                self.close()
+
+    async def _answer(self, job: Job, queue: _Queue, thread: ThreadPoolExecutor) -> None:
         job.tell(state="running")
         try:
-            reply = await asyncio.get_running_loop().run_in_executor(thread, job.work)
+            reply = await asyncio.get_running_loop().run_in_executor(thread, queue.work, job)
         except Cancelled:
             self.cancel(job)
         except Exception as error:
@@ -232,7 +306,8 @@ class Jobs:
             self.cancel(job)
 
     def _forget(self, job: Job) -> None:
-        if job in self._waiting:
-            self._waiting.remove(job)
+        for queue in self._queues.values():
+            if job in queue.waiting:
+                queue.waiting.remove(job)
         if self._live.get(job.about.key) is job:
             del self._live[job.about.key]

@@ -15,7 +15,7 @@ from fastapi.sse import EventSourceResponse, ServerSentEvent
 
 from hookmap import __version__
 from hookmap._progress import Track
-from hookmap.app.jobs import Job, Jobs, Reply, Work
+from hookmap.app.jobs import Job, Jobs, Lane, Reply, Work
 from hookmap.app.problems import Refused, response_to
 from hookmap.app.safety import StrictRequest, check_pixels
 from hookmap.errors import ImageError
@@ -66,38 +66,23 @@ class StrictRoute(APIRoute):
         return strictly
 
 
-def routes(explorer: Explorer, jobs: Jobs) -> APIRouter:
+def routes(explorer: Explorer, jobs: Jobs, photos: int = 0) -> APIRouter:
     """The routes that ask the explorer.
 
     Args:
         explorer: that answers, one question at a time, and shows pictures meanwhile.
         jobs: the queue of its questions.
+        photos: how many were opened that methods can be compared on.
     """
     router = APIRouter(route_class=StrictRoute, responses={"4XX": PROBLEM})
     models, samples = explorer.models(), explorer.samples()
-    about = About(__version__, explorer.device)
+    about = About(__version__, explorer.device, photos)
     receiving, decoding = asyncio.Semaphore(_AT_ONCE), asyncio.Semaphore(_AT_ONCE)
 
     async def decoded(do: Callable[..., Any], *given: Any) -> Any:
         """Beside the worker, whose answers may take long."""
         async with decoding:
             return await run_in_threadpool(do, *given)
-
-    async def answered(request: Request, key: str, work: Work, wait: float) -> Response:
-        reply = jobs.answers.get(key)
-        if reply is None:
-            job = jobs.ask(key, work)
-            with jobs.listening(job):
-                if not await _gone_before(job, request, wait):
-                    jobs.promise(job)
-                if not job.ended:
-                    return Response(as_json(job.about), 202, {"location": f"/api/jobs/{job.about.id}"}, JSON)
-            if job.about.problem is not None:
-                return response_to(job.about.problem)
-            reply = jobs.answers.get(key)
-        if reply is None:
-            raise Refused("cancelled", "the question was cancelled; ask again")
-        return _sent(key, reply)
 
     def asking(kind: type[Question]) -> Callable[..., Coroutine[Any, Any, Response]]:
         async def ask(question: Any, request: Request, wait: Wait = 30.0) -> Response:
@@ -106,7 +91,7 @@ def routes(explorer: Explorer, jobs: Jobs) -> APIRouter:
             def work(track: Track) -> Reply:
                 return Reply(packed(explorer.answer(question, track)), SAFETENSORS)
 
-            return await answered(request, key, work, wait)
+            return await answered(jobs, request, key, work, wait)
 
         ask.__annotations__["question"] = kind
         return ask
@@ -176,7 +161,7 @@ def routes(explorer: Explorer, jobs: Jobs) -> APIRouter:
         def work(track: Track) -> Reply:
             return Reply(*explorer.export(asked.question, form, asked.look))
 
-        return await answered(request, hashlib.sha256(drawn.encode()).hexdigest(), work, wait)
+        return await answered(jobs, request, hashlib.sha256(drawn.encode()).hexdigest(), work, wait)
 
     @router.post(
         "/view",
@@ -190,7 +175,9 @@ def routes(explorer: Explorer, jobs: Jobs) -> APIRouter:
             return Reply(page_of(explorer, asked, track).encode(), "text/html", "view.html")
 
         keys = await run_in_threadpool(lambda: [explorer.key(question) for question in questions_in(asked)])
-        return await answered(request, hashlib.sha256(f"{keys} {as_json(asked)}".encode()).hexdigest(), work, wait)
+        return await answered(
+            jobs, request, hashlib.sha256(f"{keys} {as_json(asked)}".encode()).hexdigest(), work, wait
+        )
 
     @router.get("/answers/{key}", response_class=Response, responses={200: {"content": {SAFETENSORS: {}}}})
     async def get_answer(key: str) -> Response:
@@ -242,6 +229,28 @@ def answer_of(told: type) -> dict[str, Any]:
         "headers": {"X-Answer": {"description": "The answer's key.", "schema": {"type": "string"}}},
         "content": {SAFETENSORS: {"schema": schema}},
     }
+
+
+async def answered(jobs: Jobs, request: Request, key: str, work: Work, wait: float, lane: Lane = "now") -> Response:
+    """What a job answers, or after so many seconds how it stands.
+
+    Raises:
+        Refused: if it can't be asked now, or was cancelled.
+    """
+    reply = jobs.answers.get(key)
+    if reply is None:
+        job = jobs.ask(key, work, lane)
+        with jobs.listening(job):
+            if not await _gone_before(job, request, wait):
+                jobs.promise(job)
+            if not job.ended:
+                return Response(as_json(job.about), 202, {"location": f"/api/jobs/{job.about.id}"}, JSON)
+        if job.about.problem is not None:
+            return response_to(job.about.problem)
+        reply = jobs.answers.get(key)
+    if reply is None:
+        raise Refused("cancelled", "the question was cancelled; ask again")
+    return _sent(key, reply)
 
 
 def _sent(key: str, reply: Reply) -> Response:

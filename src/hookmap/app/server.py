@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import mimetypes
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import Any, TypeAlias
 
 from fastapi import FastAPI, Request, Response
@@ -20,6 +21,8 @@ from hookmap.app.routes import REFERENCE, routes
 from hookmap.app.run_routes import run_routes
 from hookmap.app.runs import BrowsedRun
 from hookmap.app.safety import Access, Guard
+from hookmap.app.verdict_routes import verdict_routes
+from hookmap.app.verdicts import Comparisons
 from hookmap.explorer.answering import Explorer
 from hookmap.explorer.questions import QUESTIONS, RunMap
 
@@ -33,10 +36,15 @@ class App(FastAPI):
         explorer: that answers.
         access: who may ask; by default whoever is at this machine.
         runs: that can be browsed, by their ids.
+        photos: that methods can be compared on.
     """
 
     def __init__(
-        self, explorer: Explorer, access: Access | None = None, runs: Mapping[str, BrowsedRun] | None = None
+        self,
+        explorer: Explorer,
+        access: Access | None = None,
+        runs: Mapping[str, BrowsedRun] | None = None,
+        photos: Sequence[Path] = (),
     ) -> None:
         super().__init__(
             title="hookmap",
@@ -52,8 +60,9 @@ class App(FastAPI):
         )
         self.jobs = Jobs()
         self.runs = runs or {}
-        self.include_router(routes(explorer, self.jobs), prefix="/api")
+        self.include_router(routes(explorer, self.jobs, len(photos)), prefix="/api")
         self.include_router(run_routes(explorer), prefix="/api")
+        self.include_router(verdict_routes(Comparisons(explorer, photos), self.jobs), prefix="/api")
         for path, send in _page().items():
             self.add_route(path, send, include_in_schema=False)
         self.add_middleware(Guard, access=access or Access())

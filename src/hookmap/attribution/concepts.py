@@ -21,6 +21,9 @@ from hookmap.methods.factorization import Factors, joined_signs, nmf, pca, split
 from hookmap.results.concepts import Concept, Concepts, Factorization
 from hookmap.targets import Class
 
+CONCEPTS = 5
+"""So many are found where no number is named."""
+
 
 @dataclass(frozen=True, eq=False)
 class LayerOutput:

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import copy
-import inspect
-import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import groupby, islice
@@ -15,12 +13,13 @@ import torch
 from torch import Tensor, nn
 
 from hookmap._devices import out_of_memory
+from hookmap._warnings import warn
 from hookmap.adapters.adapter import Adapter
 from hookmap.adapters.outputs import vectors_in
 from hookmap.attribution.execution import Execution, Precision
 from hookmap.attribution.inputs import WithInputs, image_among, of_sample
 from hookmap.attribution.passes import Passes
-from hookmap.errors import HookmapError, HookmapWarning, ImageError, LayerError, ModelError, TargetError, first_line
+from hookmap.errors import HookmapError, ImageError, LayerError, ModelError, TargetError, first_line
 from hookmap.hooks.fingerprint import fingerprint
 from hookmap.hooks.matching import LayerSpec, match_layers
 from hookmap.hooks.preserve import preserved
@@ -459,11 +458,3 @@ class Engine:
 def _shape(numbered: tuple[int, View | Unreadable]) -> torch.Size | None:
     """Of an image's input; None if it can't be read."""
     return numbered[1].tensor.shape if isinstance(numbered[1], View) else None
-
-
-def warn(sentence: str) -> None:
-    """A warning that points at the user's line: the first that isn't hookmap's."""
-    frame, level = inspect.currentframe(), 0
-    while frame is not None and frame.f_globals.get("__name__", "").partition(".")[0] == "hookmap":
-        frame, level = frame.f_back, level + 1
-    warnings.warn(sentence, HookmapWarning, stacklevel=level + 1)

@@ -9,8 +9,9 @@ from functools import partial
 from typing import Any, Literal, get_args
 
 from hookmap._devices import out_of_memory
+from hookmap._warnings import warn
 from hookmap.attribution.batch import Plan, explain_batch
-from hookmap.attribution.engine import Batch, Engine, Failure, warn
+from hookmap.attribution.engine import Batch, Engine, Failure
 from hookmap.attribution.tiles import explain_in_tiles, explain_volume_in_tiles
 from hookmap.errors import HookmapError, ImageError, ModelError, TargetError, first_line
 from hookmap.images.loading import Picture, Unreadable, load_each

@@ -10,10 +10,11 @@ from typing import Any, Unpack
 from hookmap._nested import map_tensors
 from hookmap._progress import Track, silent
 from hookmap.attribution.batch import explain_batch
+from hookmap.attribution.concepts import CONCEPTS, find_concepts
 from hookmap.attribution.engine import Batch, Engine
 from hookmap.attribution.explain import warn_of_maps_that_show_nothing
 from hookmap.attribution.features import features_of_batch
-from hookmap.attribution.muting import Muting, muted
+from hookmap.attribution.muting import ConceptMuting, Muting, muted
 from hookmap.attribution.passes import Passes
 from hookmap.attribution.planning import ExplainOptions, MethodSpec, planned
 from hookmap.errors import LayerError
@@ -23,6 +24,7 @@ from hookmap.images.geometry import Geometry
 from hookmap.images.views import Prepared
 from hookmap.layers.stages import stages_of
 from hookmap.methods import METHODS
+from hookmap.results.concepts import Concepts
 from hookmap.results.explanation import Explanation
 from hookmap.results.features import LayerMaps
 from hookmap.results.predictions import Prediction, predictions
@@ -52,9 +54,10 @@ class Opened:
 
     def __init__(self, engine: Engine, image: Any, mutings: Sequence[Muting] = ()) -> None:
         batch = engine.only(image)
-        self._mutings = tuple(mutings)
         self.stages = stages_of(batch.engine.trace(batch.x))
         self.batch = batch
+        self._mutings: tuple[Muting | ConceptMuting, ...] = ()
+        self._mutings = tuple(self._settled(muting) for muting in mutings)
         with self.muted():
             self.batch = replace(batch, passes=self._passes())
 
@@ -69,6 +72,20 @@ class Opened:
         layers = dict.fromkeys([*(self.stages if small else ()), *choice.layers])
         attends = any(ingredient.attention for ingredient in METHODS[choice.method].ingredients)
         return Passes(list(layers), attention=attends)
+
+    def _settled(self, muting: Muting) -> Muting | ConceptMuting:
+        if muting.of != "concepts":
+            return muting
+        return ConceptMuting(muting.layer, self.concepts(muting.layer, top=0).vectors, muting.numbers, muting.factor)
+
+    def concepts(self, layer: LayerSpec, *, top: int = 3) -> Concepts:
+        """The concepts of a layer on this image, of the model before anything is muted; see :meth:`Lens.concepts`.
+
+        Args:
+            layer: one layer.
+            top: how many classes name each concept.
+        """
+        return find_concepts(self.batch.engine, self.image, layer, CONCEPTS, "nmf", top=top, seed=None, batch_size=1)
 
     def muted(self) -> AbstractContextManager[None]:
         """A block in which the model is muted as this image was opened with."""

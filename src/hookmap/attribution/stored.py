@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import json
-import os
 from dataclasses import asdict
 from importlib.resources import files
 from pathlib import Path
 
-from hookmap._files import write_bytes
+from hookmap._files import cache_folder, write_bytes
 from hookmap.errors import HookmapError
 from hookmap.results.choice import Choice
 
@@ -19,7 +18,7 @@ AUTO = "auto"
 def stored_choice(fingerprint: str) -> Choice | None:
     """What was decided for a model with these weights, by the user's own comparison or else by a shipped one."""
     name = f"{fingerprint}.json"
-    for place in (_cache() / name, files("hookmap.attribution") / "verdicts" / name):
+    for place in (cache_folder("verdicts") / name, files("hookmap.attribution") / "verdicts" / name):
         try:
             return Choice.read(json.loads(place.read_text(encoding="utf-8"))["choice"])
         except (OSError, ValueError, KeyError, TypeError):  # none, or none that can be read: it is made again
@@ -37,10 +36,6 @@ def store_choice(fingerprint: str, choice: Choice, about: str) -> Path | None:
     """
     text = json.dumps({"choice": asdict(choice), "about": about}, indent=2, ensure_ascii=False)
     try:
-        return write_bytes(_cache() / f"{fingerprint}.json", text.encode)
+        return write_bytes(cache_folder("verdicts") / f"{fingerprint}.json", text.encode)
     except HookmapError:
         return None
-
-
-def _cache() -> Path:
-    return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "hookmap" / "verdicts"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, cast
@@ -17,13 +18,14 @@ if TYPE_CHECKING:
     from hookmap.explorer.answering import Named
     from hookmap.images.preprocessing import Preprocessing
     from hookmap.lens import Lens
+    from hookmap.render.look import LookOptions
 
 DEFAULT_MODEL = "efficientnet_lite0"
 _NAMES = (
     "A torchvision or timm name; or file.py:build or package.module:build, which gives an nn.Module, a hookmap.Adapter "
     "or a hookmap.Lens."
 )
-_MODEL, _LOOKING, _SPEED, _FILM = "Model", "What is asked", "Speed", "Videos"
+_MODEL, _LOOKING, _DRAWING, _SPEED, _FILM = "Model", "What is asked", "How it is drawn", "Speed", "Videos"
 
 Images = Annotated[
     list[str],
@@ -205,6 +207,52 @@ class ModelsOptions(MakingOptions):
         preprocessing = self._preprocessing()
         words += [] if preprocessing is None else [f"preprocessing=hm.{preprocessing!r}"]
         return f"hm.Lens({', '.join(words)})"
+
+
+@dataclass(kw_only=True)
+class DrawingOptions:
+    """How a heatmap is drawn: :class:`~hookmap.render.look.LookOptions`; what isn't named is as its method has it."""
+
+    colormap: Annotated[
+        str | None,
+        typer.Option(rich_help_panel=_DRAWING, help="A matplotlib colour map, e.g. inferno, viridis, jet."),
+    ] = None
+    opacity: Annotated[
+        str | None, typer.Option(rich_help_panel=_DRAWING, help="0 to 1, or ramp: the stronger the more opaque.")
+    ] = None
+    threshold: Annotated[
+        float | None, typer.Option(rich_help_panel=_DRAWING, help="Nothing below this share of the strongest.")
+    ] = None
+    scale: Annotated[
+        str | None,
+        typer.Option(
+            rich_help_panel=_DRAWING,
+            help="max: from 0; minmax: from the smallest value; symmetric: both signs, in two colours.",
+        ),
+    ] = None
+    limit: Annotated[float | None, typer.Option(rich_help_panel=_DRAWING, help="The value drawn as the strongest.")] = (
+        None
+    )
+    outliers: Annotated[
+        float | None, typer.Option(rich_help_panel=_DRAWING, help="Share of places drawn as equally strong.")
+    ] = None
+    grey: Annotated[
+        bool | None, typer.Option("--grey/--no-grey", rich_help_panel=_DRAWING, help="The photo in grey.")
+    ] = None
+
+    def look(self) -> LookOptions:
+        """What is to be drawn otherwise than its method has it.
+
+        Raises:
+            HookmapError: for what can't be.
+        """
+        from hookmap.render.look import Look
+
+        named: Any = {f.name: value for f in fields(self) if (value := getattr(self, f.name)) is not None}
+        with suppress(KeyError, ValueError):  # a word: the look says what it expects
+            named["opacity"] = float(named["opacity"])
+        Look().but(named)
+        return cast("LookOptions", named)
 
 
 @dataclass(kw_only=True)

@@ -17,7 +17,16 @@ from hookmap._text import counted, listed
 from hookmap.cli.commands import command, complain, say, shown
 from hookmap.cli.files import PAGE, SEVERAL, check_ending, images_in, is_folder, keep_inputs, methods_table, places
 from hookmap.cli.films import are_videos, explain_videos
-from hookmap.cli.options import AskOptions, FilmOptions, Images, Json, ModelOptions, SpeedOptions, Top
+from hookmap.cli.options import (
+    AskOptions,
+    DrawingOptions,
+    FilmOptions,
+    Images,
+    Json,
+    ModelOptions,
+    SpeedOptions,
+    Top,
+)
 from hookmap.errors import HookmapError, ImageError, TargetError, first_line
 
 if TYPE_CHECKING:
@@ -36,6 +45,7 @@ def explain(
     ask: AskOptions,
     model: ModelOptions,
     speed: SpeedOptions,
+    drawing: DrawingOptions,
     frames: FilmOptions,
     output: Annotated[
         str | None,
@@ -51,8 +61,6 @@ def explain(
         int | None, typer.Option(min=16, help="Large photos at full resolution, in tiles of so many pixels.")
     ] = None,
     each: Annotated[bool, typer.Option("--each", help="Also one file per heatmap, beside the sheet.")] = False,
-    colormap: Annotated[str | None, typer.Option(help="A matplotlib colour map, e.g. inferno, viridis, jet.")] = None,
-    opacity: Annotated[str, typer.Option(help="0 to 1, or ramp: the stronger the more opaque.")] = "ramp",
     json: Json = False,
 ) -> None:
     """Lay a heatmap over each photo, or each frame of a video: where is the evidence for the decision?
@@ -79,10 +87,8 @@ def explain(
 
     if top is not None and ask.target:
         raise HookmapError("--top asks about the most probable classes; leave out --target")
+    look = drawing.look()
     paths = images_in(images)
-    look: dict[str, Any] = {"opacity": opacity if opacity == "ramp" else _number(opacity)}
-    if colormap is not None:
-        look["colormap"] = colormap
     if are_videos(paths, frames):
         for name, value in (("top", top), ("tile", tile), ("each", each), ("check", ask.check)):
             if value:
@@ -571,10 +577,3 @@ def _point(text: str) -> tuple[float, float]:
     except ValueError:
         raise HookmapError(f"--at is {text!r}; expected X,Y in pixels of the photo, such as 240,110") from None
     return x, y
-
-
-def _number(text: str) -> float | str:
-    try:
-        return float(text)
-    except ValueError:
-        return text  # the overlay says what it expects

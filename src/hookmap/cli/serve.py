@@ -12,13 +12,19 @@ from hookmap.cli.commands import command, say, shown
 from hookmap.cli.files import images_in
 from hookmap.cli.options import ModelsOptions, PrecisionOptions
 
+_OPENED = 100
+"""So many photos of a folder are opened; methods are compared on all."""
+
 
 @command(needs="hookmap.lens")
 def serve(
     models: ModelsOptions,
     speed: PrecisionOptions,
     images: Annotated[
-        list[str] | None, typer.Argument(help="Photos to begin with: files, folders, or quoted patterns.")
+        list[str] | None,
+        typer.Argument(
+            help="Photos to begin with: files, folders, or quoted patterns. On 8 or more methods can be compared."
+        ),
     ] = None,
     run: Annotated[
         list[Path] | None, typer.Option(help="A run to browse: the folder that `hookmap run` wrote. May be repeated.")
@@ -56,8 +62,9 @@ def serve(
 
     with listening(host, port) as listener:
         access = Access.at(host)
-        explorer = Explorer(models.named(speed), images_in(images) if images else SAMPLES)
-        app = App(explorer, access, browsed(run or []))
+        photos = images_in(images or [])
+        explorer = Explorer(models.named(speed), photos[:_OPENED] or SAMPLES)
+        app = App(explorer, access, browsed(run or []), photos)
         link = address(listener, host, access.token)
         if access.token is not None:
             say("[dim]Others than this machine can reach it: whoever has this link may ask.[/]")

@@ -6,10 +6,9 @@ import hashlib
 import io
 import json
 import shlex
-import warnings
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import singledispatchmethod
 from itertools import chain
 from pathlib import Path
@@ -24,17 +23,21 @@ from torch.nn import functional as F
 
 from hookmap import __version__
 from hookmap._progress import Track, silent
+from hookmap._warnings import hearing
 from hookmap.attribution.attention import attention_maps
 from hookmap.attribution.engine import Engine
 from hookmap.attribution.missed import missed
 from hookmap.attribution.opened import Opened
 from hookmap.attribution.similarity import cell_at, patch_at, similar_patches
-from hookmap.errors import DisconnectedError, HookmapError, HookmapWarning, ImageError, LayerError, TargetError
+from hookmap.errors import DisconnectedError, HookmapError, ImageError, LayerError, TargetError
 from hookmap.explorer.questions import (
     Believed,
     Box,
     Candidate,
     Channels,
+    Conceived,
+    ConceptAbout,
+    Concepts,
     Drawn,
     Erase,
     Explain,
@@ -144,6 +147,14 @@ class Explorer:
     def device(self) -> str:
         """Where the models run."""
         return ", ".join(dict.fromkeys(str(named.engine.device) for named in self._models.values()))
+
+    def engine(self, id: str) -> Engine:
+        """Of a model.
+
+        Raises:
+            HookmapError: if there's no such model.
+        """
+        return self._model(id).engine
 
     def samples(self) -> tuple[PictureAbout, ...]:
         """Pictures to begin with."""
@@ -289,16 +300,14 @@ class Explorer:
 
     @answer.register
     def _(self, question: Explain, track: Track = silent) -> Answer:
-        with warnings.catch_warnings(record=True) as caught:
-            warnings.simplefilter("always", HookmapWarning)
+        with hearing() as heard:
             explanation = self.explanation(question, track)
         named = self._model(question.model)
-        said = tuple(dict.fromkeys(str(one.message) for one in caught if issubclass(one.category, HookmapWarning)))
         drawn, arrays = list[Drawn](), dict[str, Tensor]()
         for number, heatmap in enumerate(explanation):
             arrays[name := f"map.{number}"] = _flat(heatmap)
             drawn.append(_drawn(heatmap, name, *_again(question, heatmap, named)))
-        return Answer(Explained(tuple(drawn), said), arrays)
+        return Answer(Explained(tuple(drawn), tuple(dict.fromkeys(heard))), arrays)
 
     def explanation(self, question: Explain, track: Track = silent) -> Explanation:
         """The heatmaps that a question is told of.
@@ -372,6 +381,17 @@ class Explorer:
         return Answer(about, {"maps": values[numbers].clamp(-largest, largest).half()})
 
     @answer.register
+    def _(self, question: Concepts, track: Track = silent) -> Answer:
+        opened = self._open(replace(question, muted=()))
+        with hearing():  # that they have no names is seen
+            found = opened.concepts(question.layer)
+        maps = found.memberships[0].float()
+        if maps.ndim != 3:
+            raise LayerError(f"layer {question.layer!r} has no rows and columns, so its concepts can't be shown")
+        concepts = tuple(ConceptAbout(one.share, tuple(one.labels)) for one in found)
+        return Answer(Conceived(found.layer, concepts, opened.span.span), {"maps": maps})
+
+    @answer.register
     def _(self, question: Patch, track: Track = silent) -> Answer:
         opened = self._open(question)
         engine, maps = opened.batch.engine, opened.features(question.layer)[0].maps
@@ -414,7 +434,8 @@ class Explorer:
         Raises:
             HookmapError: for what is wrong with the question or the look.
         """
-        explanation = self.explanation(question)
+        with hearing():  # who sees the heatmap has been told
+            explanation = self.explanation(question)
         media, ending = _SHOWN_AS[form]
         options: Any = {} if look is None else {name: getattr(look, name) for name in LookOptions.__annotations__}
         with TemporaryDirectory() as folder:
@@ -536,10 +557,16 @@ def _again(question: Explain, heatmap: Heatmap, named: Named) -> tuple[str, str]
     asked += [f"{name}={value!r}" for name, value in named_too.items() if value is not None]
     call = f"lens.explain({', '.join(asked)})"
     lines = ["import hookmap as hm", "", f"lens = {named.python}"]
+    lines += [
+        f"concepts_{number} = lens.concepts({picture!r}, {muting.layer!r})"
+        for number, muting in enumerate(question.muted)
+        if muting.of == "concepts"
+    ]
     indent = ""
-    for muting in question.muted:
+    for number, muting in enumerate(question.muted):
         extra = f", factor={muting.factor!r}" * (muting.factor != 0) + ', of="heads"' * (muting.of == "heads")
-        lines.append(f"{indent}with lens.muted({muting.layer!r}, {list(muting.numbers)!r}{extra}):")
+        weaker = f"concepts_{number}" if muting.of == "concepts" else repr(muting.layer)
+        lines.append(f"{indent}with lens.muted({weaker}, {list(muting.numbers)!r}{extra}):")
         indent += "    "
     lines.append(f"{indent}heatmaps = {call}")
     if question.muted:

@@ -103,6 +103,17 @@ class Features(Question):
 
 
 @dataclass(frozen=True, kw_only=True)
+class Concepts(Question):
+    """Which few things does a layer see in the picture? Of the model before anything is muted.
+
+    Attributes:
+        layer: by name.
+    """
+
+    layer: str
+
+
+@dataclass(frozen=True, kw_only=True)
 class Patch(Question):
     """What is at one place of a layer?
 
@@ -178,7 +189,7 @@ class Saved(_Asked):
         question: as it is asked.
     """
 
-    kind: Literal["predict", "explain", "stages", "features", "patch", "missed"]
+    kind: Literal["predict", "explain", "stages", "features", "concepts", "patch", "missed"]
     question: dict[str, Any]
 
 
@@ -193,6 +204,17 @@ class View(_Asked):
 
     state: dict[str, Any]
     questions: tuple[Saved, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Compare(_Asked):
+    """Which method and layer to take for a model, on the photos that were opened?
+
+    Attributes:
+        model: its id.
+    """
+
+    model: str
 
 
 # ---------------------------------------------------------------- answers
@@ -428,6 +450,34 @@ class Channels:
 
 
 @dataclass(frozen=True)
+class ConceptAbout:
+    """A thing that a layer sees in a picture.
+
+    Attributes:
+        share: of the activation's energy that it explains, 0..1.
+        labels: what the model calls it, the most probable first; empty where its output isn't classes.
+    """
+
+    share: float
+    labels: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Conceived:
+    """The concepts of a layer, the largest share first: where they are is an array ``maps (k, h, w)``, float32, 0..1.
+
+    Attributes:
+        layer: by name.
+        concepts: in the order in which they are muted by number.
+        area: of the picture that the grid spans.
+    """
+
+    layer: str
+    concepts: tuple[ConceptAbout, ...]
+    area: Box
+
+
+@dataclass(frozen=True)
 class Fires:
     """A channel at a place: its value there, and how far that is above its mean over the picture, in deviations."""
 
@@ -577,6 +627,48 @@ class RunMap:
 
 
 @dataclass(frozen=True)
+class Compared:
+    """A way to take heatmaps, or a control that knows nothing of the question, and how it did.
+
+    Attributes:
+        name: of method and layers.
+        remark: that it is recommended, tied, or the default; or nothing.
+        mean: of its votes, in standard deviations of random maps: 0 is what a random map gets.
+        interval: of the mean, 95 %.
+        cost: of one heatmap, in forward passes; None if it wasn't measured.
+        faults: why it isn't recommended.
+        control: whether it is one.
+        method: by name.
+        layer: by name, empty for the default; None where it takes several that aren't the default.
+    """
+
+    name: str
+    remark: str
+    mean: float
+    interval: tuple[float, float]
+    cost: float | None
+    faults: tuple[str, ...]
+    control: bool
+    method: str
+    layer: str | None
+
+
+@dataclass(frozen=True)
+class Decided:
+    """Which method and layer to take; see :class:`hookmap.Verdict`.
+
+    Attributes:
+        sentences: that say it.
+        images: that decided.
+        compared: the best first.
+    """
+
+    sentences: tuple[str, ...]
+    images: int
+    compared: tuple[Compared, ...]
+
+
+@dataclass(frozen=True)
 class Problem:
     """What was wrong with a question, in one sentence."""
 
@@ -619,10 +711,12 @@ class About:
     Attributes:
         version: of hookmap.
         device: where the models run.
+        photos: how many were opened that methods can be compared on.
     """
 
     version: str
     device: str
+    photos: int = 0
 
 
 QUESTIONS: dict[str, tuple[type[Question], type]] = {
@@ -630,6 +724,7 @@ QUESTIONS: dict[str, tuple[type[Question], type]] = {
     "explain": (Explain, Explained),
     "stages": (Stages, Staged),
     "features": (Features, Channels),
+    "concepts": (Concepts, Conceived),
     "patch": (Patch, Patched),
     "missed": (Missed, Missing),
 }

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import copy
 import threading
-import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from typing import Any
@@ -20,7 +19,8 @@ import torch
 from torch import Tensor, nn
 
 from hookmap._nested import map_tensors, tensors_in
-from hookmap.errors import DisconnectedError, HookmapWarning, LayerError, ModelError, TargetError
+from hookmap._warnings import warn
+from hookmap.errors import DisconnectedError, LayerError, ModelError, TargetError
 from hookmap.hooks.attention import Attention, attentions_in, one_inside
 from hookmap.hooks.graph import NOT_REENTRANT, Gradients, Origins, nodes_of, origins, plain_gradients
 from hookmap.hooks.matching import LayerSpec, listed, match_layers
@@ -118,11 +118,7 @@ class Record:
         if not self.calls:
             raise LayerError(f"layer {self.name!r} didn't run in this forward pass; capture a layer that does")
         if len(self.calls) > 1:
-            warnings.warn(
-                f"layer {self.name!r} ran {len(self.calls)} times; this is its last call, the others are in .calls",
-                HookmapWarning,
-                stacklevel=3,
-            )
+            warn(f"layer {self.name!r} ran {len(self.calls)} times; this is its last call, the others are in .calls")
         return self.calls[-1]
 
 

@@ -17,9 +17,9 @@ import numpy as np
 from torch import nn
 
 from hookmap._files import write_bytes
-from hookmap._progress import tracking
+from hookmap._progress import Track, silent, tracking
 from hookmap._text import counted
-from hookmap.attribution.engine import Batch
+from hookmap.attribution.engine import Batch, Engine
 from hookmap.attribution.planning import MethodSpec, methods_of
 from hookmap.attribution.scoring import Scale
 from hookmap.attribution.stored import store_choice
@@ -99,6 +99,61 @@ def compare(
         DataError: for too few images, or a folder that holds something else.
     """
     lens = model if isinstance(model, Lens) else Lens(model)
+    with tracking(progress) as track:
+        return compared(
+            lens.engine,
+            data,
+            methods=methods,
+            layers=layers,
+            target=target,
+            out=out,
+            scale=scale,
+            seed=seed,
+            budget=budget,
+            image=image,
+            root=root,
+            resume=resume,
+            track=track,
+        )
+
+
+def compared(
+    engine: Engine,
+    data: Any,
+    *,
+    methods: MethodSpec | Sequence[MethodSpec] | None = None,
+    layers: LayerSpec | None = None,
+    target: TargetSpec = PREDICTED,
+    out: str | Path | None = None,
+    scale: Scale = "probability",
+    seed: int = 0,
+    budget: int | None = None,
+    image: str | None = None,
+    root: str | Path | None = None,
+    resume: bool = False,
+    track: Track = silent,
+) -> Verdict:
+    """:func:`compare` of the engine under a lens.
+
+    Args:
+        engine: of the model.
+        data: as there.
+        methods: as there.
+        layers: as there.
+        target: as there.
+        out: as there.
+        scale: as there.
+        seed: as there.
+        budget: as there.
+        image: as there.
+        root: as there.
+        resume: as there.
+        track: called with a description and a total, gives a function that is told of progress; what either raises
+            ends the work, and with ``out`` it can be gone on with.
+
+    Raises:
+        DataError: as there.
+    """
     if data is None:
         raise DataError("no images were given; pass a folder, a pattern or a list of them")
     given = source(data, image=image, label=False, root=None if root is None else str(root))
@@ -109,16 +164,16 @@ def compare(
             f"{counted(len(given.ids), 'image')} can't tell methods apart; pass {FEWEST} or more, best some 200. How "
             "far to believe one heatmap is what lens.check says"
         )
-    reader = Reader(given, lens.preprocessing, input_rank(lens.model), 0)
-    goal = lens.engine.goal(target)
+    reader = Reader(given, engine.preprocessing, input_rank(engine.model), 0)
+    goal = engine.goal(target)
     settings = Settings(seed=seed, budget=budget)
     folder = Folder(out)
     order = np.random.default_rng(seed).permutation(len(given.ids)).tolist()
-    with tracking(progress) as track, folder.locked():
-        task = Comparison(lens, goal, reader, settings, scale, folder, track)
+    with folder.locked():
+        task = Comparison(engine, goal, reader, settings, scale, folder, track)
         first = _first(task, order)
-        candidates, default = candidates_of(lens.engine, first.x, methods_of(methods), layers)
-        name, fingerprint, precision, preprocessing = lens.engine.about()
+        candidates, default = candidates_of(engine, first.x, methods_of(methods), layers)
+        name, fingerprint, precision, preprocessing = engine.about()
         asked = {
             "model": name,
             "fingerprint": fingerprint,

@@ -16,7 +16,6 @@ from hookmap.attribution.engine import Batch, Engine
 from hookmap.attribution.scoring import Scale, Scoring, resolved_on
 from hookmap.datasets.reader import Reader
 from hookmap.errors import TargetError, first_line
-from hookmap.lens import Lens
 from hookmap.metrics.evidence import random_removals, single_deletions
 from hookmap.metrics.removal import STEPS, RemovalOptions, Scorer, road, srg
 from hookmap.results.question import Settings
@@ -69,7 +68,7 @@ class Comparison:
     """What is compared of which model, on which images.
 
     Attributes:
-        lens: the model.
+        engine: of the model.
         goal: what is asked of each image.
         reader: of the images.
         settings: seed and budget of the methods.
@@ -78,7 +77,7 @@ class Comparison:
         track: is told of the progress.
     """
 
-    lens: Lens
+    engine: Engine
     goal: Goal
     reader: Reader
     settings: Settings
@@ -87,14 +86,11 @@ class Comparison:
     track: Track
     failures: dict[str, str] = field(default_factory=dict)
     _scoring: dict[tuple[int, ...], Scoring] = field(default_factory=dict)
-
-    @property
-    def engine(self) -> Engine:
-        """The model's."""
-        return self.lens.engine
+    _advance: Callable[[int], None] = field(default=lambda done: None)
 
     def batch(self, number: int) -> Batch | None:
         """An image as a batch of its own; None if it can't be read."""
+        self._advance(0)
         sample, x = self.reader.read(number)
         if x is None:
             self.failures[sample.id] = sample.error
@@ -110,7 +106,7 @@ class Comparison:
 
     def over(self, numbers: Sequence[int], stage: str, work: Callable[[Batch, int], Any]) -> dict[int, Any]:
         """What the work gives for each image that can be read and asked; what was done before is taken from there."""
-        advance = self.track(stage, len(numbers))
+        self._advance = self.track(stage, len(numbers))
         done: dict[int, Any] = {}
         for number in numbers:
             result = self.folder.kept(f"{stage}-{number:06d}", partial(self._tried, number, work))
@@ -119,7 +115,7 @@ class Comparison:
                 self.failures[self.reader.source.ids[number]] = result
             else:
                 done[number] = result
-            advance(1)
+            self._advance(1)
         return done
 
     def _tried(self, number: int, work: Callable[[Batch, int], Any]) -> Any:
@@ -217,8 +213,15 @@ class Comparison:
         return first
 
     def _scorer(self, batch: Batch) -> tuple[Scorer, Scoring]:
+        """An image takes long, so that whoever tracks is told at each pass that the work goes on, and may end it."""
         scoring = self.scoring(batch.x)
-        return scoring.of(batch, self.goal)[0], scoring
+        scorer = scoring.of(batch, self.goal)[0]
+
+        def scored(inputs: Tensor) -> Tensor:
+            self._advance(0)
+            return scorer(inputs)
+
+        return scored, scoring
 
 
 def _votes(scorer: Scorer, image: Tensor, maps: Tensor, **given: Unpack[RemovalOptions]) -> Tensor:
