@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Unpack
 
@@ -15,6 +16,9 @@ from hookmap import models
 from hookmap._devices import best_device, usable_device
 from hookmap._progress import tracking
 from hookmap.adapters.adapter import Adapter
+from hookmap.answers import Answer
+from hookmap.answers.answer import ask
+from hookmap.attribution.answering import MOST
 from hookmap.attribution.attention import attention_distances, attention_maps, attention_rollout
 from hookmap.attribution.batch import Plan
 from hookmap.attribution.concepts import find_concepts
@@ -42,7 +46,7 @@ from hookmap.explorer.view import questions_of, write_view
 from hookmap.explorer.widget import widget
 from hookmap.hooks.matching import LayerSpec
 from hookmap.hooks.registration import check_hookable, unwrapped
-from hookmap.images.loading import Picture
+from hookmap.images.loading import Picture, Unreadable, load_each
 from hookmap.images.preprocessing import Fit, Preprocessing
 from hookmap.images.views import is_input, patch_size
 from hookmap.layers.layouts import Layout
@@ -265,6 +269,37 @@ class Lens:
             for explanation in _explanations(answers):
                 heatmaps = checked_each(self.engine, explanation) if check else explanation
                 yield Explanation(heatmaps, explanation.errors)
+
+    def ask(
+        self,
+        image: Any,
+        question: str = "",
+        *,
+        answer: str | None = None,
+        max_tokens: int = MOST,
+        progress: bool = True,
+    ) -> Answer:
+        """What a vision-language model says about an image, each word of which can be traced to its pixels.
+
+        ``lens.ask("street.jpg", "What is the man holding?").explain("umbrella")``
+
+        Args:
+            image: one picture, as in :meth:`explain`.
+            question: in the user's own words, where the model has a chat template; else as it was trained to read it.
+                Without one, a captioner says what it sees.
+            answer: of your own, which the model is given word by word instead of making one.
+            max_tokens: of an answer of its own.
+            progress: show a bar.
+
+        Raises:
+            ModelError: if the model doesn't answer in words, or how it reads pictures isn't known.
+        """
+        pictures = list(islice(load_each(image), 2))
+        if len(pictures) != 1:
+            raise ImageError("this is asked of one image; pass one image")
+        if isinstance(picture := pictures[0], Unreadable):
+            raise picture.error
+        return ask(self.engine, picture, question, answer, max_tokens, progress=progress)
 
     def open(self, image: Any) -> Opened:
         """One image whose pass is kept, so that each further question of it costs only what is new.

@@ -178,7 +178,8 @@ class Forward(Pass):
         """The signed maps of a method, ``(T, B, *grid)``."""
         key = method.name, layer
         if key not in self._maps:
-            self._maps[key] = self._computed(method, layer)
+            maps = self._computed(method, layer)
+            self._maps[key] = maps if layer is None else self.layouts[layer].whole(maps)
         return self._maps[key]
 
     def calls(self, layer: str) -> int:

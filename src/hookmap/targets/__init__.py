@@ -19,6 +19,7 @@ from hookmap.targets.likeness import Likeness, Similarity, Text, with_references
 from hookmap.targets.naming import find_class
 from hookmap.targets.places import Box, Detection, Everywhere, Mask, Place, Point, Polygon, Proposal
 from hookmap.targets.resolving import PlainOutput, Resolved
+from hookmap.targets.words import Word
 
 __all__ = [
     "PREDICTED",
@@ -45,6 +46,7 @@ __all__ = [
     "Target",
     "TargetSpec",
     "Text",
+    "Word",
     "find_class",
     "name_of",
     "resolve",
