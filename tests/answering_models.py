@@ -14,33 +14,10 @@ from torch import nn
 
 import hookmap as hm
 
-WORDS = [
-    "what",
-    "is",
-    "the",
-    "man",
-    "holding",
-    "?",
-    "a",
-    "red",
-    "umbrella",
-    "and",
-    "blue",
-    "dog",
-    "in",
-    "his",
-    "hand",
-    "on",
-    "grass",
-    ".",
-    "sky",
-    "cat",
-    "two",
-    "of",
-    "it",
-    "left",
-    "right",
-]
+WORDS = (
+    *("what", "is", "the", "man", "holding", "?", "a", "red", "umbrella", "and", "blue", "dog", "in", "his", "hand"),
+    *("on", "grass", ".", "sky", "cat", "two", "of", "it", "left", "right"),
+)
 TEXT: dict[str, Any] = {
     "hidden_size": 32,
     "intermediate_size": 48,

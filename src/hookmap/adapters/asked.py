@@ -68,7 +68,7 @@ class Asked(Adapter):
 
 @contextmanager
 def as_found(model: nn.Module) -> Iterator[None]:
-    """A block after which the tensors that modules keep beside their buffers, such as places of tokens, are as before."""
+    """A block after which tensors that modules keep beside their buffers, such as shifts of places, are as before."""
     before = [(module, {n: v for n, v in vars(module).items() if _is_kept(n, v)}) for module in model.modules()]
     try:
         yield

@@ -7,6 +7,7 @@ import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import pairwise
 from typing import Any, NamedTuple
 
 from torch import Tensor
@@ -49,7 +50,7 @@ class Wording:
     def spans(self) -> Sequence[Span]:
         """Which characters of the text each token adds; none for marks, and for all but the last that make one letter.
 
-        Found by reading ever longer beginnings: what a text becomes by writing and reading it again may be other tokens.
+        Found by reading ever longer beginnings: a text that is written and read again may be other tokens.
         """
         spans, end = [], 0
         for count in range(1, len(self.ids) + 1):
@@ -71,8 +72,7 @@ class Wording:
                 found.append(Span(*match.span()))
                 continue
             cuts = {match.start(), match.end(), *(s.end for s in self.spans if match.start() < s.end < match.end())}
-            ends = sorted(cuts)
-            found += [Span(*pair) for pair in zip(ends, ends[1:], strict=False)]
+            found += [Span(*pair) for pair in pairwise(sorted(cuts))]
         return found
 
     def of(self, part: Span) -> str:

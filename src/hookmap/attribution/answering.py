@@ -133,8 +133,8 @@ def _say_if_large(engine: Engine, traced: Trace, prompt: Prompt) -> None:
     needed, free = traced.held * prompt.mosaic.input.element_size(), free_memory(engine.device)
     if free is not None and needed > free:
         engine.remark(
-            f"explaining this answer keeps about {needed / 1e9:.1f} GB of activations, and {free / 1e9:.1f} GB are free; "
-            "take a smaller picture, precision='bf16', a later layer of the language model, or a method without "
+            f"explaining this answer keeps about {needed / 1e9:.1f} GB of activations, and {free / 1e9:.1f} GB are "
+            "free; take a smaller picture, precision='bf16', a later layer of the language model, or a method without "
             "gradients such as featureablation"
         )
 

@@ -128,7 +128,7 @@ class VisionLanguage(Adapter):
         inputs = {
             name: value.to(device, dtype) if value.is_floating_point() else value.to(device)
             for name, value in given.items()
-            if isinstance(value, Tensor) and name != "pixel_values"
+            if isinstance(value, Tensor) and name not in ("pixel_values", "labels")
         }
         return Prompt(text, inputs, packed, mosaic(views.to(device, dtype), found))
 
@@ -210,6 +210,7 @@ class VisionLanguage(Adapter):
                 max_new_tokens=most,
                 do_sample=False,
                 num_beams=1,
+                suppress_tokens=self._kept_free() or None,
                 output_logits=True,
                 return_dict_in_generate=True,
                 stopping_criteria=[Told()],
@@ -220,6 +221,11 @@ class VisionLanguage(Adapter):
         while ids and ids[-1] in ends:
             ids.pop()
         return tuple(ids), logits[: len(ids)]
+
+    def _kept_free(self) -> list[int]:
+        """The ids of tokens that stand for pictures, clips and sounds, which no answer holds."""
+        names = (f"{kind}_token_{what}" for kind in ("image", "video", "audio") for what in ("id", "index"))
+        return [i for name in names if isinstance(i := getattr(self.plain.config, name, None), int)]
 
     def _marks(self) -> set[int]:
         """The ids that end an answer, or fill it up."""
@@ -246,11 +252,8 @@ class VisionLanguage(Adapter):
         inputs = self._continued(prompt, wording.ids)
         asked = Asked(self.plain, inputs, wording, prompt.mosaic, prompt.packed)
         text = inputs.get("input_ids")
-        places = (
-            []
-            if text is None or self.placeholder is None
-            else (text[0] == self.placeholder).nonzero().flatten().tolist()
-        )
+        free = text is not None and self.placeholder is not None
+        places = (text[0] == self.placeholder).nonzero().flatten().tolist() if free else []
         length = 0 if text is None else text.shape[1]
         x = prompt.mosaic.input[None]
         asked.layouts, levels = token_layouts(self.plain, lambda: asked(x), prompt.mosaic, length, places)

@@ -11,7 +11,7 @@ import math
 import re
 import threading
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -87,10 +87,8 @@ def reach(
             stack.callback(module.register_forward_pre_hook(before, with_kwargs=True).remove)
         stack.enter_context(hooked(list(names), note))
         stack.enter_context(torch.no_grad())
-        try:
+        with suppress(_Begun):
             run()
-        except _Begun:
-            pass
     language, embedded = found[0] if found else (None, None)
     return Reached(shapes, language, embedded)
 
