@@ -12,7 +12,7 @@ from torch import Tensor
 from hookmap._progress import tracking
 from hookmap.attribution.answering import Spoken, spoken
 from hookmap.attribution.batch import explain_batch
-from hookmap.attribution.engine import Engine
+from hookmap.attribution.engine import Batch, Engine
 from hookmap.attribution.explain import warn_of_maps_that_show_nothing
 from hookmap.attribution.planning import ExplainOptions, MethodSpec, planned
 from hookmap.errors import TargetError
@@ -78,6 +78,11 @@ class Answer(Sequence[AnswerWord]):
             sure = float(self.log_probabilities[list(tokens)].sum())
             found.append(AnswerWord(text, part.start, part.end, tokens, sure, count[text]))
         return found
+
+    @property
+    def batch(self) -> Batch:
+        """The picture, with an engine whose model says this answer whatever the picture is changed to."""
+        return self._said.batch
 
     @property
     def tokens(self) -> list[str]:
