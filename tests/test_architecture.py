@@ -32,6 +32,7 @@ FLOORS = [
     ("metrics",),
     ("pages",),
     ("explorer",),
+    ("answers",),
     ("lens",),
     ("datasets",),
     ("runs",),

@@ -92,20 +92,25 @@ class Wording:
             waiting = []
         return tuple(chosen)
 
+    def every(self, phrase: str) -> list[Span]:
+        """Where a word or a phrase stands, each time; letters' case counts only if both spellings are there."""
+        wanted = phrase.strip()
+        apart = not any(map(_unspaced, wanted))
+        left = r"(?<!\w)" if apart and re.match(r"\w", wanted) else ""
+        right = r"(?!\w)" if apart and re.search(r"\w$", wanted) else ""
+        pattern = left + r"\s+".join(map(re.escape, wanted.split())) + right
+        for flags in (re.NOFLAG, re.IGNORECASE):
+            if wanted and (found := [Span(*match.span()) for match in re.finditer(pattern, self.text, flags)]):
+                return found
+        return []
+
     def find(self, phrase: str, occurrence: int = 1) -> Span:
-        """Where a word or a phrase stands; letters' case counts only if both spellings are there.
+        """Where a word or a phrase stands for the first, second, ... time: one of :meth:`every`.
 
         Raises:
             TargetError: if it isn't there so often.
         """
-        wanted = phrase.strip()
-        found: list[Span] = []
-        for flags in (re.NOFLAG, re.IGNORECASE):
-            apart = "" if any(map(_unspaced, wanted)) else r"\w"
-            left = rf"(?<!{apart})" if apart and re.match(r"\w", wanted) else ""
-            right = rf"(?!{apart})" if apart and re.search(r"\w$", wanted) else ""
-            pattern = left + r"\s+".join(map(re.escape, wanted.split())) + right
-            found = found or [Span(*m.span()) for m in re.finditer(pattern, self.text, flags) if wanted]
+        wanted, found = phrase.strip(), self.every(phrase)
         if 1 <= occurrence <= len(found):
             return found[occurrence - 1]
         if found:

@@ -5,11 +5,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
+from itertools import pairwise
+from pathlib import Path
 from typing import Any, TypeAlias, Unpack
 
 from torch import Tensor
 
 from hookmap._progress import tracking
+from hookmap.adapters.wording import Span
+from hookmap.answers.page import write_answer
 from hookmap.attribution.answering import Spoken, spoken
 from hookmap.attribution.batch import explain_batch
 from hookmap.attribution.engine import Batch, Engine
@@ -69,15 +73,17 @@ class Answer(Sequence[AnswerWord]):
     @cached_property
     def words(self) -> Sequence[AnswerWord]:
         """The words in their order; where words aren't written apart, tokens."""
-        wording, count, found = self._said.wording, dict[str, int](), []
+        wording, found = self._said.wording, []
         for part in wording.words:
-            text, tokens = wording.of(part), wording.tokens_of(part)
-            if not tokens:
-                continue
-            count[text] = count.get(text, 0) + 1
-            sure = float(self.log_probabilities[list(tokens)].sum())
-            found.append(AnswerWord(text, part.start, part.end, tokens, sure, count[text]))
+            if tokens := wording.tokens_of(part):
+                found.append(self._part(part, tokens))
         return found
+
+    def _part(self, part: Span, tokens: tuple[int, ...]) -> AnswerWord:
+        wording = self._said.wording
+        sure = float(self.log_probabilities[list(tokens)].sum())
+        before = sum(other.start <= part.start for other in wording.every(wording.of(part)))
+        return AnswerWord(wording.of(part), part.start, part.end, tokens, sure, before)
 
     @property
     def batch(self) -> Batch:
@@ -145,6 +151,45 @@ class Answer(Sequence[AnswerWord]):
         warn_of_maps_that_show_nothing(heatmaps)
         return Explanation(heatmaps)
 
+    def save(
+        self,
+        path: str | Path,
+        words: Sequence[WordSpec | AnswerWord] | None = None,
+        layer: LayerSpec | None = None,
+        method: MethodSpec | None = None,
+        **options: Unpack[ExplainOptions],
+    ) -> Path:
+        """Write one HTML page: the answer, of which each word can be clicked to see where in the picture it comes from.
+
+        It needs no Python and no network, and runs no script.
+
+        Args:
+            path: of the page.
+            words: that can be clicked, as in :meth:`explain`; by default all.
+            layer: likewise.
+            method: likewise, one.
+            **options: likewise.
+
+        Raises:
+            HookmapError: if the place can't be written; nothing half-written is left.
+        """
+        chosen = self.words if words is None else [self._word(word) for word in words]
+        if overlapping := next((b for a, b in pairwise(sorted(chosen, key=_start)) if b.start < a.end), None):
+            raise TargetError(f"{overlapping.text!r} is a part of another word of the page; pass one of the two")
+        explained = self.explain(self.words if words is None else words, layer, method, **options)
+        return write_answer(self, self._name, list(zip(chosen, explained, strict=True)), Path(path))
+
+    def _word(self, word: WordSpec | AnswerWord) -> AnswerWord:
+        """A word, a phrase or a token as a part of the text."""
+        if isinstance(word, AnswerWord):
+            return word
+        goal, wording = self._goal(word, None), self._said.wording
+        if isinstance(goal, Contrast):
+            raise TargetError("a page shows words; explain a contrast by answer.explain")
+        tokens, _ = goal.tokens(wording)
+        part = wording.find(goal.text, goal.occurrence) if isinstance(goal.text, str) else wording.spans[goal.text]
+        return self._part(part, tokens)
+
     def _goal(self, word: Any, versus: str | None) -> Any:
         if isinstance(word, Contrast):
             return Contrast(self._goal(word.this, None), self._goal(word.that, None))
@@ -155,6 +200,10 @@ class Answer(Sequence[AnswerWord]):
         goal = replace(word, question=self.question, answer=self._said.wording.ids, versus=versus or word.versus)
         goal.tokens(self._said.wording)  # what isn't there is said at once
         return goal
+
+
+def _start(word: AnswerWord) -> int:
+    return word.start
 
 
 def ask(engine: Engine, picture: Picture, question: str, answer: str | None, most: int, *, progress: bool) -> Answer:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -25,8 +26,8 @@ _ASTRAY = 1.0
 class Mosaic:
     """A picture in all the views of it that a model is given, as one input in which every place stands once.
 
-    Changed copies of the input are shown to the model as the same views: of the plain input they are exactly what its
-    processor made.
+    Changed copies of the input are shown to the model as the same views: of the plain input they are what its
+    processor made, but for rounding.
 
     Attributes:
         input: the picture at the scale of the finest views, ``(C, H, W)``, in their numbers.
@@ -42,8 +43,13 @@ class Mosaic:
 
     def of(self, x: Tensor) -> Tensor:
         """The views of changed copies ``(B, C, H, W)`` of the input, ``(B, V, C, h, w)``, with their gradient."""
-        changed = x - self.input.to(x)
-        return self.views.to(x) + torch.stack([_cut(changed, view) for view in self.within], 1)
+        return torch.stack([_cut(x, view) for view in self.within], 1) + self._rest.to(x)
+
+    @cached_property
+    def _rest(self) -> Tensor:
+        """What the processor made otherwise than by cutting views from the input."""
+        plain = self.input.float()
+        return self.views.float() - torch.stack([_cut(plain, view) for view in self.within]).detach()
 
 
 def mosaic(views: Tensor, geometries: Sequence[Geometry]) -> Mosaic:
@@ -112,8 +118,9 @@ def _cut(x: Tensor, view: Geometry) -> Tensor:
     """A view of an input ``(..., H, W)``."""
     if (part := _part(view)) is not None:
         return x[part]
-    rows, columns = (_sampling(view, axis).to(x) for axis in (0, 1))
-    return rows @ x @ columns.T
+    # Relevance is shared out by what the graph keeps of a product: both sides, if both could have a gradient.
+    rows, columns = (_sampling(view, axis).to(x).requires_grad_() for axis in (0, 1))
+    return ((x @ columns.T).mT @ rows.T).mT
 
 
 def _sampling(view: Geometry, axis: int) -> Tensor:

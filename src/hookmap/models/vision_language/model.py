@@ -154,7 +154,8 @@ class VisionLanguage(Adapter):
             except Exception as error:  # processors raise whatever they stumble over
                 errors.append(error)
                 continue
-            if self.placeholder is None or self.placeholder in given["input_ids"]:
+            ids = given.get("input_ids")
+            if self.placeholder is None or (ids is not None and self.placeholder in ids):
                 return text, given
         reason = f": {first_line(errors[0])[:160]}" if errors else ""
         raise ModelError(
