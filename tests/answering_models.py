@@ -265,10 +265,124 @@ FAMILIES: dict[str, Callable[[], tuple[nn.Module, Any]]] = {
 }
 
 
+# ---------------------------------------------------------------- words that don't read the picture's tokens in a row
+
+
+def florence2() -> tuple[nn.Module, Any]:
+    words = tokenizer(image_token="<image>")
+    tower = hf.models.florence2.Florence2VisionConfig(
+        embed_dim=[8, 16, 16, 32],
+        num_heads=[1, 1, 2, 2],
+        num_groups=[1, 1, 2, 2],
+        depths=[1, 1, 1, 1],
+        window_size=4,
+        projection_dim=32,
+        max_position_embeddings=8,
+        max_temporal_embeddings=8,
+    )
+    text = hf.BartConfig(
+        d_model=32,
+        encoder_layers=2,
+        decoder_layers=2,
+        encoder_attention_heads=2,
+        decoder_attention_heads=2,
+        encoder_ffn_dim=48,
+        decoder_ffn_dim=48,
+        vocab_size=len(words),
+        pad_token_id=0,
+        bos_token_id=1,
+        eos_token_id=2,
+        decoder_start_token_id=2,
+        forced_eos_token_id=None,
+    )
+    config = hf.Florence2Config(vision_config=tower, text_config=text, image_token_id=_id(words, "<image>"))
+    images = hf.CLIPImageProcessor(size={"height": 128, "width": 128}, do_center_crop=False)
+    images.image_seq_length = 17
+    processor = hf.Florence2Processor(images, words)
+    model = hf.Florence2ForConditionalGeneration(config)
+    model.generation_config.eos_token_id = None
+    model.generation_config.bad_words_ids = [[2]]
+    return model, processor
+
+
+def blip_2() -> tuple[nn.Module, Any]:
+    words = tokenizer()
+    processor = hf.Blip2Processor(hf.BlipImageProcessor(size=SIDES), words, num_query_tokens=4)
+    former = hf.Blip2QFormerConfig(
+        hidden_size=32, intermediate_size=48, num_hidden_layers=2, num_attention_heads=2, encoder_hidden_size=32
+    )
+    text = hf.OPTConfig(
+        vocab_size=len(words),
+        hidden_size=32,
+        word_embed_proj_dim=32,
+        ffn_dim=48,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        pad_token_id=0,
+        bos_token_id=1,
+        eos_token_id=2,
+    )
+    config = hf.Blip2Config(
+        vision_config=hf.Blip2VisionConfig(**VISION),
+        qformer_config=former,
+        text_config=text,
+        num_query_tokens=4,
+        image_token_index=_id(words, "<image>"),
+    )
+    return hf.Blip2ForConditionalGeneration(config), processor
+
+
+def git() -> tuple[nn.Module, Any]:
+    words = tokenizer()
+    config = hf.GitConfig(
+        vision_config=VISION,
+        vocab_size=len(words),
+        hidden_size=32,
+        intermediate_size=48,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        pad_token_id=0,
+        bos_token_id=1,
+        eos_token_id=2,
+    )
+    return hf.GitForCausalLM(config), hf.GitProcessor(_clip(), words)
+
+
+def blip() -> tuple[nn.Module, Any]:
+    words = tokenizer()
+    text = {**_text(words), "encoder_hidden_size": 32, "sep_token_id": 2}
+    config = hf.BlipConfig(vision_config=VISION, text_config=text, image_text_hidden_size=32)
+    return hf.BlipForConditionalGeneration(config), hf.BlipProcessor(hf.BlipImageProcessor(size=SIDES), words)
+
+
+def kosmos2() -> tuple[nn.Module, Any]:
+    marks = ("<image>", "</image>", "</chunk>", "</line>", "</doc>", "<grounding>", "<phrase>", "</phrase>")
+    marks += ("<object>", "</object>", "</delimiter_of_multi_objects/>")
+    words = tokenizer(*marks)
+    text = hf.models.kosmos2.configuration_kosmos2.Kosmos2TextConfig(
+        vocab_size=len(words) + 64,
+        embed_dim=32,
+        layers=2,
+        ffn_dim=48,
+        attention_heads=2,
+        pad_token_id=0,
+        bos_token_id=1,
+        eos_token_id=2,
+    )
+    config = hf.Kosmos2Config(vision_config=VISION, text_config=text.to_dict(), latent_query_num=64)
+    processor = hf.Kosmos2Processor(_clip(), words, num_patch_index_tokens=4)
+    return hf.Kosmos2ForConditionalGeneration(config), processor
+
+
+TOWERS: dict[str, Callable[[], tuple[nn.Module, Any]]] = {
+    made.__name__: made for made in (florence2, blip_2, git, blip, kosmos2)
+}
+
+
 def built(family: str) -> hm.VisionLanguage:
     """A model of a family whose weights are large enough that pictures and words matter, and its processor."""
     torch.manual_seed(0)
-    model, processor = FAMILIES[family]()
+    model, processor = {**FAMILIES, **TOWERS}[family]()
     model.eval()
     with torch.no_grad():
         for parameter in model.parameters():

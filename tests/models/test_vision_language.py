@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 import hookmap as hm
-from answering_models import FAMILIES, built
+from answering_models import FAMILIES, TOWERS, built
 from hookmap.images.geometry import Geometry
 
 QUESTION = "what is the man holding ?"
@@ -23,7 +23,7 @@ def picture(height: int = 64, width: int = 112) -> np.ndarray:
     return np.kron(cells, np.ones((8, 8, 1)))[:height, :width].astype(np.uint8)
 
 
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("family", [*FAMILIES, *TOWERS])
 def test_an_answer_that_is_given_is_said_with_the_logits_with_which_it_was_made(family: str) -> None:
     adapter = built(family)
     lens = hm.Lens(adapter)
@@ -31,7 +31,7 @@ def test_an_answer_that_is_given_is_said_with_the_logits_with_which_it_was_made(
         warnings.simplefilter("error", hm.HookmapWarning)
         answer = lens.ask(picture(), QUESTION, max_tokens=6, progress=False)
     given = adapter.prompt(answer.picture, QUESTION)
-    _, own = adapter.generated(given, 6)
+    own = adapter.generated(given, 6).logits
     batch = answer.batch
     with torch.no_grad():
         forced = batch.engine.called(batch.x).logits[0]

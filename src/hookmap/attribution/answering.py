@@ -22,7 +22,7 @@ from hookmap.images.loading import Picture, load_each
 from hookmap.images.views import View
 from hookmap.layers.trace import Trace
 from hookmap.models.vision_language import VisionLanguage
-from hookmap.models.vision_language.model import Prompt
+from hookmap.models.vision_language.model import Generated, Prompt
 from hookmap.results.choice import Choice
 from hookmap.targets import Contrast, Word
 
@@ -86,13 +86,18 @@ def spoken(
         raise HookmapError(f"an answer of {most} tokens was asked for; expected 1 or more")
     with preserved(engine.model), engine.execution.casting(torch.empty(0, device=engine.device)):
         prompt = adapter.prompt(picture, question)
-        own: Tensor | None = None
+        own: Generated | None = None
         if answer is None:
-            ids, own = adapter.generated(prompt, most, track)
+            own = adapter.generated(prompt, most, track)
+            ids = own.ids
         else:
             ids = adapter.ids_of(answer, prompt, picture.pixels) if isinstance(answer, str) else tuple(answer)
-            if not adapter.checked and ids:
-                _, own = adapter.generated(prompt, 1)
+            if ids and not adapter.checked:
+                own = adapter.generated(prompt, 1)
+        if own is not None:
+            taken = adapter.as_taken(prompt, own.begun)
+            adapter.checked = taken is prompt  # else how it takes a prompt shows only when it generates
+            prompt = taken
         wording = Wording(ids, adapter.tokenizer)
         if not ids:
             said = "the answer that was given" if answer is not None else "what the model says of this picture"
@@ -104,9 +109,8 @@ def spoken(
     with hooked([called], lambda _, __, output: given.append(output)):
         traced = twin.trace(batch.x)
     logits = given[0].logits[0].detach().float()
-    if own is not None and len(own):
-        _compare(engine, own.float(), logits[: len(own)])
-        adapter.checked = True
+    if own is not None and len(own.ids):
+        _compare(engine, own.logits.float(), logits[: len(own.ids)])
     twin.settle(batch.x.shape[1:], Choice(tuple(levels), "hirescam", "sum" if len(levels) > 1 else "last"))
     _say_if_large(engine, traced, prompt)
     chosen = torch.tensor(ids, device=logits.device)

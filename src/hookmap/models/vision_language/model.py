@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
+from hookmap._devices import out_of_memory
 from hookmap._progress import Track, silent
 from hookmap.adapters.adapter import Adapter
 from hookmap.adapters.asked import Asked, as_found
@@ -41,6 +42,21 @@ class Prompt:
     inputs: Mapping[str, Any]
     packed: Packing
     mosaic: Mosaic = field(repr=False)
+
+
+@dataclass(frozen=True, eq=False)
+class Generated:
+    """What a model says by itself.
+
+    Attributes:
+        begun: the ids that it was given, as it took them.
+        ids: of its answer.
+        logits: at each of them, ``(T, V)``.
+    """
+
+    begun: tuple[int, ...]
+    ids: tuple[int, ...]
+    logits: Tensor
 
 
 class VisionLanguage(Adapter):
@@ -192,8 +208,8 @@ class VisionLanguage(Adapter):
 
     # ---------------------------------------------------------------- what it says
 
-    def generated(self, prompt: Prompt, most: int, track: Track = silent) -> tuple[tuple[int, ...], Tensor]:
-        """The ids of what the model says by itself, always the likeliest, and its logits at each, ``(T, V)``."""
+    def generated(self, prompt: Prompt, most: int, track: Track = silent) -> Generated:
+        """What the model says by itself, always the likeliest."""
         from transformers import StoppingCriteria
 
         done = track("answering", most)
@@ -204,24 +220,24 @@ class VisionLanguage(Adapter):
                 return torch.zeros(len(input_ids), dtype=torch.bool, device=input_ids.device)
 
         views = prompt.packed(prompt.mosaic.views)
+        how: dict[str, Any] = {"do_sample": False, "num_beams": 1, "suppress_tokens": self._kept_free() or None}
+        how |= {"output_logits": True, "return_dict_in_generate": True, "stopping_criteria": [Told()]}
         with as_found(self.plain), torch.no_grad():
-            output = self.plain.generate(
-                pixel_values=views,
-                **prompt.inputs,
-                max_new_tokens=most,
-                do_sample=False,
-                num_beams=1,
-                suppress_tokens=self._kept_free() or None,
-                output_logits=True,
-                return_dict_in_generate=True,
-                stopping_criteria=[Told()],
-            )
+            try:
+                output = self.plain.generate(pixel_values=views, **prompt.inputs, max_new_tokens=most, **how)
+            except (RuntimeError, ValueError, TypeError, AttributeError, IndexError) as error:
+                if out_of_memory(error):
+                    raise
+                raise ModelError(
+                    f"{type(self.plain).__name__} failed to answer {prompt.text!r}: {first_line(error)[:160]}; write "
+                    "the question as the model was trained to read it"
+                ) from error
         logits = torch.cat(output.logits)
-        ids = output.sequences[0, -len(logits) :].tolist()
-        ends = self._marks()
+        sequence = output.sequences[0].tolist()
+        begun, ids, ends = sequence[: -len(logits)], sequence[-len(logits) :], self._marks()
         while ids and ids[-1] in ends:
             ids.pop()
-        return tuple(ids), logits[: len(ids)]
+        return Generated(tuple(begun), tuple(ids), logits[: len(ids)])
 
     def _kept_free(self) -> list[int]:
         """The ids of tokens that stand for pictures, clips and sounds, which no answer holds."""
@@ -248,6 +264,22 @@ class VisionLanguage(Adapter):
                 return tuple(whole[len(first) :])
         return tuple(self.tokenizer(answer, add_special_tokens=False)["input_ids"])
 
+    def as_taken(self, prompt: Prompt, begun: Sequence[int]) -> Prompt:
+        """The prompt as the model took it when it generated: some give its first and last marks another meaning."""
+        text = prompt.inputs.get("input_ids")
+        if self._decodes_apart or (text is not None and text[0].tolist() == list(begun)):
+            return prompt
+        plain: Any = self.plain
+        ids = torch.tensor([begun], device=plain.device)
+        others = {k: v for k, v in prompt.inputs.items() if text is None or v.shape != text.shape}
+        return replace(prompt, inputs={**others, "input_ids": ids, "attention_mask": torch.ones_like(ids)})
+
+    @property
+    def _decodes_apart(self) -> bool:
+        """Whether one part of the model reads the prompt, and another says the answer."""
+        config = self.plain.config
+        return bool(config.is_encoder_decoder) or not getattr(config, "use_decoder_only_language_model", True)
+
     def asked(self, prompt: Prompt, wording: Wording) -> tuple[Asked, list[str]]:
         """The model as it says an answer, and the layers through which all passes that it knows of the picture."""
         inputs = self._continued(prompt, wording.ids)
@@ -264,7 +296,7 @@ class VisionLanguage(Adapter):
         """What the model is called with to say an answer: the text before its last token."""
         inputs, config = dict(prompt.inputs), self.plain.config
         plain: Any = self.plain
-        if config.is_encoder_decoder or not getattr(config, "use_decoder_only_language_model", True):
+        if self._decodes_apart:
             start = plain.generation_config.decoder_start_token_id
             start = config.get_text_config().decoder_start_token_id if start is None else start
             inputs["decoder_input_ids"] = torch.tensor([[start, *ids[:-1]]], device=plain.device)

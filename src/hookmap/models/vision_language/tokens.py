@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 import re
 import threading
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass, replace
@@ -43,11 +44,13 @@ class Reached:
         shapes: what layers gave, in the order in which they ran.
         language: the name of the language model, or None if none began.
         embedded: what it was given, ``(1, L, C)``.
+        calls: how often each layer ran.
     """
 
     shapes: Mapping[str, tuple[int, ...]]
     language: str | None
     embedded: Tensor | None
+    calls: Mapping[str, int]
 
 
 def reach(
@@ -64,6 +67,7 @@ def reach(
     names = {module: name for name, module in model.named_modules()}
     tower = set(_tower(model).modules())
     shapes: dict[str, tuple[int, ...]] = {}
+    calls = Counter[str]()
     found: list[tuple[str, Tensor]] = []
     thread = threading.get_ident()
 
@@ -76,6 +80,7 @@ def reach(
 
     def note(module: nn.Module, _: Any, output: Any) -> Any:
         name = names[module]
+        calls[name] += 1
         tensor = main_tensor(output)
         if tensor is not None:
             shapes.pop(name, None)
@@ -90,7 +95,7 @@ def reach(
         with suppress(_Begun):
             run()
     language, embedded = found[0] if found else (None, None)
-    return Reached(shapes, language, embedded)
+    return Reached(shapes, language, embedded, calls)
 
 
 def token_layouts(
@@ -109,11 +114,12 @@ def token_layouts(
         ModelError: if there's no such layer.
     """
     reached = reach(model, run, length)
-    of_text = _embedding(model)
+    of_text, tower = _embedding(model), set(_tower(model).modules())
     layouts: dict[str, Layout] = {}
     for name, shape in reached.shapes.items():
         module = model.get_submodule(name)
-        if name and module is not of_text and (layout := _layout(model, name, shape, mosaic, len(placeholders))):
+        sees = module in tower or (placeholders and module is not of_text)
+        if name and sees and (layout := _layout(model, name, shape, mosaic, len(placeholders))):
             layouts[name] = layout
     if not layouts:
         shapes = "; ".join(f"{name} {shape}" for name, shape in [*reached.shapes.items()][-6:])
@@ -124,7 +130,9 @@ def token_layouts(
     width = None if reached.embedded is None else reached.embedded.shape[-1]
     handed = [n for n in layouts if _handed_on(layouts[n], reached.shapes[n], width, len(placeholders))]
     if not handed:  # queries gather what they want of the tower, or the text reads the tower itself
-        return layouts, [list(layouts)[-1]]
+        seen = {name: layout for name, layout in layouts.items() if model.get_submodule(name) in tower}
+        once = [name for name in seen if reached.calls[name] == 1]
+        return seen, (once or list(seen))[-1:]
     last = handed[-1]
     order = _order(model, run, length, last, reached, placeholders)
     if order is not None and reached.embedded is not None:
@@ -146,7 +154,11 @@ def token_layouts(
 def _tower(model: Any) -> nn.Module:
     """What sees the picture."""
     module: nn.Module = model.get_encoder("image")
-    return nn.Module() if module is model else module
+    if module is not model:
+        return module
+    kind = type(getattr(model.config, "vision_config", getattr(model.config, "encoder", None)))
+    named = (part for _, part in model.named_modules() if part is not model)
+    return next((part for part in named if isinstance(getattr(part, "config", None), kind)), nn.Module())
 
 
 def _embedding(model: Any) -> nn.Module | None:
@@ -201,9 +213,9 @@ def _has_queries(model: nn.Module, name: str, count: int) -> bool:
 
 def _handed_on(layout: Layout, shape: Sequence[int], width: int | None, placeholders: int) -> bool:
     """Whether a layer gives what the language model is given: as many tokens as are kept free for it, as wide."""
-    if width is None or not isinstance(layout, ImageTokens) or shape[-1] != width:
+    if width is None or not placeholders or not isinstance(layout, ImageTokens) or shape[-1] != width:
         return False
-    return not placeholders or layout.tokens == placeholders or len(layout.grid) == 3
+    return layout.tokens == placeholders or len(layout.grid) == 3
 
 
 def _order(
