@@ -74,6 +74,11 @@ class VisionLanguage(Adapter):
         download: look for the processor on the hub, too.
     """
 
+    unasked = (
+        "this model answers in words, and it wasn't asked anything; take lens.ask(picture, question), or as a target "
+        "hm.Word('umbrella', question='What is the man holding?')"
+    )
+
     checked: bool
     """Whether it was seen that the model says an answer that it is given as one that it makes."""
 
@@ -115,10 +120,7 @@ class VisionLanguage(Adapter):
 
     def forward(self, x: Tensor) -> Any:
         """Refused: there's no question yet."""
-        raise ModelError(
-            "this model answers in words, and it wasn't asked anything; take lens.ask(picture, question), or "
-            "hm.Word('umbrella', question=...) as a target"
-        )
+        raise ModelError(self.unasked)
 
     # ---------------------------------------------------------------- what it is given
 
@@ -255,7 +257,7 @@ class VisionLanguage(Adapter):
 
     def ids_of(self, answer: str, prompt: Prompt, pixels: np.ndarray[Any, Any]) -> tuple[int, ...]:
         """The ids of an answer of the user's after a prompt."""
-        begun = prompt.inputs.get("input_ids")
+        begun: Tensor | None = prompt.inputs.get("input_ids")
         apart = "" if not prompt.text or prompt.text[-1].isspace() or answer[:1].isspace() else " "
         if begun is not None:
             whole = self._processed(pixels, f"{prompt.text}{apart}{answer}")["input_ids"][0].tolist()
@@ -284,7 +286,7 @@ class VisionLanguage(Adapter):
         """The model as it says an answer, and the layers through which all passes that it knows of the picture."""
         inputs = self._continued(prompt, wording.ids)
         asked = Asked(self.plain, inputs, wording, prompt.mosaic, prompt.packed)
-        text = inputs.get("input_ids")
+        text: Tensor | None = inputs.get("input_ids")
         free = text is not None and self.placeholder is not None
         places = (text[0] == self.placeholder).nonzero().flatten().tolist() if free else []
         length = 0 if text is None else text.shape[1]

@@ -24,8 +24,9 @@ def unpacked(given: Mapping[str, Any], processor: Any) -> tuple[Tensor, Packing]
     if isinstance(pixels, Tensor) and pixels.ndim in (4, 5) and (pixels.ndim == 4 or len(pixels) == 1):
         shape = pixels.shape
         return pixels.reshape(-1, *shape[-3:]), lambda views: views.reshape(shape)
-    grid, images = given.get("image_grid_thw"), getattr(processor, "image_processor", None)
+    grid = given.get("image_grid_thw")
     if isinstance(pixels, Tensor) and pixels.ndim == 2 and isinstance(grid, Tensor) and len(grid) == 1:
+        images: Any = processor.image_processor
         rows, columns = int(grid[0, 1]), int(grid[0, 2])
         patches = Patches(rows, columns, images.patch_size, images.merge_size, images.temporal_patch_size)
         views = patches.views(pixels)
