@@ -33,6 +33,7 @@ FLOORS = [
     ("export",),
     ("pages",),
     ("explorer",),
+    ("answers",),
     ("lens",),
     ("datasets",),
     ("runs",),

@@ -10,6 +10,7 @@ from .adapters.outputs import Kept as Kept
 from .adapters.outputs import Values as Values
 from .adapters.outputs import keep_best as keep_best
 from .adapters.promptable import Promptable as Promptable
+from .answers import Answer as Answer
 from .attribution.opened import Opened as Opened
 from .callbacks.lightning import LightningProbe as LightningProbe
 from .callbacks.probe import Probe as Probe
@@ -35,6 +36,7 @@ from .loggers.tensorboard import TensorBoard as TensorBoard
 from .loggers.wandb import WandB as WandB
 from .methods import method as method
 from .models.image_text import ImageText as ImageText
+from .models.vision_language import VisionLanguage as VisionLanguage
 from .render.look import Look as Look
 from .results.attention import AttentionDistances as AttentionDistances
 from .results.attention import AttentionMaps as AttentionMaps
@@ -72,6 +74,7 @@ from .targets import Regression as Regression
 from .targets import ReST as ReST
 from .targets import Similarity as Similarity
 from .targets import Text as Text
+from .targets import Word as Word
 from .verdict import Verdict as Verdict
 from .verdict import compare as compare
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import torch
 
 from hookmap.errors import ModelError, first_line
@@ -35,3 +37,15 @@ def out_of_memory(error: BaseException) -> bool:
         return True
     text = str(error)  # on the CPU PyTorch raises a RuntimeError
     return isinstance(error, RuntimeError) and ("can't allocate memory" in text or "out of memory" in text)
+
+
+def free_memory(device: torch.device) -> int | None:
+    """How many bytes are free where a model runs, or None if that can't be told."""
+    if device.type == "cuda":
+        return int(torch.cuda.mem_get_info(device)[0])
+    try:
+        lines = Path("/proc/meminfo").read_text().splitlines()
+    except OSError:
+        return None
+    found = next((line.split()[1] for line in lines if line.startswith("MemAvailable:")), None)
+    return None if found is None or device.type != "cpu" else 1024 * int(found)

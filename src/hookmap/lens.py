@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Unpack
 
@@ -15,6 +16,9 @@ from hookmap import models
 from hookmap._devices import best_device, usable_device
 from hookmap._progress import tracking
 from hookmap.adapters.adapter import Adapter, Fusion
+from hookmap.answers import Answer
+from hookmap.answers.answer import ask
+from hookmap.attribution.answering import MOST
 from hookmap.attribution.attention import attention_distances, attention_maps, attention_rollout
 from hookmap.attribution.batch import Plan
 from hookmap.attribution.concepts import CONCEPTS, find_concepts
@@ -45,7 +49,7 @@ from hookmap.explorer.widget import widget
 from hookmap.export import export
 from hookmap.hooks.matching import LayerSpec
 from hookmap.hooks.registration import check_hookable, unwrapped
-from hookmap.images.loading import Picture
+from hookmap.images.loading import Picture, Unreadable, load_each
 from hookmap.images.preprocessing import Fit, Preprocessing
 from hookmap.images.video import Video
 from hookmap.images.views import input_rank, is_input, patch_size
@@ -313,6 +317,37 @@ class Lens:
             plan = replace(self.plan(target, layer, method, options), track=track)
             how = look or LookOptions()
             return explain_film(self.engine, source, Path(path), plan, size=size, batch_size=batch_size, look=how)
+
+    def ask(
+        self,
+        image: Any,
+        question: str = "",
+        *,
+        answer: str | None = None,
+        max_tokens: int = MOST,
+        progress: bool = True,
+    ) -> Answer:
+        """What a vision-language model says about an image, each word of which can be traced to its pixels.
+
+        ``lens.ask("street.jpg", "What is the man holding?").explain("umbrella")``
+
+        Args:
+            image: one picture, as in :meth:`explain`.
+            question: in the user's own words, where the model has a chat template; else as it was trained to read it.
+                Without one, a captioner says what it sees.
+            answer: of your own, which the model is given word by word instead of making one.
+            max_tokens: of an answer of its own.
+            progress: show a bar.
+
+        Raises:
+            ModelError: if the model doesn't answer in words, or how it reads pictures isn't known.
+        """
+        pictures = list(islice(load_each(image), 2))
+        if len(pictures) != 1:
+            raise ImageError("this is asked of one image; pass one image")
+        if isinstance(picture := pictures[0], Unreadable):
+            raise picture.error
+        return ask(self.engine, picture, question, answer, max_tokens, progress=progress)
 
     def open(self, image: Any) -> Opened:
         """One image whose pass is kept, so that each further question of it costs only what is new.

@@ -53,6 +53,9 @@ class Adapter(nn.Module):
     labels: Sequence[str] | None = None
     """Class names."""
 
+    unasked: str = ""
+    """What to do instead, where pictures alone are no input of it."""
+
     @property
     def levels(self) -> Sequence[str]:
         """Layers that are explained together by default; empty where the best one is to be found by looking."""

@@ -412,6 +412,8 @@ class Engine:
                     )
                 yield view
         else:
+            if isinstance(self.called, Adapter) and self.called.unasked:
+                raise ModelError(self.called.unasked)
             if self.preprocessing is None:
                 raise ModelError(
                     "how this model's images are preprocessed isn't known; pass preprocessing= to Lens (a "

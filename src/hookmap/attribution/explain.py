@@ -10,14 +10,17 @@ from typing import Any, Literal, get_args
 
 from hookmap._devices import out_of_memory
 from hookmap._warnings import warn
+from hookmap.attribution.answering import batches_of_words, spoken
 from hookmap.attribution.batch import Plan, explain_batch
 from hookmap.attribution.engine import Batch, Engine, Failure
 from hookmap.attribution.tiles import explain_in_tiles, explain_volume_in_tiles
 from hookmap.errors import HookmapError, ImageError, ModelError, TargetError, first_line
 from hookmap.images.loading import Picture, Unreadable, load_each
 from hookmap.images.views import is_input, tensor_views
+from hookmap.models.vision_language import VisionLanguage
 from hookmap.results.heatmap import Heatmap
 from hookmap.results.question import Question
+from hookmap.targets import Word
 
 OnError = Literal["raise", "skip"]
 
@@ -49,7 +52,9 @@ def explain_each(
     """
     _check(on_error)
     count = 0
-    for batch in engine.batches_and_failures(images, batch_size):
+    answers = isinstance(engine.called, VisionLanguage)
+    batches = batches_of_words(engine, images, plan) if answers else engine.batches_and_failures(images, batch_size)
+    for batch in batches:
         if isinstance(batch, Failure):
             if on_error == "raise":
                 raise batch.error
@@ -179,6 +184,9 @@ def asked_again(engine: Engine, heatmap: Heatmap) -> tuple[Engine, Batch, Plan]:
     count, size = question.together
     plan = plan_of(heatmap)
     plan = replace(plan, targets=[question.target] * count)
+    if isinstance(word := question.target, Word):
+        said = spoken(engine, heatmap.picture, word.question, word.answer)
+        return said.batch.engine, said.batch, plan
     images = [heatmap.picture] * size if question.input is None else question.input.expand(size, *question.input.shape)
     batch = next(engine.batches(images, size))
     return engine, replace(batch, numbers=[0] * size), plan

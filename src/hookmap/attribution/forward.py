@@ -14,7 +14,7 @@ from hookmap._devices import out_of_memory
 from hookmap._progress import Track
 from hookmap.attribution.execution import Execution, copies_at_once
 from hookmap.attribution.passes import Passes
-from hookmap.errors import DisconnectedError, HookmapError, TargetError
+from hookmap.errors import DisconnectedError, HookmapError, LayerError, TargetError
 from hookmap.hooks.capture import INPUT, Capture, capture
 from hookmap.hooks.graph import Gradients, plain_gradients
 from hookmap.hooks.registration import plain_attention
@@ -178,7 +178,8 @@ class Forward(Pass):
         """The signed maps of a method, ``(T, B, *grid)``."""
         key = method.name, layer
         if key not in self._maps:
-            self._maps[key] = self._computed(method, layer)
+            maps = self._computed(method, layer)
+            self._maps[key] = maps if layer is None else self.layouts[layer].whole(maps)
         return self._maps[key]
 
     def calls(self, layer: str) -> int:
@@ -200,6 +201,11 @@ class Forward(Pass):
             self._same.setdefault(layer, {other.name}).add(method.name)
             return self.map(other, layer)
         request = Request(method.name, layer or "")
+        if layer is not None and "image" in method.needs and len(self.layouts[layer].grid) != self.x.ndim - 2:
+            raise LayerError(
+                f"{method.name} lays feature maps over the input, and at {layer!r} they are {self.layouts[layer]}; "
+                "take hirescam, or featureablation, which needs no layer"
+            )
         if method.one_by_one:
             images = []
             for sample in range(batch):

@@ -1,7 +1,8 @@
-"""Commands about some photos: explain, predict, words, features, concepts, attention, logit-lens."""
+"""Commands about some photos: explain, predict, ask, words, features, concepts, attention, logit-lens."""
 
 from __future__ import annotations
 
+import dataclasses
 import json as _json
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -24,6 +25,7 @@ from hookmap.cli.options import (
     Images,
     Json,
     ModelOptions,
+    PrecisionOptions,
     SpeedOptions,
     Top,
 )
@@ -169,6 +171,44 @@ def predict(
     if json:
         _print_json({"images": rows, "errors": failures.rows})
     failures.end()
+
+
+@command(needs="hookmap.lens")
+def ask(
+    image: Annotated[str, typer.Argument(help="A photo.")],
+    model: ModelOptions,
+    speed: PrecisionOptions,
+    question: Annotated[str, typer.Argument(help="What to ask; of a captioner, nothing.")] = "",
+    output: Annotated[str | None, typer.Option("--output", "-o", help="The page. Default: NAME_answer.html.")] = None,
+    word: Annotated[
+        list[str] | None, typer.Option("--word", "-w", help="A word or phrase to show; repeatable. Default: all.")
+    ] = None,
+    answer: Annotated[str | None, typer.Option(help="An answer of your own instead of the model's.")] = None,
+    max_tokens: Annotated[int, typer.Option(min=1, help="The longest answer.")] = 64,
+    layer: Annotated[str | None, typer.Option("--layer", "-l", help="Layer name. Default: the best one.")] = None,
+    method: Annotated[str | None, typer.Option(help="How words are traced. Default: hirescam.")] = None,
+    json: Json = False,
+) -> None:
+    """Ask a vision-language model about a photo, and see where in it each word of the answer comes from.
+
+    [dim]Examples[/]
+
+      hookmap ask street.jpg "What is the man holding?" -m hf/llava-hf/llava-1.5-7b-hf   [dim]-> street_answer.html[/]
+
+      hookmap ask street.jpg "What is it?" -m models/qwen2-vl/ -w umbrella -w "red coat" -o page.html
+    """
+    paths = images_in([image])
+    if len(paths) != 1:
+        raise HookmapError(f"{image} is {len(paths)} images; a question is asked about one")
+    place = places(paths, output, f"answer{PAGE}")[0]
+    keep_inputs(paths, [place])
+    said = model.lens(speed).ask(paths[0], question, answer=answer, max_tokens=max_tokens)
+    said.save(place, word or None, layer, method)
+    if json:
+        words = [dataclasses.asdict(one) for one in said]
+        _print_json({"image": image, "question": question, "answer": said.text, "words": words, "file": str(place)})
+    else:
+        say(f"[bold]{shown(paths[0].stem)}[/]  {shown(said.text)} -> {shown(place)}")
 
 
 @command(needs="hookmap.lens")

@@ -91,7 +91,7 @@ def _cubic(
     gradient: Tensor, size: Sequence[int], before: Sequence[int], corners: bool, *scales: float | None
 ) -> Tensor:
     def resized(line: Tensor, axis: int) -> Tensor:
-        one_wide = aten.upsample_bicubic2d.default(line[..., None], [size[axis], 1], corners, scales[axis], None)
+        one_wide: Tensor = aten.upsample_bicubic2d.default(line[..., None], [size[axis], 1], corners, scales[axis], None)
         return one_wide[..., 0]
 
     return _along_axes(gradient, before[2:], resized)

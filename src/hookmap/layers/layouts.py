@@ -53,6 +53,15 @@ class Layout:
         """Along which axis the activation holds its samples."""
         return 1 if self.sequence_first else 0
 
+    @property
+    def length(self) -> int:
+        """How many tokens a sample has, or a frame of it."""
+        return self.prefix + math.prod(self.grid[1:] if self.frames == "batch" else self.grid) + self.suffix
+
+    def whole(self, maps: Tensor) -> Tensor:
+        """Maps ``(..., *grid)`` as one over the whole input: here they are."""
+        return maps
+
     def to_grid(self, activation: Tensor) -> Tensor:
         """The activation as ``(..., B, C, *grid)``, a view where possible; leading axes are kept.
 
@@ -62,7 +71,7 @@ class Layout:
         rank = len(self.grid)
         lead = activation.ndim - (3 if self.order == "tokens" else rank + 2)
         shape = activation.shape[max(lead, 0) :]
-        if lead >= 0 and self._fits(shape):
+        if lead >= 0 and self.fits(shape):
             if self.order == "channels first":
                 return activation
             if self.order == "channels last":
@@ -107,15 +116,15 @@ class Layout:
         grid = grid.movedim(-3, -1) if self.frames == "last" else grid
         return torch.cat([others[:, : self.prefix], grid.flatten(2).mT, others[:, end:]], 1)
 
-    def _fits(self, shape: Sequence[int]) -> bool:
+    def fits(self, shape: Sequence[int]) -> bool:
+        """Whether an activation of one sample may have this shape."""
         rank = len(self.grid)
         if self.order == "channels first":
             return tuple(shape[-rank:]) == self.grid
         if self.order == "channels last":
             return tuple(shape[-rank - 1 : -1]) == self.grid
-        cells = math.prod(self.grid[1:] if self.frames == "batch" else self.grid)
         whole = self.frames != "batch" or shape[0] % self.grid[0] == 0
-        return whole and shape[0 if self.sequence_first else 1] == self.prefix + cells + self.suffix
+        return whole and shape[0 if self.sequence_first else 1] == self.length
 
     def channels(self, activation: Tensor) -> int:
         """How many feature maps the activation holds."""
@@ -162,7 +171,7 @@ def read_layout(
         fits = [layout for layout in (first, last) if layout.grid in grids or _plausible(layout.grid, field)]
         return fits[0] if fits else None
     for told in tokens:
-        if len(shape) == 3 and shape[0] == (told.grid[0] if told.frames == "batch" else 1) and told._fits(shape):
+        if len(shape) == 3 and shape[0] == (told.grid[0] if told.frames == "batch" else 1) and told.fits(shape):
             return told
     if len(shape) == 3 and 1 in shape[:2]:
         sequence_first = shape[0] != 1

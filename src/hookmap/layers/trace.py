@@ -138,7 +138,8 @@ def trace(
             floating-point tensor of rank 3 or more is the image.
         prefix: number of prefix tokens; by default the model's ``num_prefix_tokens``, or what fits. Those after the
             grid's are its ``num_suffix_tokens``. A model whose tokens come in another order says how by a method
-            ``token_layouts(size)``.
+            ``token_layouts(size)``; one that knows each layer's layout itself, or that it has none, says so by a method
+            ``own_layout(name, shape)``.
         field: the size that grids span; by default the image's own.
         labels: how many class names are known: what tells the scores from other outputs.
     """
@@ -152,6 +153,7 @@ def trace(
         prefix = getattr(model, "num_prefix_tokens", None)
     suffix = getattr(model, "num_suffix_tokens", 0)
     token_layouts = getattr(model, "token_layouts", None)
+    own_layout = getattr(model, "own_layout", None)
     modules = dict(model.named_modules())
     parameters = {name: sum(p.numel() for p in m.parameters()) for name, m in modules.items()}
     result = Trace({n: LayerInfo(n, type(m).__name__, parameters[n]) for n, m in modules.items()}, span)
@@ -179,9 +181,18 @@ def trace(
         former = info.layout
         # Asked only now that the model runs: it has refused an input of another rank by itself.
         tokens = token_layouts(area) if callable(token_layouts) else ()
-        info.layout = read_layout(
-            shape, area, channels=evidence[name].get(shape), grids=grids, prefix=prefix, suffix=suffix, tokens=tokens
-        )
+        if callable(own_layout):
+            info.layout = own_layout(name, shape)
+        else:
+            info.layout = read_layout(
+                shape,
+                area,
+                channels=evidence[name].get(shape),
+                grids=grids,
+                prefix=prefix,
+                suffix=suffix,
+                tokens=tokens,
+            )
         if info.calls > 1 and info.layout and info.layout.order == "tokens" and info.layout != former:
             info.layout = None  # one module on sequences of several kinds
         if info.layout and info.layout.order != "tokens" and (not grids or grids[-1] != info.layout.grid):

@@ -208,9 +208,14 @@ def _encoder_and_decoder(layers: Sequence[Attended]) -> Tensor:
             added = _apart(rows).mT @ felt @ _apart(columns)
             relevance[pair] = relevance[pair] + added if pair in relevance else added
     last = layers[-1]
-    crossing = next(
-        layer for layer in reversed(layers) if layer.queries != layer.keys and layer.queries == last.queries
-    )
+    across = [layer for layer in layers if layer.queries != layer.keys and layer.queries == last.queries]
+    if not across:
+        raise LayerError(
+            f"chefer follows tokens from layer to layer, and no attention leads from the {layers[0].keys} tokens of "
+            f"{layers[0].layer!r} to the {last.queries} of {last.layer!r}; take gradientattention, which is of one "
+            "layer, or hirescam"
+        )
+    crossing = across[-1]
     row = torch.einsum("bn,bnm->bm", _shares(last), relevance[crossing.queries, crossing.keys])
     return crossing.on_grid(row)
 

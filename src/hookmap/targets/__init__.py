@@ -20,6 +20,7 @@ from hookmap.targets.naming import find_class
 from hookmap.targets.places import Box, Detection, Everywhere, Mask, Place, Point, Polygon, Proposal
 from hookmap.targets.prompts import Prompt
 from hookmap.targets.resolving import PlainOutput, Resolved
+from hookmap.targets.words import Word
 
 __all__ = [
     "PREDICTED",
@@ -47,6 +48,7 @@ __all__ = [
     "Target",
     "TargetSpec",
     "Text",
+    "Word",
     "are_detections",
     "boxes_of",
     "find_class",

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import replace
 
 import torch
@@ -187,6 +186,6 @@ def _layout(traced: Trace, attention: Attention) -> Layout | None:
         layout = traced.layers[name].layout
         if layout is None or layout.order != "tokens" or layout.frames != "first":
             continue
-        if layout.prefix + math.prod(layout.grid) + layout.suffix == count:
+        if layout.length == count:
             return replace(layout, sequence_first=False)
     return None

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from hookmap.adapters.adapter import Adapter
 from hookmap.errors import ModelError, first_line
-from hookmap.models import image_text, timm
+from hookmap.models import image_text, timm, vision_language
 from hookmap.models.loaded import Loaded, no_weights
 from hookmap.models.transformers.adapters import (
     Classifier,
@@ -92,7 +92,7 @@ def build(name: str, *, pretrained: bool = True, num_classes: int | None = None)
 
 def knows(model: nn.Module) -> bool:
     """Whether a module is a transformers model, a subclass of one, or an adapter of one from here."""
-    return isinstance(model, TransformersAdapter) or any(
+    return isinstance(model, (TransformersAdapter, vision_language.VisionLanguage)) or any(
         kind.__module__ == "transformers.modeling_utils" for kind in type(model).__mro__
     )
 
@@ -136,6 +136,9 @@ def describe(model: nn.Module, source: str | None = None, *, download: bool = Fa
     if (embedding := image_text.describe(model, download=download)) is not None:
         embedding.name = _short(source or embedding.name)
         return embedding
+    if (answering := vision_language.describe(model, source, download=download)) is not None:
+        answering.name = _short(answering.name)
+        return answering
     given = model if isinstance(model, TransformersAdapter) else None
     known: Any = model if given is None else given.plain
     kind = next(kind.__name__ for kind in type(known).__mro__ if kind.__module__.startswith("transformers."))
