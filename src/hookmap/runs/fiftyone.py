@@ -5,9 +5,9 @@ from __future__ import annotations
 import math
 import re
 import warnings
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 import torch
@@ -21,7 +21,7 @@ from hookmap.render.overlay import fitted
 from hookmap.runs.rows import COLUMNS, flattened, geometry_of
 
 if TYPE_CHECKING:
-    from hookmap.runs.results import Run
+    import pandas as pd
 
 FOLDER = "fiftyone"
 """In the run's folder: small copies of pictures that aren't files, for FiftyOne to show."""
@@ -31,6 +31,27 @@ _OF_HEATMAPS = ("Target", "Where the heat lies", "Map", "How far to believe it")
 _OWN = ("id", "path", "label", "prediction", "probability")
 
 Row = Mapping[str, Any]
+
+
+class Run(Protocol):
+    """What is read of a run: see :class:`hookmap.Run`."""
+
+    folder: Path
+
+    @property
+    def table(self) -> pd.DataFrame:
+        """A row per heatmap."""
+
+    @property
+    def explained(self) -> pd.DataFrame:
+        """The rows that have one."""
+
+    @property
+    def thumbnails(self) -> Mapping[str, bytes]:
+        """JPEGs by the ids of their images."""
+
+    def values(self, rows: Sequence[int] | None = None) -> list[np.ndarray[Any, Any]]:
+        """What is shown of the maps of these rows."""
 
 
 def as_fiftyone(run: Run, name: str | None, *, persistent: bool, progress: bool) -> Any:

@@ -24,6 +24,7 @@ from hookmap.render.overlay import fitted
 from hookmap.results.heatmap import Heatmap
 from hookmap.results.planes import part_of
 from hookmap.runs.channels import merged
+from hookmap.runs.fiftyone import as_fiftyone
 from hookmap.runs.rows import COLUMNS, flattened, geometry_of, unpacked
 from hookmap.runs.store import CHANNELS, INDEX, MAPS, PICTURES, Store, lost_in_words
 
@@ -218,8 +219,6 @@ class Run:
             DataError: if FiftyOne has a data set of this name.
             MissingLibraryError: without FiftyOne: ``pip install 'hookmap[fiftyone]'``.
         """
-        from hookmap.runs.fiftyone import as_fiftyone
-
         return as_fiftyone(self, name, persistent=persistent, progress=progress)
 
     def thumbnail(self, image: str) -> Image.Image | None:
