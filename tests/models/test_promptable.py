@@ -171,7 +171,8 @@ def test_a_map_lies_where_the_mask_does(name: str, cell: tuple[float, float], ph
     def part_of_mask(output: hm.Promptable) -> Tensor:
         return output.masks(target.points, target.labels, None)[0][:, 0, rows, columns].sum((1, 2))
 
-    explained = lens.explain(photo, part_of_mask, method="hirescam", part="signed")[0]
+    layer = "vision_encoder.neck" if name == "sam" else None  # behind its convolution
+    explained = lens.explain(photo, part_of_mask, layer, "hirescam", part="signed")[0]
     heat = np.abs(explained.numpy())
     assert heat[top:bottom, left:right].min() > 0
     wide, high = 150 / 4 if name == "sam 2" else 150 / 8, 90 / 4 if name == "sam 2" else 150 / 8
