@@ -109,14 +109,15 @@ def test_gradients_are_those_of_the_library_called_by_hand(name: str, photo: np.
         return (output.pred_masks[0, 0, best] * weights).sum()
 
     arguments = given(name, photo, batch.x, prompt)
-    for layer in ("vision_encoder.neck", "vision_encoder.layers.1"):
+    assert lens.explain(photo, prompt)[0].layer == "vision_encoder.neck.layer_norm1"
+    for layer in ("vision_encoder.neck.layer_norm1", "vision_encoder.neck", "vision_encoder.layers.1"):
         gradient = by_hand(net, layer, arguments, score)
         activations: list[Tensor] = []
         handle = net.get_submodule(layer).register_forward_hook(lambda _, __, out, kept=activations: kept.append(out))
         net(**arguments)
         handle.remove()
         product = activations[0] * gradient
-        wanted = product[0].sum(0 if layer.endswith("neck") else -1)
+        wanted = product[0].sum(0 if "neck" in layer else -1)
         mine = lens.explain(photo, prompt, layer=layer, method="hirescam")[0].raw
         assert torch.allclose(mine, wanted.to(mine), rtol=1e-4, atol=1e-7 * float(wanted.abs().max()) + 1e-12)
 
@@ -170,7 +171,8 @@ def test_a_map_lies_where_the_mask_does(name: str, cell: tuple[float, float], ph
     def part_of_mask(output: hm.Promptable) -> Tensor:
         return output.masks(target.points, target.labels, None)[0][:, 0, rows, columns].sum((1, 2))
 
-    explained = lens.explain(photo, part_of_mask, method="hirescam", part="signed")[0]
+    layer = "vision_encoder.neck" if name == "sam" else None  # behind its convolution
+    explained = lens.explain(photo, part_of_mask, layer, "hirescam", part="signed")[0]
     heat = np.abs(explained.numpy())
     assert heat[top:bottom, left:right].min() > 0
     wide, high = 150 / 4 if name == "sam 2" else 150 / 8, 90 / 4 if name == "sam 2" else 150 / 8
@@ -392,7 +394,7 @@ def test_the_interface_asks_for_a_prompt_first(cat: Path) -> None:
 
 # ---------------------------------------------------------------- a trained model
 
-SIDE, STEPS = 64, 300
+SIDE, STEPS = 64, 900
 
 
 def scene(generator: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
@@ -409,36 +411,41 @@ def scene(generator: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
 
 
 def fitted(seed: int) -> nn.Module:
-    """To give the square under the point, and how good each mask is."""
+    """To give the square under a point, of each picture both, and how good each mask is."""
     torch.manual_seed(seed)
-    generator, net = np.random.default_rng(seed), tiny_transformers.MODELS["sam"]()
-    lens = hm.Lens(net)
-    optimiser = torch.optim.AdamW(net.parameters(), 2e-3)
+    sizes = {"vision_config": {"output_channels": 32}, "prompt_encoder_config": {"hidden_size": 32}}
+    config = {name: {**part, **sizes[name]} for name, part in tiny_transformers.SAM.items()}
+    config["vision_config"] |= {"num_pos_feats": 16, "initializer_range": 0.02}
+    net = hf.SamModel(hf.SamConfig(**config, mask_decoder_config={"hidden_size": 32, **tiny_transformers.MASKS}))
+    for part in (net, net.prompt_encoder):  # waves of about the picture's size, as in the published weights
+        embedding = net.shared_image_embedding if part is net else part.shared_embedding
+        embedding.positional_embedding = nn.Parameter(torch.randn(2, 16, generator=torch.Generator().manual_seed(seed)))
+    generator, steps = np.random.default_rng(seed), hm.Lens(net).preprocessing
+    optimiser = torch.optim.AdamW(net.parameters(), 3e-3)
     for step in range(STEPS):
         for group in optimiser.param_groups:
-            group["lr"] = 2e-3 * min(1, step / 20) * (1 - step / STEPS)
-        x, points, wanted = [], [], []
-        for _ in range(8):
-            pixels, where = scene(generator)
-            ys, xs = where[0].nonzero()
-            at = int(generator.integers(len(ys)))
-            x.append(lens.preprocessing(hm.Picture(pixels, "scene"))[0])
-            points.append([[float(xs[at]), float(ys[at])]])
-            wanted.append(torch.from_numpy(where[0]))
-        output = net(pixel_values=torch.stack(x), input_points=torch.tensor(points)[:, None])
-        small = nn.functional.avg_pool2d(torch.stack(wanted)[:, None].float(), 2).round()
-        losses = nn.functional.binary_cross_entropy_with_logits(
-            output.pred_masks[:, 0], small.expand(-1, 3, -1, -1), reduction="none"
-        ).mean((2, 3))
-        inside = output.pred_masks[:, 0] > 0
-        both, either = (inside & (small > 0)).sum((2, 3)), (inside | (small > 0)).sum((2, 3))
-        sure = output.pred_masks[:, 0].sigmoid()
-        dice = 1 - 2 * (sure * small).sum((2, 3)) / (sure + small).sum((2, 3))
-        loss = losses.mean() + dice.mean() + (output.iou_scores[:, 0] - both / either.clamp(min=1)).square().mean()
+            group["lr"] = 3e-3 * min(1, step / 20) * (1 - step / STEPS)
+        scenes = [scene(generator) for _ in range(8)]
+        x = torch.stack([steps(hm.Picture(pixels, "scene"))[0] for pixels, _ in scenes])
+        points = [[[_somewhere(shape, generator)] for shape in where] for _, where in scenes]
+        output = net(pixel_values=x, input_points=torch.tensor(points))
+        wanted = torch.from_numpy(np.stack([where for _, where in scenes])).float()
+        small = nn.functional.avg_pool2d(wanted, 2).round()[:, :, None].expand_as(output.pred_masks)
+        sure, inside = output.pred_masks.sigmoid(), output.pred_masks > 0
+        both, either = (inside & (small > 0)).sum((3, 4)), (inside | (small > 0)).sum((3, 4))
+        dice = 1 - 2 * (sure * small).sum((3, 4)) / (sure + small).sum((3, 4))
+        loss = nn.functional.binary_cross_entropy_with_logits(output.pred_masks, small) + dice.mean()
+        loss = loss + (output.iou_scores - both / either.clamp(min=1)).square().mean()
         optimiser.zero_grad()
         loss.backward()
         optimiser.step()
     return net.eval()
+
+
+def _somewhere(shape: np.ndarray, generator: np.random.Generator) -> tuple[float, float]:
+    ys, xs = shape.nonzero()
+    at = int(generator.integers(len(ys)))
+    return float(xs[at]), float(ys[at])
 
 
 def energy(net: nn.Module, seed: int) -> tuple[float, float, float]:
@@ -449,7 +456,7 @@ def energy(net: nn.Module, seed: int) -> tuple[float, float, float]:
         ys, xs = where[0].nonzero()
         at = len(ys) // 2
         prompt = hm.Prompt((float(xs[at]), float(ys[at])))
-        heat = lens.explain(pixels, prompt)[0].map.clamp(min=0).numpy()
+        heat = lens.explain(pixels, prompt)[0].map.numpy()
         for shares, shape in ((own, where[0]), (other, where[1])):
             shares.append(heat[shape].sum() / max(heat.sum(), 1e-9) / shape.mean())
         target = resolved_on(lens.engine.only(pixels), prompt)[0][0]
@@ -459,12 +466,11 @@ def energy(net: nn.Module, seed: int) -> tuple[float, float, float]:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("seed", [0, 1, 2])
-def test_what_speaks_for_the_mask_of_a_point_lies_on_its_square(seed: int) -> None:
-    own, other, good = energy(fitted(seed), seed)
-    before = energy(model("sam"), seed)
+def test_what_speaks_for_the_mask_of_a_point_lies_on_its_square() -> None:
+    own, other, good = energy(fitted(0), 0)
+    before = energy(model("sam"), 0)
     print(f"trained: {own:.1f} x even on its square, {other:.1f} on the other, IoU {good:.2f}; untrained {before}")
     assert good > 0.6
-    assert own >= 2
-    assert own > 1.5 * other
-    assert before[0] < 1.5
+    assert own >= 3
+    assert own > 3 * other
+    assert before[0] < 2

@@ -17,8 +17,14 @@ class PromptSegmenter(TransformersAdapter):
 
     @property
     def levels(self) -> Sequence[str]:
-        """What the decoder reads of the picture: all of it passes here."""
-        return ["vision_encoder.neck"]
+        """The norm in the middle of the neck, through which all passes that the decoder reads.
+
+        On a small SAM that was trained to give the square under a point, and 12 pictures of two squares, HiResCAM put
+        7.9 times the energy of an even map into that square and 0.5 into the other there; 5.0 and 3.7 where the neck
+        ends, whose last norm lets any other thing light up; 4.3 and 0.3 at the last block, where tokens of large norms
+        stand out. Occlusion of features, which asks the model, had 8.6 and 0.0.
+        """
+        return ["vision_encoder.neck.layer_norm1"]
 
     def forward(self, x: Tensor) -> Promptable:
         """The features of a batch ``(B, C, H, W)``; the decoder runs for each prompt."""
