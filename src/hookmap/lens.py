@@ -78,7 +78,7 @@ class Lens:
 
     Args:
         model: an ``nn.Module`` (or a library's object that holds one: ``RFDETRNano()``), or a name:
-            ``"efficientnet_lite0"`` (the embedded default), a torchvision or timm model,
+            ``"efficientnet_lite0"`` (the embedded default), a torchvision or timm model, ``"net.onnx"``,
             ``"package.module:factory"`` or ``"file.py:factory"``.
         weights: a checkpoint (safetensors, or a state dict) to load into a model given by name.
         pretrained: with False, a model given by name keeps its random weights.

@@ -116,6 +116,14 @@ def _along_axes(gradient: Tensor, before: Sequence[int], forward: Callable[[Tens
     return gradient
 
 
+def forms() -> dict[Any, Callable[..., Any]]:
+    """Of each backward operator what it is in other words: PyTorch's own, and for what it has none those of here."""
+    from torch._decomp import decomposition_table
+
+    known = {operator: form for operator, form in decomposition_table.items() if "backward" in str(operator)}
+    return known | FORMS
+
+
 FORMS: dict[Any, Callable[..., Any]] = {
     aten.convolution_backward.default: _convolution,
     aten.max_pool2d_with_indices_backward.default: _max_pool,

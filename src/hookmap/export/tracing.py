@@ -9,8 +9,9 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.nn import functional
+from torch.overrides import TorchFunctionMode
 
-from hookmap.export.operators import FORMS
+from hookmap.export.operators import forms
 from hookmap.hooks.registration import plain_attention
 from hookmap.methods.eigen import by_products
 
@@ -33,13 +34,14 @@ def graph_of(function: Traced, x: Tensor, *, any_batch: bool) -> torch.fx.GraphM
     from torch.fx.experimental.proxy_tensor import make_fx
     from torch.fx.experimental.symbolic_shapes import DimDynamic, ShapeEnv, StatelessSymbolicContext
 
+    table = forms()
     with _plain_operators():
         if not any_batch:
-            return make_fx(_reading_numbers(function), decomposition_table=FORMS)(x)
+            return make_fx(_reading_numbers(function), decomposition_table=table)(x)
         sides = [DimDynamic.DYNAMIC, *[DimDynamic.STATIC] * (x.ndim - 1)]
         shapes = FakeTensorMode(shape_env=ShapeEnv(), allow_non_fake_inputs=True)
         fake = shapes.from_tensor(x, symbolic_context=StatelessSymbolicContext(dynamic_sizes=sides))
-        traced = make_fx(function, decomposition_table=FORMS, tracing_mode="symbolic", _allow_non_fake_inputs=True)
+        traced = make_fx(function, decomposition_table=table, tracing_mode="symbolic", _allow_non_fake_inputs=True)
         return traced(fake)
 
 
@@ -76,7 +78,6 @@ def _reading_numbers(function: Traced) -> Traced:
 
 def _contiguous_pooling() -> AbstractContextManager[Any]:
     """Pooling to one place lays channels-last maps out by a view that no runtime has; contiguous ones it doesn't."""
-    from torch.overrides import TorchFunctionMode
 
     class Contiguous(TorchFunctionMode):
         def __torch_function__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:

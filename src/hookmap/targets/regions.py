@@ -217,8 +217,9 @@ def own_region(of: Class | Regression, index: Tensor, scores: Scores) -> Tensor:
 
 def channel(dense: Tensor, index: Tensor) -> Tensor:
     """Of dense values ``(B, K, *grid)`` each image's own of the K, ``(B, *grid)``."""
-    places = index.reshape(-1, *[1] * (dense.ndim - 1)).expand(-1, 1, *dense.shape[2:])
-    return dense.gather(1, places)[:, 0]
+    # Not gathered: the gradient of that adds up in places, which few runtimes can do in half precision.
+    mine = index[:, None] == torch.arange(dense.shape[1], device=dense.device)
+    return torch.where(mine.reshape(*mine.shape, *[1] * (dense.ndim - 2)), dense, 0).sum(1)
 
 
 def per_place(values: Tensor, like: Tensor) -> Tensor:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import ast
 import re
-from pathlib import Path
+from contextlib import suppress
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 from torch import nn
@@ -48,8 +49,21 @@ def converted(model: Any, path: Path) -> nn.Module:
     raise ModelError(f"{path} {why}; pass the nn.Module that it was exported from")
 
 
-def _evaluated(module: nn.Module) -> nn.Module:
-    return module.eval().requires_grad_(False)
+def _evaluated(module: Any) -> nn.Module:
+    """In evaluation mode, with dots in the names of its layers."""
+    calls = [node for node in module.graph.nodes if node.op == "call_module" and "/" in node.target]
+    inner = {str(parent).replace("/", ".") for node in calls for parent in PurePosixPath(node.target).parents}
+    for node in calls:
+        dotted = node.target.replace("/", ".")
+        if dotted in inner:  # no layer can also be what holds others
+            continue
+        with suppress(KeyError):  # a name that modules have for something of theirs, such as "half"
+            if module.add_submodule(dotted, module.get_submodule(node.target)):
+                node.target = dotted
+    module.delete_all_unused_submodules()
+    module.recompile()
+    plain: nn.Module = module.eval().requires_grad_(False)
+    return plain
 
 
 def _name_nodes(graph: Any) -> None:
@@ -150,10 +164,10 @@ def _gelu(node: Any) -> list[Any]:
 
     def constant(name: str, value: float) -> Any:
         tensor = helper.make_tensor(f"{out}_{name}", TensorProto.FLOAT, (), [value])
-        return helper.make_node("Constant", [], [f"{out}_{name}"], name=f"{node.name}.{name}", value=tensor)
+        return helper.make_node("Constant", [], [f"{out}_{name}"], name=f"{node.name}_{name}", value=tensor)
 
     def step(kind: str, inputs: list[str], output: str) -> Any:
-        return helper.make_node(kind, inputs, [output], name=f"{node.name}.{output.rpartition('_')[2]}")
+        return helper.make_node(kind, inputs, [output], name=f"{node.name}_{output.rpartition('_')[2]}")
 
     return [
         constant("root", 2**0.5),
