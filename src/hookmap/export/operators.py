@@ -90,11 +90,12 @@ def _linear(
 def _cubic(
     gradient: Tensor, size: Sequence[int], before: Sequence[int], corners: bool, *scales: float | None
 ) -> Tensor:
-    def resized(line: Tensor, axis: int) -> Tensor:
-        one_wide: Tensor = aten.upsample_bicubic2d.default(line[..., None], [size[axis], 1], corners, scales[axis], None)
-        return one_wide[..., 0]
+    def along(line: Tensor, axis: int) -> Tensor:
+        wide = line[..., None]
+        resized: Tensor = aten.upsample_bicubic2d.default(wide, [size[axis], 1], corners, scales[axis], None)[..., 0]
+        return resized
 
-    return _along_axes(gradient, before[2:], resized)
+    return _along_axes(gradient, before[2:], along)
 
 
 def _along_axes(gradient: Tensor, before: Sequence[int], forward: Callable[[Tensor, int], Tensor]) -> Tensor:
