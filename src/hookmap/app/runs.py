@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections import OrderedDict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -69,7 +70,7 @@ class BrowsedRun:
         self._index = store.dataset()  # it keeps the footers of parts, which take longer to read than a column
         self._names = [path.name for path in store.parts()]
         self._starts = np.cumsum([0, *(part.count_rows() for part in self._index.get_fragments())], dtype=np.int64)
-        self._kept = lru_cache(_COLUMNS)(self._read)
+        self._kept: OrderedDict[str, pa.ChunkedArray] = OrderedDict()
         self._reading = threading.Lock()
         self._table = lru_cache(_PARTS)(store.table)
         self._found = lru_cache(_FOUND)(self._find)
@@ -94,7 +95,7 @@ class BrowsedRun:
         """What a column holds, the most frequent first."""
         if not self._has(column):
             return []
-        counts = self._column(column).drop_null().value_counts().to_pylist()
+        counts = self._columns([column])[0].drop_null().value_counts().to_pylist()
         return [ValueCount(one["values"], one["counts"]) for one in sorted(counts, key=lambda one: -one["counts"])]
 
     def picture(self, number: int) -> bytes:
@@ -146,30 +147,42 @@ class BrowsedRun:
         import pyarrow as pa
         from pyarrow import compute
 
-        fits = np.ones(self.about.rows, bool)
-        for name, value in selection.equal:
-            fits &= (
-                compute.equal(self._column(name), pa.scalar(value)).fill_null(False).to_numpy()
-                if self._has(name)
-                else False
-            )
+        if selection.sort is not None and (
+            not self._has(selection.sort) or COLUMNS[selection.sort].kind not in ("int32", "float32")
+        ):
+            raise Refused("question", f"rows can't be sorted by {selection.sort!r}; name a column of numbers")
+        equal = [(name, value) for name, value in selection.equal if self._has(name)]
+        named = [name for name, _ in equal]
+        named += ["id"] if selection.text else []
+        named += [] if selection.sort is None else [selection.sort]
+        columns = dict(zip(named, self._columns(named), strict=True))
+        fits = np.full(self.about.rows, len(equal) == len(selection.equal))
+        for name, value in equal:
+            fits &= compute.equal(columns[name], pa.scalar(value)).fill_null(False).to_numpy()
         if selection.text:
-            fits &= compute.match_substring(self._column("id"), selection.text, ignore_case=True).to_numpy()
+            fits &= compute.match_substring(columns["id"], selection.text, ignore_case=True).to_numpy()
         found = np.flatnonzero(fits)
         if selection.sort is None:
             return found
-        if not self._has(selection.sort) or COLUMNS[selection.sort].kind not in ("int32", "float32"):
-            raise Refused("question", f"rows can't be sorted by {selection.sort!r}; name a column of numbers")
-        keys = self._column(selection.sort).to_numpy()[found].astype(np.float64)
+        keys = columns[selection.sort].to_numpy()[found].astype(np.float64)
         return found[np.argsort(-keys if selection.descending else keys, kind="stable")]
 
-    def _column(self, name: str) -> pa.ChunkedArray:
-        """A column; who asks while it is read waits for it, and doesn't read it too."""
-        with self._reading:
-            return self._kept(name)
+    def _columns(self, names: Sequence[str]) -> list[pa.ChunkedArray]:
+        """Columns, read together: opening the parts takes longer than reading them.
 
-    def _read(self, column: str) -> pa.ChunkedArray:
-        return self._index.to_table(columns=[column])[column]
+        Who asks while they are read waits for them, and doesn't read them too.
+        """
+        with self._reading:
+            missing = [name for name in dict.fromkeys(names) if name not in self._kept]
+            if missing:
+                table = self._index.to_table(columns=missing)
+                self._kept.update({name: table[name] for name in missing})
+            for name in names:
+                self._kept.move_to_end(name)
+            found = [self._kept[name] for name in names]
+            while len(self._kept) > _COLUMNS:
+                self._kept.popitem(last=False)
+            return found
 
     def _has(self, column: str) -> bool:
         return any(known.name == column for known in self.about.columns)
