@@ -127,7 +127,8 @@ class Answer(Sequence[AnswerWord]):
             words: a word or a phrase of the answer, the number of a token, a :class:`hookmap.Word`, or a list of these;
                 by default every word.
             layer: where to look; by default where the picture's tokens are handed to the language model.
-            method: as in :meth:`hookmap.Lens.explain`; by default HiResCAM.
+            method: as in :meth:`hookmap.Lens.explain`; by default
+                gradient times activation, each channel's positive part.
             versus: the word that might stand there instead: ``explain("red", versus="blue")``.
             **options: as in :meth:`hookmap.Lens.explain`.
 

@@ -68,7 +68,7 @@ def _page(answer: Answer, model: str, explained: Sequence[tuple[AnswerWord, Heat
         )
         end = word.end
     parts.append({"text": answer.text[end:], "map": None})
-    how = ", ".join(dict.fromkeys(f"{h.method.title} at {h.layer}" for _, h in explained))
+    how = ", ".join(dict.fromkeys(_way(heatmap) for _, heatmap in explained))
     return render_page(
         "answer",
         title=answer.question or picture.name,
@@ -89,3 +89,7 @@ def _address(image: Image.Image | Any) -> str:
     made = image if isinstance(image, Image.Image) else Image.fromarray(image)
     made.convert("RGB").save(file, "jpeg", quality=88)
     return "data:image/jpeg;base64," + base64.b64encode(file.getvalue()).decode("ascii")
+
+
+def _way(heatmap: Heatmap) -> str:
+    return f"{heatmap.method.title} at {heatmap.layer}" if heatmap.method.per_layer else heatmap.method.title
