@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 import time
 from collections.abc import Callable
+from functools import partial
 
 import numpy as np
 import torch
@@ -97,12 +98,10 @@ def main() -> None:
     print(f"a forward pass of {576 + 4 + TOKENS} tokens: {one:.2f} s; in such passes:")
     print(f"  asking, with an answer that is given      {seconds(answered, given.times) / one:.2f}")
     for method in given.method or [None]:
-        first = []
-        for _ in range(given.times):
-            fresh = answered()
-            first.append(seconds(lambda answer=fresh: answer.explain(3, method=method, progress=False), 1))
-        whole = sorted(first)[given.times // 2]
-        further = seconds(lambda: answer.explain(5, method=method, progress=False), given.times)
+        fresh = [answered() for _ in range(given.times)]
+        each = [seconds(partial(said_now.explain, 3, method=method, progress=False), 1) for said_now in fresh]
+        whole = sorted(each)[given.times // 2]
+        further = seconds(partial(fresh[0].explain, 5, method=method, progress=False), given.times)
         print(f"  {method or 'default'}: the first word {whole / one:.2f}, each further {further / one:.2f}")
 
 

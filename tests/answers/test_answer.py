@@ -195,6 +195,16 @@ def test_several_pictures_are_asked_one_question(lens: hm.Lens) -> None:
     assert len(failed.errors) == 1
 
 
+def test_a_words_map_is_checked_with_its_own_picture_and_answer(lens: hm.Lens, answer: hm.Answer) -> None:
+    checked = answer.explain("dog", check=True, progress=False)[0].check
+    assert checked is not None
+    assert checked.score == pytest.approx(float(answer.log_probabilities[6].exp()), rel=1e-3)
+    other = np.ascontiguousarray(picture()[::-1])
+    word = hm.Word("dog", question=QUESTION, answer=ANSWER)
+    together = lens.explain([picture(), other], word, check=True, progress=False)
+    assert together[1].check == lens.explain(other, word, check=True, progress=False)[0].check
+
+
 def test_the_model_is_left_as_it_came() -> None:
     adapter = built("qwen2_5_vl")
     model = adapter.plain.train()
