@@ -146,7 +146,8 @@ def test_words_phrases_tokens_and_contrasts_can_be_explained(answer: hm.Answer) 
 
 
 def test_the_map_is_gradient_times_activation_where_the_language_model_is_given_the_picture(answer: hm.Answer) -> None:
-    heatmap = answer.explain("dog", progress=False)[0]
+    hirescam, heatmap = answer.explain("dog", method=["hirescam", "elementwise"], progress=False)
+    assert answer.explain("dog", progress=False)[0].method.name == "elementwise"
     called, x = answer.batch.engine.called, answer.batch.x
     kept: list[Tensor] = []
     projector = called.plain.model.multi_modal_projector
@@ -156,8 +157,10 @@ def test_the_map_is_gradient_times_activation_where_the_language_model_is_given_
     index = called.wording.ids[6]
     odds = logits[index] - (1 - logits[index].exp()).log()
     (slope,) = torch.autograd.grad(odds, kept[0])
-    expected = (slope * kept[0]).sum(2).reshape(4, 4).detach()
-    torch.testing.assert_close(heatmap.raw, expected, rtol=1e-3, atol=1e-3 * float(expected.abs().max()))
+    passed = (slope * kept[0]).detach()
+    for found, expected in ((hirescam, passed.sum(2)), (heatmap, passed.clamp(min=0).sum(2))):
+        tolerance = 1e-3 * float(expected.abs().max())
+        torch.testing.assert_close(found.raw, expected.reshape(4, 4), rtol=1e-3, atol=tolerance)
 
 
 def test_a_words_map_is_the_same_alone_by_the_lens_and_asked_again(lens: hm.Lens, answer: hm.Answer) -> None:
@@ -190,6 +193,16 @@ def test_several_pictures_are_asked_one_question(lens: hm.Lens) -> None:
     failed = lens.explain([picture(), b"no picture"], word, on_error="skip", progress=False)
     assert len(failed) == 1
     assert len(failed.errors) == 1
+
+
+def test_a_words_map_is_checked_with_its_own_picture_and_answer(lens: hm.Lens, answer: hm.Answer) -> None:
+    checked = answer.explain("dog", check=True, progress=False)[0].check
+    assert checked is not None
+    assert checked.score == pytest.approx(float(answer.log_probabilities[6].exp()), rel=1e-3)
+    other = np.ascontiguousarray(picture()[::-1])
+    word = hm.Word("dog", question=QUESTION, answer=ANSWER)
+    together = lens.explain([picture(), other], word, check=True, progress=False)
+    assert together[1].check == lens.explain(other, word, check=True, progress=False)[0].check
 
 
 def test_the_model_is_left_as_it_came() -> None:

@@ -1,5 +1,6 @@
 """What a vision-language model answered, and its page."""
 
-from hookmap.answers.answer import Answer, AnswerWord
+from hookmap.answers.answer import Answer
+from hookmap.answers.word import AnswerWord
 
 __all__ = ["Answer", "AnswerWord"]

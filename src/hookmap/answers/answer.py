@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import cached_property
 from itertools import pairwise
 from pathlib import Path
@@ -13,7 +13,8 @@ from torch import Tensor
 
 from hookmap._progress import tracking
 from hookmap.adapters.wording import Span
-from hookmap.answers.page import write_answer
+from hookmap.answers.page import Page, write_page
+from hookmap.answers.word import AnswerWord
 from hookmap.attribution.answering import Spoken, spoken
 from hookmap.attribution.batch import explain_batch
 from hookmap.attribution.engine import Batch, Engine
@@ -22,31 +23,11 @@ from hookmap.attribution.planning import ExplainOptions, MethodSpec, planned
 from hookmap.errors import TargetError
 from hookmap.hooks.matching import LayerSpec
 from hookmap.images.loading import Picture
+from hookmap.metrics.check import checked_each
 from hookmap.results.explanation import Explanation
 from hookmap.targets import Contrast, Word
 
 WordSpec: TypeAlias = "str | int | Word | Contrast"
-
-
-@dataclass(frozen=True)
-class AnswerWord:
-    """A word of an answer.
-
-    Attributes:
-        text: as it stands there.
-        start: its first character in the answer's text.
-        end: the character after its last.
-        tokens: the numbers of the tokens that write it.
-        log_probability: of these tokens, each after what stands before it.
-        occurrence: which of the words that are written so, from 1.
-    """
-
-    text: str
-    start: int
-    end: int
-    tokens: tuple[int, ...]
-    log_probability: float
-    occurrence: int
 
 
 class Answer(Sequence[AnswerWord]):
@@ -68,7 +49,7 @@ class Answer(Sequence[AnswerWord]):
         self.text = said.wording.text
         self.log_probabilities: Tensor = said.log_probabilities
         self._said = said
-        self._name = engine.name
+        self._engine = engine
 
     @cached_property
     def words(self) -> Sequence[AnswerWord]:
@@ -110,7 +91,7 @@ class Answer(Sequence[AnswerWord]):
         return self.text
 
     def __repr__(self) -> str:
-        return f"Answer({self.text!r} by {self._name!r} about {self.picture.name!r})"
+        return f"Answer({self.text!r} by {self._engine.name!r} about {self.picture.name!r})"
 
     def explain(
         self,
@@ -127,7 +108,8 @@ class Answer(Sequence[AnswerWord]):
             words: a word or a phrase of the answer, the number of a token, a :class:`hookmap.Word`, or a list of these;
                 by default every word.
             layer: where to look; by default where the picture's tokens are handed to the language model.
-            method: as in :meth:`hookmap.Lens.explain`; by default HiResCAM.
+            method: as in :meth:`hookmap.Lens.explain`; by default
+                gradient times activation, each channel's positive part.
             versus: the word that might stand there instead: ``explain("red", versus="blue")``.
             **options: as in :meth:`hookmap.Lens.explain`.
 
@@ -145,9 +127,12 @@ class Answer(Sequence[AnswerWord]):
         given = dict(options)
         for name in ("batch_size", "on_error"):
             given.pop(name, None)
+        check = bool(given.pop("check", False))
         with tracking(bool(given.pop("progress", True))) as track:
             plan = replace(planned(batch.engine, goals, layer, method, given), track=track)  # type: ignore[arg-type]
             heatmaps = explain_batch(replace(batch, x=batch.x.clone()), plan)
+            if check:
+                heatmaps = checked_each(self._engine, heatmaps)
         warn_of_maps_that_show_nothing(heatmaps)
         return Explanation(heatmaps)
 
@@ -177,7 +162,10 @@ class Answer(Sequence[AnswerWord]):
         if overlapping := next((b for a, b in pairwise(sorted(chosen, key=_start)) if b.start < a.end), None):
             raise TargetError(f"{overlapping.text!r} is a part of another word of the page; pass one of the two")
         explained = self.explain(self.words if words is None else words, layer, method, **options)
-        return write_answer(self, self._name, list(zip(chosen, explained, strict=True)), Path(path))
+        page = Page(
+            self.text, self.question, self.picture, self._engine.name, list(zip(chosen, explained, strict=True))
+        )
+        return write_page(page, Path(path))
 
     def _word(self, word: WordSpec | AnswerWord) -> AnswerWord:
         """A word, a phrase or a token as a part of the text."""

@@ -6,48 +6,61 @@ import base64
 import io
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hookmap._files import written_whole
+from hookmap.answers.word import AnswerWord
 from hookmap.errors import HookmapError
+from hookmap.images.loading import Picture
 from hookmap.pages import render_page
+from hookmap.render.overlay import fitted, resized
 from hookmap.results.heatmap import Heatmap
 
 if TYPE_CHECKING:
     from PIL import Image
 
-    from hookmap.answers.answer import Answer, AnswerWord
-
 _SIDE = 960
 """The longer side of its pictures at most, in pixels."""
 
 
-def write_answer(answer: Answer, model: str, explained: Sequence[tuple[AnswerWord, Heatmap]], path: Path) -> Path:
-    """Write the page.
+@dataclass(frozen=True)
+class Page:
+    """What a page shows.
 
-    Args:
-        answer: what was said.
-        model: by whom.
+    Attributes:
+        text: of the answer.
+        question: that was asked, or empty.
+        picture: that it was asked about.
+        model: that answered.
         explained: the words that can be chosen, with their heatmaps.
-        path: of the page.
+    """
+
+    text: str
+    question: str
+    picture: Picture
+    model: str
+    explained: Sequence[tuple[AnswerWord, Heatmap]]
+
+
+def write_page(page: Page, path: Path) -> Path:
+    """Write the page.
 
     Raises:
         HookmapError: if the place can't be written; nothing half-written is left.
     """
-    page = _page(answer, model, explained)
+    rendered = _rendered(page)
     try:
         with written_whole(path) as place:
-            place.write_text(page, encoding="utf-8")
+            place.write_text(rendered, encoding="utf-8")
     except OSError as error:
         raise HookmapError(f"{path} can't be written ({error.strerror or error}); pass another place") from None
     return path
 
 
-def _page(answer: Answer, model: str, explained: Sequence[tuple[AnswerWord, Heatmap]]) -> str:
-    from hookmap.render.overlay import fitted, resized
-
-    picture = answer.picture
+def _rendered(page: Page) -> str:
+    picture, text, explained = page.picture, page.text, page.explained
     full = (picture.height, picture.width)
     side = max(320, min(_SIDE, max(full)))
     shown = fitted(full, side)
@@ -56,7 +69,7 @@ def _page(answer: Answer, model: str, explained: Sequence[tuple[AnswerWord, Heat
     parts: list[dict[str, Any]] = []
     end = 0
     for word, heatmap in sorted(explained, key=lambda pair: pair[0].start):
-        parts.append({"text": answer.text[end : word.start], "map": None})
+        parts.append({"text": text[end : word.start], "map": None})
         parts.append(
             {
                 "text": word.text,
@@ -67,25 +80,26 @@ def _page(answer: Answer, model: str, explained: Sequence[tuple[AnswerWord, Heat
             }
         )
         end = word.end
-    parts.append({"text": answer.text[end:], "map": None})
-    how = ", ".join(dict.fromkeys(f"{h.method.title} at {h.layer}" for _, h in explained))
+    parts.append({"text": text[end:], "map": None})
+    how = ", ".join(dict.fromkeys(_way(heatmap) for _, heatmap in explained))
     return render_page(
         "answer",
-        title=answer.question or picture.name,
-        heading=answer.question or f"What {model} says of {picture.name}",
+        title=page.question or picture.name,
+        heading=page.question or f"What {page.model} says of {picture.name}",
         picture=picture.name,
         photo=_address(resized(picture.pixels, shown)),
         height=shown[0],
         width=shown[1],
         parts=parts,
-        how=f"Said by {model}. Warm colours: what speaks for the word, by {how}. Choose another word to see its own.",
+        how=f"Said by {page.model}. Warm colours: what speaks for the word, by {how}.",
     )
 
 
-def _address(image: Image.Image | Any) -> str:
-    from PIL import Image
-
+def _address(image: Image.Image) -> str:
     file = io.BytesIO()
-    made = image if isinstance(image, Image.Image) else Image.fromarray(image)
-    made.convert("RGB").save(file, "jpeg", quality=88)
+    image.convert("RGB").save(file, "jpeg", quality=88)
     return "data:image/jpeg;base64," + base64.b64encode(file.getvalue()).decode("ascii")
+
+
+def _way(heatmap: Heatmap) -> str:
+    return f"{heatmap.method.title} at {heatmap.layer}" if heatmap.method.per_layer else heatmap.method.title

@@ -26,6 +26,8 @@ from hookmap.models.vision_language.model import Generated, Prompt
 from hookmap.results.choice import Choice
 from hookmap.targets import Contrast, Word
 
+METHOD = "elementwise"
+"""How words are traced by default: of what costs one gradient, it lies most in what a word names (docs/words.md)."""
 MOST = 64
 """Tokens that an answer has at most, if nothing else is said."""
 
@@ -111,7 +113,7 @@ def spoken(
     logits = given[0].logits[0].detach().float()
     if own is not None and len(own.ids):
         _compare(engine, own.logits.float(), logits[: len(own.ids)])
-    twin.settle(batch.x.shape[1:], Choice(tuple(levels), "hirescam", "sum" if len(levels) > 1 else "last"))
+    twin.settle(batch.x.shape[1:], Choice(tuple(levels), METHOD, "sum" if len(levels) > 1 else "last"))
     _say_if_large(engine, traced, prompt)
     chosen = torch.tensor(ids, device=logits.device)
     return Spoken(

@@ -186,7 +186,7 @@ def ask(
     answer: Annotated[str | None, typer.Option(help="An answer of your own instead of the model's.")] = None,
     max_tokens: Annotated[int, typer.Option(min=1, help="The longest answer.")] = 64,
     layer: Annotated[str | None, typer.Option("--layer", "-l", help="Layer name. Default: the best one.")] = None,
-    method: Annotated[str | None, typer.Option(help="How words are traced. Default: hirescam.")] = None,
+    method: Annotated[str | None, typer.Option(help="How words are traced. Default: elementwise.")] = None,
     json: Json = False,
 ) -> None:
     """Ask a vision-language model about a photo, and see where in it each word of the answer comes from.

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from hookmap.attribution.batch import Plan, explain_batch
 from hookmap.attribution.engine import Batch, Engine
@@ -60,14 +60,14 @@ def checked_each(engine: Engine, heatmaps: Sequence[Heatmap]) -> list[Heatmap]:
     Raises:
         HookmapError: if a heatmap doesn't know its question.
     """
-    ready: dict[tuple[int, ...], Scoring] = {}
+    ready: dict[tuple[nn.Module, tuple[int, ...]], Scoring] = {}
     checked_too = []
     for heatmap in heatmaps:
         _, batch, _ = asked_again(engine, heatmap)
         batch = batch[question_of(heatmap).place[1]]
-        size = tuple(batch.x.shape[1:])
-        ready[size] = ready.get(size) or scoring_of(batch)
-        checked_too.append(replace(heatmap, check=checked(batch, heatmap, ready[size])))
+        asked = batch.engine.called, tuple(batch.x.shape[1:])
+        ready[asked] = ready.get(asked) or scoring_of(batch)
+        checked_too.append(replace(heatmap, check=checked(batch, heatmap, ready[asked])))
     return checked_too
 
 

@@ -13,12 +13,12 @@ from torch import Tensor, nn
 from hookmap._devices import out_of_memory
 from hookmap._progress import Track, silent
 from hookmap.adapters.adapter import Adapter
-from hookmap.adapters.asked import Asked, as_found
 from hookmap.adapters.wording import Wording
 from hookmap.errors import ModelError, first_line
 from hookmap.images.geometry import Geometry
 from hookmap.images.loading import Picture
 from hookmap.images.mosaic import Mosaic, geometries_of, mosaic
+from hookmap.models.vision_language.asked import Asked, as_found
 from hookmap.models.vision_language.pixels import Packing, unpacked
 from hookmap.models.vision_language.tokens import token_layouts
 
@@ -287,11 +287,10 @@ class VisionLanguage(Adapter):
         inputs = self._continued(prompt, wording.ids)
         asked = Asked(self.plain, inputs, wording, prompt.mosaic, prompt.packed)
         text: Tensor | None = inputs.get("input_ids")
-        free = text is not None and self.placeholder is not None
-        places = (text[0] == self.placeholder).nonzero().flatten().tolist() if free else []
-        length = 0 if text is None else text.shape[1]
+        ids: list[int] = [] if text is None else text[0].tolist()
+        places = [place for place, one in enumerate(ids) if one == self.placeholder]
         x = prompt.mosaic.input[None]
-        asked.layouts, levels = token_layouts(self.plain, lambda: asked(x), prompt.mosaic, length, places)
+        asked.layouts, levels = token_layouts(self.plain, lambda: asked(x), prompt.mosaic, len(ids), places)
         return asked, levels
 
     def _continued(self, prompt: Prompt, ids: Sequence[int]) -> dict[str, Any]:
