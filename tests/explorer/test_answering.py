@@ -62,6 +62,13 @@ def test_the_models_say_what_can_be_asked(explorer: Explorer, lens: hm.Lens) -> 
     assert not {"gcame", "chefer", "attention"} & names  # it neither detects nor attends
 
 
+def test_a_sample_that_cannot_be_read_is_left_out_and_said(lens: hm.Lens, tmp_path: Path) -> None:
+    (tmp_path / "broken.jpg").write_bytes(b"no picture")
+    with pytest.warns(hm.HookmapWarning, match=r"broken\.jpg is left out: .*(read|image)"):
+        opened = Explorer({"lite": lens.engine}, [tmp_path / "broken.jpg", CAT, tmp_path / "gone.jpg"])
+    assert [sample.name for sample in opened.samples()] == ["cat.jpg"]
+
+
 def test_predictions_and_heatmaps_are_the_lens_own(explorer: Explorer, lens: hm.Lens) -> None:
     predicted, truth = asked(explorer, Predict, top=3).about, lens.predict(CAT, top=3)[0]
     assert [one.label for one in predicted.predictions] == [one.label for one in truth]

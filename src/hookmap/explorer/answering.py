@@ -7,7 +7,7 @@ import io
 import json
 import shlex
 from collections import OrderedDict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import singledispatchmethod
 from itertools import chain
@@ -23,7 +23,7 @@ from torch.nn import functional as F
 
 from hookmap import __version__
 from hookmap._progress import Track, silent
-from hookmap._warnings import hearing
+from hookmap._warnings import hearing, warn
 from hookmap.attribution.attention import attention_maps
 from hookmap.attribution.engine import Engine
 from hookmap.attribution.missed import missed
@@ -129,11 +129,19 @@ class Explorer:
         self._pictures: OrderedDict[str, Picture] = OrderedDict()
         self._shelf = RLock()
         self._lasting: set[str] = set()
-        self._samples = tuple(self.add(path.read_bytes(), path.name) for path in samples)
+        self._samples = tuple(self._readable(samples))
         self._lasting = {sample.id for sample in self._samples}
         self._opened: OrderedDict[tuple[Any, ...], Opened] = OrderedDict()
         self._fields: dict[tuple[str, str, tuple[int, ...]], tuple[float, float] | None] = {}
         self._about: tuple[ModelAbout, ...] = ()
+
+    def _readable(self, samples: Sequence[Path]) -> Iterator[PictureAbout]:
+        """What can be read of some files; of the others it is said why not."""
+        for path in samples:
+            try:
+                yield self.add(path.read_bytes(), path.name)
+            except (ImageError, OSError) as error:
+                warn(f"{path.name} is left out: {error}")
 
     # ---------------------------------------------------------------- what there is
 
