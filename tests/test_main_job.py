@@ -12,7 +12,7 @@ PHOTO = Path(__file__).resolve().parent.parent / "examples" / "photos" / "cat.jp
 
 
 def hookmap(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-W", "error", "-m", "hookmap", *arguments]
+    command = [sys.executable, "-m", "hookmap", *arguments]
     return subprocess.run(command, cwd=cwd, capture_output=True, text=True, timeout=300, check=False)
 
 

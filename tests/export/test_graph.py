@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
@@ -80,7 +81,7 @@ def test_attention_is_read_of_the_traced_graph_too(method: str) -> None:
         hm.Regression(4),
         lambda output: output[:, 1] - output[:, 2],
     ],
-    ids=lambda target: "a function" if callable(target) else str(target),
+    ids=lambda target: "a function" if inspect.isfunction(target) else str(target),
 )
 def test_targets_are_settled_anew_on_each_picture(target: Any) -> None:
     lens = hm.Lens(convnet())
