@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 import hookmap as hm
+from hookmap.attribution.similarity import PatchBank
 from networks import convnet, noise
 from tiny import close
 
@@ -143,3 +144,46 @@ def test_components_of_patches_tell_textures_apart(name: str) -> None:
     assert apart > 2 * (within.std() + elsewhere.std())
     assert (found.memberships[1][0][inside({"there": (24, 56)})].mean() - within.mean()).abs() < apart / 3
     assert found.overlay(0).size == (4 * SIDE, 4 * SIDE)  # drawn at a size for people
+
+
+def test_a_bank_finds_in_each_picture_what_similar_patches_shows_strongest() -> None:
+    lens, point = lens_of(vit()), (20.5, 33.0)
+    asked, others = textured(), {str(seed): textured(seed, {"one": (8 * seed, 40)}) for seed in (1, 2, 3)}
+    bank = PatchBank(lens.engine, "norm")
+    for key, pixels in [*others.items(), ("unasked", noise(1, 3, SIDE, SIDE)[0].byte())]:
+        bank.add(key, pixels)
+    found = bank.nearest(asked, point, [*others], top=3)
+    maps = lens.similar_patches([asked, *others.values()], point, "norm")[1:]
+    truth = dict(zip(others, maps, strict=True))
+    assert [one.key for one in found] == sorted(truth, key=lambda key: -truth[key].score)
+    for one in found:
+        raw = truth[one.key].raw
+        row, column = divmod(int(raw.argmax()), raw.shape[1])
+        assert one.box == (column * CELL, row * CELL, (column + 1) * CELL, (row + 1) * CELL)
+        assert one.similarity == pytest.approx(float(raw.max()), abs=1e-5)
+        left, top, *_ = one.box
+        assert 0 <= left - 40 < 32  # the same texture
+        assert 0 <= top - 8 * int(one.key) < 32
+    assert len(bank.nearest(asked, point, [*others], top=1)) == 1
+
+
+def test_a_bank_has_room_for_so_many_pictures() -> None:
+    lens = lens_of(vit())
+    each = 32 * (SIDE // CELL) ** 2 * 4
+    bank = PatchBank(lens.engine, "norm", room=3 * each)
+    added = 0
+    while not bank.full:
+        bank.add(str(added), textured(added))
+        added += 1
+    assert added == 3
+    assert "2" in bank
+
+
+def test_a_bank_refuses_what_has_no_rows_and_columns() -> None:
+    lens = lens_of(vit())
+    bank = PatchBank(lens.engine, "norm")
+    bank.add("one", textured())
+    with pytest.raises(hm.TargetError, match="outside"):
+        bank.nearest(textured(), (SIDE + 1, 3), ["one"], 1)
+    with pytest.raises(hm.LayerError):
+        PatchBank(lens.engine, "nowhere").add("one", textured())

@@ -32,7 +32,12 @@ _PARTS = 32
 """So many tables of parts, likewise."""
 _FOUND = 4
 """So many selections of rows, likewise."""
-_HIDDEN = {"path"}
+_TRIED = 8
+"""So many files are looked for, for each that is wanted."""
+_GOLDEN = (5**0.5 - 1) / 2
+"""Its multiples, less what is whole of them, are spread evenly, however many are taken."""
+PATH = "path"
+_HIDDEN = {PATH}
 """Where pictures lie on the disk is no business of a browser."""
 
 
@@ -137,10 +142,29 @@ class BrowsedRun:
         Raises:
             Refused: if it isn't there any more, or never was a file.
         """
-        path = self._values(number)["path"]
+        path = self._values(number)[PATH]
         if path is None or not Path(path).is_file():
             raise Refused("absent", f"the file of row {number} isn't where the run read it; open it by hand")
         return Path(path)
+
+    def sample(self, count: int) -> dict[int, Path]:
+        """Rows of so many pictures whose files are still there, a row each, spread evenly over the run.
+
+        The first of them are spread evenly too. Of a run whose files are gone not every one is looked for.
+        """
+        if PATH not in self._index.schema.names:
+            return {}
+        paths = self._columns([PATH])[0].combine_chunks().dictionary_encode()
+        numbers = np.flatnonzero(paths.is_valid().to_numpy(zero_copy_only=False))
+        codes = paths.indices.drop_null().to_numpy()
+        numbers = numbers[np.sort(np.unique(codes, return_index=True)[1])]
+        spread = np.argsort(np.arange(len(numbers)) * _GOLDEN % 1, kind="stable")[: _TRIED * count]
+        found = dict[int, Path]()
+        for number in numbers[spread].tolist():
+            path = Path(self._values(number)[PATH])
+            if len(found) < count and path.is_file():
+                found[number] = path
+        return found
 
     def _find(self, selection: Selection) -> np.ndarray[Any, np.dtype[np.int64]]:
         """The numbers of the rows that fit, in order."""
@@ -152,7 +176,7 @@ class BrowsedRun:
         ):
             raise Refused("question", f"rows can't be sorted by {selection.sort!r}; name a column of numbers")
         equal = [(name, value) for name, value in selection.equal if self._has(name)]
-        named = [name for name, _ in equal]
+        named: list[str] = [name for name, _ in equal]
         named += ["id"] if selection.text else []
         named += [] if selection.sort is None else [selection.sort]
         columns = dict(zip(named, self._columns(named), strict=True))

@@ -16,6 +16,8 @@ from starlette.exceptions import HTTPException
 
 from hookmap import __version__, pages
 from hookmap.app.jobs import Jobs
+from hookmap.app.neighbour_routes import neighbour_routes
+from hookmap.app.neighbours import NearestPatches
 from hookmap.app.problems import response_of
 from hookmap.app.routes import REFERENCE, routes
 from hookmap.app.run_routes import run_routes
@@ -24,7 +26,7 @@ from hookmap.app.safety import Access, Guard
 from hookmap.app.verdict_routes import verdict_routes
 from hookmap.app.verdicts import Comparisons
 from hookmap.explorer.answering import Explorer
-from hookmap.explorer.questions import QUESTIONS, RunMap
+from hookmap.explorer.questions import QUESTIONS, Neighbours, RunMap
 
 Endpoint: TypeAlias = Callable[[Request], Awaitable[Response]]
 
@@ -63,6 +65,7 @@ class App(FastAPI):
         self.include_router(routes(explorer, self.jobs, len(photos)), prefix="/api")
         self.include_router(run_routes(explorer), prefix="/api")
         self.include_router(verdict_routes(Comparisons(explorer, photos), self.jobs), prefix="/api")
+        self.include_router(neighbour_routes(NearestPatches(explorer, self.runs), self.jobs), prefix="/api")
         for path, send in _page().items():
             self.add_route(path, send, include_in_schema=False)
         self.add_middleware(Guard, access=access or Access())
@@ -74,7 +77,7 @@ class App(FastAPI):
         _, shared = TypeAdapter.json_schemas(
             [
                 (told, "serialization", TypeAdapter(told))
-                for told in (*(told for _, told in QUESTIONS.values()), RunMap)
+                for told in (*(told for _, told in QUESTIONS.values()), RunMap, Neighbours)
             ],
             ref_template=REFERENCE,
         )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -14,6 +15,7 @@ from hookmap.attribution.engine import Engine
 from hookmap.errors import LayerError, TargetError
 from hookmap.hooks.matching import LayerSpec
 from hookmap.images.geometry import Geometry
+from hookmap.images.loading import Picture
 from hookmap.layers.choice import last_layer
 from hookmap.methods import Method
 from hookmap.methods.weighting import full_precision
@@ -36,6 +38,9 @@ def patch_similarity(activation: Tensor, vector: Tensor) -> Tensor:
     shape = (1, -1, *[1] * (activation.ndim - 2))
     return F.cosine_similarity(activation, vector.reshape(shape), dim=1)
 
+
+ROOM = 2**27
+"""So many bytes of feature vectors does a bank hold."""
 
 PATCHES = Method(
     "patchsimilarity",
@@ -65,22 +70,15 @@ def similar_patches(
         LayerError: if the layer has no rows and columns.
         TargetError: if the model doesn't see the point.
     """
-    name, outputs = outputs_of_layer(engine, images, layer, lambda x: last_layer(engine.trace(x)), batch_size)
+    name, outputs = _flat_outputs(engine, images, layer, batch_size)
     first = outputs[0]
-    if any(output.activation.ndim != 3 for output in outputs):
-        raise LayerError(f"layer {name!r} holds a grid of {first.layout}, and a point needs rows and columns")
-
-    def spanning(output: LayerOutput) -> Geometry:
-        return output.view.geometry.spanning(engine.trace(output.view.tensor[None]).field)
-
-    row, column = cell_at(spanning(first), first.activation.shape[1:], point)
+    row, column = cell_at(_span(engine, first), first.activation.shape[1:], point)
     maps = [full_precision(output.activation) for output in outputs]
     if centred:
-        mean = torch.cat([features.flatten(1) for features in maps], 1).mean(1)
-        maps = [features - mean[:, None, None] for features in maps]
+        maps = _centred(maps)
     vector = maps[0][:, row, column]
     x, y = point
-    here = patch_at(spanning(first), first.activation.shape[1:], row, column)
+    here = patch_at(_span(engine, first), first.activation.shape[1:], row, column)
     heatmaps = []
     for number, (output, features) in enumerate(zip(outputs, maps, strict=True)):
         raw = patch_similarity(features[None], vector)[0]
@@ -88,7 +86,7 @@ def similar_patches(
             Heatmap(
                 raw=raw,
                 picture=output.view.picture,
-                geometry=spanning(output),
+                geometry=_span(engine, output),
                 method=PATCHES,
                 look=PATCHES.look if centred else Look("signed", limit=1.0),
                 layer=name,
@@ -100,6 +98,114 @@ def similar_patches(
             )
         )
     return Explanation(heatmaps)
+
+
+@dataclass(frozen=True, eq=False)
+class Neighbour:
+    """The patch of a picture that is most like another picture's.
+
+    Attributes:
+        key: of the picture.
+        picture: that it is in.
+        box: the patch, (left, top, right, bottom) in pixels of the picture.
+        similarity: cosine of the two centred feature vectors, -1..1.
+    """
+
+    key: str
+    picture: Picture
+    box: tuple[float, float, float, float]
+    similarity: float
+
+
+@dataclass(frozen=True, eq=False)
+class _Kept:
+    picture: Picture
+    geometry: Geometry
+    features: Tensor
+
+
+class PatchBank:
+    """What a layer makes of every patch of many pictures, kept: another patch is compared without a pass of theirs.
+
+    Args:
+        engine: of the model.
+        layer: whose features.
+        room: in bytes of feature vectors.
+    """
+
+    def __init__(self, engine: Engine, layer: LayerSpec, room: int = ROOM) -> None:
+        self._engine, self._layer, self._room = engine, layer, room
+        self._kept: dict[str, _Kept] = {}
+
+    def __contains__(self, key: object) -> bool:
+        return key in self._kept
+
+    @property
+    def full(self) -> bool:
+        """Whether a picture like the largest of those that it holds has no room any more."""
+        held = [kept.features.nbytes for kept in self._kept.values()]
+        return sum(held) + max(held, default=0) > self._room
+
+    def add(self, key: str, image: Any) -> None:
+        """Keep the patches of a picture.
+
+        Raises:
+            ImageError: if it can't be read.
+            LayerError: if the layer has no rows and columns.
+        """
+        self._kept[key] = self._seen(image)
+
+    def nearest(self, image: Any, point: tuple[float, float], keys: Sequence[str], top: int) -> list[Neighbour]:
+        """Of some of the pictures the patch that is most like the one at a point of an image, the most alike first.
+
+        It is where :func:`similar_patches` of the image and these pictures, centred, is largest.
+
+        Args:
+            image: that holds the point.
+            point: (x, y) in its pixels.
+            keys: of the pictures.
+            top: how many patches.
+
+        Raises:
+            LayerError: if the layer has no rows and columns.
+            TargetError: if the model doesn't see the point.
+        """
+        asked = self._seen(image)
+        row, column = cell_at(asked.geometry, asked.features.shape[1:], point)
+        kept = [self._kept[key] for key in keys]
+        first, *others = _centred([asked.features, *(one.features for one in kept)])
+        found = []
+        for key, one, features in zip(keys, kept, others, strict=True):
+            alike = patch_similarity(features[None], first[:, row, column])[0]
+            best = int(alike.argmax())
+            box = patch_at(one.geometry, alike.shape, *divmod(best, alike.shape[1]))
+            found.append(Neighbour(key, one.picture, box, float(alike.flatten()[best])))
+        return sorted(found, key=lambda neighbour: -neighbour.similarity)[:top]
+
+    def _seen(self, image: Any) -> _Kept:
+        output = _flat_outputs(self._engine, image, self._layer, 1)[1][0]
+        features = full_precision(output.activation).cpu()
+        return _Kept(output.view.picture, _span(self._engine, output), features)
+
+
+def _flat_outputs(
+    engine: Engine, images: Any, layer: LayerSpec | None, batch_size: int
+) -> tuple[str, list[LayerOutput]]:
+    """What a layer makes of images, in rows and columns, and its name."""
+    name, outputs = outputs_of_layer(engine, images, layer, lambda x: last_layer(engine.trace(x)), batch_size)
+    if any(output.activation.ndim != 3 for output in outputs):
+        raise LayerError(f"layer {name!r} holds a grid of {outputs[0].layout}, and a point needs rows and columns")
+    return name, outputs
+
+
+def _span(engine: Engine, output: LayerOutput) -> Geometry:
+    return output.view.geometry.spanning(engine.trace(output.view.tensor[None]).field)
+
+
+def _centred(maps: Sequence[Tensor]) -> list[Tensor]:
+    """Feature maps ``(C, h, w)`` less the mean of all their places."""
+    mean = torch.cat([features.flatten(1) for features in maps], 1).mean(1)
+    return [features - mean[:, None, None] for features in maps]
 
 
 def cell_at(geometry: Geometry, grid: Sequence[int], point: tuple[float, float]) -> tuple[int, int]:

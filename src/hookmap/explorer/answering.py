@@ -174,7 +174,7 @@ class Explorer:
         Raises:
             ImageError: if it can't be read.
         """
-        id = hashlib.sha256(data).hexdigest()[:32]
+        id = id_of(data)
         if id not in self._pictures:
             self._keep(id, load(data).renamed(Path(name).name or "picture"))
         return self.about(id)
@@ -190,7 +190,7 @@ class Explorer:
             raise ImageError(f"{len(pictures)} images came; pass one")
         picture = pictures[0]
         data = picture.encoded or picture.pixels.tobytes()
-        id = hashlib.sha256(data).hexdigest()[:32]
+        id = id_of(data)
         if id not in self._pictures:
             self._keep(id, picture)
         self._samples = (*self._samples, self.about(id))
@@ -203,7 +203,7 @@ class Explorer:
         Raises:
             HookmapError: if nothing, or a fill that there isn't, was asked.
         """
-        picture = self._picture(question.picture)
+        picture = self.picture(question.picture)
         id = _digest(["erased", asdict(question)])
         if id not in self._pictures:
             pixels = _erased(picture.pixels, question.strokes, question.fill)
@@ -219,7 +219,7 @@ class Explorer:
         """
         from PIL import Image
 
-        picture = self._picture(id)
+        picture = self.picture(id)
         image = Image.fromarray(picture.pixels)
         if longer is not None and max(image.size) > longer:
             image.thumbnail((longer, longer), Image.Resampling.LANCZOS, reducing_gap=2.0)
@@ -231,7 +231,7 @@ class Explorer:
     def key(self, question: Question) -> str:
         """What decides the answer to a question, in 32 letters: hookmap, model and weights, picture, what is asked."""
         about = self._model(question.model).engine.about()
-        self._picture(question.picture)
+        self.picture(question.picture)
         return _digest([__version__, about, type(question).__name__, asdict(question)])
 
     def _keep(self, id: str, picture: Picture) -> None:
@@ -247,7 +247,12 @@ class Explorer:
                     del self._pictures[one]
                     room += size
 
-    def _picture(self, id: str) -> Picture:
+    def picture(self, id: str) -> Picture:
+        """A picture that is open.
+
+        Raises:
+            ImageError: if it isn't.
+        """
         with self._shelf:
             picture = self._pictures.get(id)
             if picture is None:
@@ -256,12 +261,12 @@ class Explorer:
             return picture
 
     def about(self, id: str) -> PictureAbout:
-        """A picture that is open.
+        """What is said of a picture that is open.
 
         Raises:
             ImageError: if it isn't.
         """
-        picture = self._picture(id)
+        picture = self.picture(id)
         return PictureAbout(id, picture.name, picture.width, picture.height)
 
     def _model(self, id: str) -> Named:
@@ -273,7 +278,7 @@ class Explorer:
         engine = self._model(question.model).engine
         key = (question.model, engine.about()[1], question.picture, question.muted)
         if key not in self._opened:
-            self._opened[key] = Opened(engine, self._picture(question.picture), question.muted)
+            self._opened[key] = Opened(engine, self.picture(question.picture), question.muted)
             while len(self._opened) > OPENED:
                 self._opened.popitem(last=False)
         self._opened.move_to_end(key)
@@ -493,6 +498,11 @@ class Explorer:
         left, top, right, bottom = geometry.to_original(corners).flatten().tolist()
         height, width = geometry.original
         return max(left, 0.0), max(top, 0.0), min(right, float(width)), min(bottom, float(height))
+
+
+def id_of(data: bytes) -> str:
+    """Of a picture, by the bytes of its file."""
+    return hashlib.sha256(data).hexdigest()[:32]
 
 
 def _about(id: str, engine: Engine) -> ModelAbout:

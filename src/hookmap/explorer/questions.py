@@ -129,6 +129,17 @@ class Patch(Question):
 
 
 @dataclass(frozen=True, kw_only=True)
+class Nearest(Patch):
+    """Which patches of a run's pictures are like the one at a place? Of the model before anything is muted.
+
+    Attributes:
+        run: its id.
+    """
+
+    run: str
+
+
+@dataclass(frozen=True, kw_only=True)
 class Missed(Question):
     """Why wasn't something detected?
 
@@ -603,6 +614,40 @@ class RunRows:
 
     count: int
     rows: tuple[RunRow, ...]
+
+
+@dataclass(frozen=True)
+class Near:
+    """The patch of a run's picture that is like another.
+
+    Attributes:
+        array: the name of the array that shows the patch and what is around it: ``(h, w, 3)``, uint8, RGB.
+        frame: of the patch there, in shares of it, 0..1.
+        name: of the picture.
+        row: of the picture, in the run.
+        place: the patch's centre, (x, y) in pixels of the picture.
+        similarity: cosine of the feature vectors, less the mean of all, -1..1.
+    """
+
+    array: str
+    frame: Box
+    name: str
+    row: int
+    place: tuple[float, float]
+    similarity: float
+
+
+@dataclass(frozen=True)
+class Neighbours:
+    """Patches that are like one, of each picture the nearest.
+
+    Attributes:
+        near: the most alike first.
+        looked: at so many pictures of the run.
+    """
+
+    near: tuple[Near, ...]
+    looked: int
 
 
 @dataclass(frozen=True)
