@@ -216,6 +216,26 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
+    "/api/nearest": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /**
+         * Nearest
+         * @description Which patches of a run's pictures are like one: a job that goes on where it was cancelled.
+         */
+        post: operations["nearest"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
     "/api/patch": {
         parameters: {
             query?: never;
@@ -1254,6 +1274,80 @@ export interface components {
             of?: "channels" | "heads" | "concepts";
         };
         /**
+         * Near
+         * @description The patch of a run's picture that is like another.
+         *
+         *     Attributes:
+         *         array: the name of the array that shows the patch and what is around it: ``(h, w, 3)``, uint8, RGB.
+         *         frame: of the patch there, in shares of it, 0..1.
+         *         name: of the picture.
+         *         row: of the picture, in the run.
+         *         place: the patch's centre, (x, y) in pixels of the picture.
+         *         similarity: cosine of the feature vectors, less the mean of all, -1..1.
+         */
+        Near: {
+            /** Array */
+            array: string;
+            /** Frame */
+            frame: [
+                number,
+                number,
+                number,
+                number
+            ];
+            /** Name */
+            name: string;
+            /** Place */
+            place: [
+                number,
+                number
+            ];
+            /** Row */
+            row: number;
+            /** Similarity */
+            similarity: number;
+        };
+        /**
+         * Nearest
+         * @description Which patches of a run's pictures are like the one at a place? Of the model before anything is muted.
+         *
+         *     Attributes:
+         *         run: its id.
+         */
+        Nearest: {
+            /** Layer */
+            layer: string;
+            /** Model */
+            model: string;
+            /**
+             * Muted
+             * @default []
+             */
+            muted?: components["schemas"]["Muting"][];
+            /** Picture */
+            picture: string;
+            /** Run */
+            run: string;
+            /** X */
+            x: number;
+            /** Y */
+            y: number;
+        };
+        /**
+         * Neighbours
+         * @description Patches that are like one, of each picture the nearest.
+         *
+         *     Attributes:
+         *         near: the most alike first.
+         *         looked: at so many pictures of the run.
+         */
+        Neighbours: {
+            /** Looked */
+            looked: number;
+            /** Near */
+            near: components["schemas"]["Near"][];
+        };
+        /**
          * Patch
          * @description What is at one place of a layer?
          *
@@ -2103,6 +2197,53 @@ export interface operations {
                 };
                 content: {
                     "application/json": components["schemas"]["ModelAbout"][];
+                };
+            };
+            /** @description What is wrong, in a sentence. */
+            "4XX": {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    nearest: {
+        parameters: {
+            query?: {
+                /** @description Seconds for an answer. */
+                wait?: number;
+            };
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["Nearest"];
+            };
+        };
+        responses: {
+            /** @description Arrays by name, as safetensors; the schema is that of the JSON in their metadata's `answer`. */
+            200: {
+                headers: {
+                    /** @description The answer's key. */
+                    "X-Answer"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/vnd.safetensors": components["schemas"]["Neighbours"];
+                };
+            };
+            /** @description Accepted */
+            202: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["JobAbout"];
                 };
             };
             /** @description What is wrong, in a sentence. */

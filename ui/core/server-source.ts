@@ -50,8 +50,7 @@ export class ServerSource implements Source {
 
   async decide(model: string, { signal, onProgress }: Asking): Promise<Decided> {
     const first = await this.fetch("verdict", { ...posted({ model }), signal }, { wait: "0.4" });
-    const job = first.headers.get("location")?.replace(/^.*\/jobs\//, "jobs/");
-    if (job) signal?.addEventListener("abort", () => void this.fetch(job, { method: "DELETE" }).catch(() => {}));
+    this.cancelling(first, signal);
     return (await this.finished(first, { signal, onProgress })).json() as Promise<Decided>;
   }
 
@@ -66,7 +65,14 @@ export class ServerSource implements Source {
   ): Promise<Answer<Exchange[K]["about"]>> {
     // Who waits long wants to see how far it is, so the first wait is short.
     const first = await this.fetch(kind, { ...posted(question), signal }, { wait: onProgress ? "0.4" : "30" });
+    if (kind === "nearest") this.cancelling(first, signal); // it takes long, and others wait behind it
     return this.decode(await (await this.finished(first, { signal, onProgress })).arrayBuffer());
+  }
+
+  /** Who no longer wants a job's answer cancels it at once. */
+  private cancelling(first: Response, signal?: AbortSignal): void {
+    const job = first.headers.get("location")?.replace(/^.*\/jobs\//, "jobs/");
+    if (job) signal?.addEventListener("abort", () => void this.fetch(job, { method: "DELETE" }).catch(() => {}));
   }
 
   /** An answer, waited for where it isn't there yet; who no longer follows a job has cancelled it. */

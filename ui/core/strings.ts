@@ -120,6 +120,9 @@ const STRINGS = {
   fires: ["Channels that fire here", "在此激活的通道"],
   heads: ["Where each head looks from here", "各注意力头从这里看向何处"],
   head: ["Head {number}", "头 {number}"],
+  nearest: ["Alike in the run's pictures", "运行的图片中相似之处"],
+  nearestOf: ["Of {count} other pictures the patch that is most like this one.", "其他 {count} 张图片中各自最相似的一处。"],
+  lookInRun: ["Look in the run", "在运行中查找"],
 
   // Compare
   sideBySide: ["Side by side", "并排比较"],

@@ -13,6 +13,7 @@ export type Explain = Messages["Explain"];
 export type Stages = Messages["Stages"];
 export type Features = Messages["Features"];
 export type Patch = Messages["Patch"];
+export type Nearest = Messages["Nearest"];
 export type Missed = Messages["Missed"];
 export type Stroke = Messages["Stroke"];
 export type Erase = Messages["Erase"];
@@ -28,6 +29,7 @@ export type Channels = Messages["Channels"];
 export type Concepts = Messages["Concepts"];
 export type Conceived = Messages["Conceived"];
 export type Fires = Messages["Fires"];
+export type Neighbours = Messages["Neighbours"];
 export type Candidate = Messages["Candidate"];
 export type Missing = Messages["Missing"];
 export type Problem = Messages["Problem"];
@@ -73,6 +75,7 @@ export interface Exchange {
   features: { question: Features; about: Channels };
   concepts: { question: Concepts; about: Conceived };
   patch: { question: Patch; about: Patched };
+  nearest: { question: Nearest; about: Neighbours };
   missed: { question: Missed; about: Missing };
 }
 

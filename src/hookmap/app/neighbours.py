@@ -29,7 +29,7 @@ BANKS = 2
 """Feature vectors of so many layers, models or runs are kept, the last that were asked for."""
 AROUND = 3
 """A patch is shown in a picture so many times as large."""
-SIDE = 160
+SIDE = 112
 """The longer side of that, in pixels."""
 
 
