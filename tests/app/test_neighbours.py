@@ -161,11 +161,11 @@ def test_a_person_walks_from_patch_to_patch(chromium: Any, lens: hm.Lens, run: P
         view.set_default_timeout(60_000)
         view.goto(link)
         view.get_by_role("button", name="Look at a place").click()
-        view.locator(".stage canvas").first.click()
-        near = view.get_by_role("button", name="coffee.jpg")
+        view.locator(".stage img").first.click()
+        near = view.get_by_role("button", name="mirrored.jpg")
         near.wait_for()
         assert view.get_by_role("button", name="cat.jpg").count() == 0
         assert faults(view) == []
         near.click()
-        view.locator("header .picture", has_text="coffee.jpg").wait_for()
+        view.locator("header .picture", has_text="mirrored.jpg").wait_for()
         view.get_by_role("button", name="cat.jpg").wait_for()  # the same patch, asked the other way round

@@ -121,7 +121,10 @@ const STRINGS = {
   heads: ["Where each head looks from here", "各注意力头从这里看向何处"],
   head: ["Head {number}", "头 {number}"],
   nearest: ["Alike in the run's pictures", "运行的图片中相似之处"],
-  nearestOf: ["Of {count} other pictures the patch that is most like this one.", "其他 {count} 张图片中各自最相似的一处。"],
+  nearestOf: [
+    "Looked for in {count} other pictures, the nearest of each: 1 is the same, 0 no more alike than any.",
+    "在其他 {count} 张图片中查找，每张取最相似的一处：1 为相同，0 为一般。",
+  ],
   lookInRun: ["Look in the run", "在运行中查找"],
 
   // Compare

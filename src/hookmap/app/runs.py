@@ -154,14 +154,14 @@ class BrowsedRun:
         """
         if PATH not in self._index.schema.names:
             return {}
-        paths = self._columns([PATH])[0].combine_chunks().dictionary_encode()
+        paths = self._index.to_table(columns=[PATH])[PATH].combine_chunks().dictionary_encode()
         numbers = np.flatnonzero(paths.is_valid().to_numpy(zero_copy_only=False))
         codes = paths.indices.drop_null().to_numpy()
         numbers = numbers[np.sort(np.unique(codes, return_index=True)[1])]
         spread = np.argsort(np.arange(len(numbers)) * _GOLDEN % 1, kind="stable")[: _TRIED * count]
         found = dict[int, Path]()
         for number in numbers[spread].tolist():
-            path = Path(self._values(number)[PATH])
+            path = Path(paths[number].as_py())
             if len(found) < count and path.is_file():
                 found[number] = path
         return found
