@@ -179,7 +179,7 @@ def test_what_is_erased_is_another_picture(explorer: Explorer) -> None:
         assert erased.id != sample.id
         assert (erased.width, erased.height) == (sample.width, sample.height)
         before = np.asarray(Image.open(CAT).convert("RGB")).astype(int)
-        after = explorer._picture(erased.id).pixels.astype(int)
+        after = explorer.picture(erased.id).pixels.astype(int)
         changed = np.abs(after - before).max(-1) > 0
         assert changed[90:111, 100:150].mean() > 0.9
         assert not changed[:60].any()
