@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import os
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
@@ -28,6 +28,25 @@ LOCK = ".lock"
 def cache_folder(name: str) -> Path:
     """Where hookmap keeps something of this name for the user, between processes."""
     return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "hookmap" / name
+
+
+def keep_inputs(images: Iterable[Path | None], writes: Iterable[str | Path]) -> None:
+    """Raise a :class:`HookmapError` if one of the files that are to be written is one of the images."""
+    inputs = {identity: image for image in images if image and (identity := _identity(image)) is not None}
+    for place in writes:
+        if (identity := _identity(Path(place))) in inputs and identity is not None:
+            raise HookmapError(
+                f"{place} would be written over {inputs[identity]}, which is one of the images; choose another place "
+                "(on the command line with -o)"
+            )
+
+
+def _identity(path: Path) -> tuple[int, int] | None:
+    try:
+        about = path.stat()
+    except OSError:
+        return None
+    return about.st_dev, about.st_ino
 
 
 def save_image(image: Image.Image, path: str | Path) -> Path:

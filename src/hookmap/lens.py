@@ -489,7 +489,12 @@ class Lens:
 
         It takes at most 60 forward passes; :class:`hookmap.results.check.Check` says what is measured. For which method
         to take for a model, see :func:`hookmap.compare`.
+
+        Raises:
+            HookmapError: if it isn't one heatmap.
         """
+        if not isinstance(heatmap, Heatmap):
+            raise HookmapError(f"{type(heatmap).__name__} came; check takes one heatmap, such as explanation[0]")
         check = checked_each(self.engine, [heatmap])[0].check
         assert check is not None
         return check

@@ -147,3 +147,18 @@ def test_results_come_as_they_are_made_and_pictures_are_decoded_batch_by_batch(l
     assert len(first) == 1
     assert len(asked) <= 3  # the third tells that the batch is full
     assert len([first, *stream]) == len(asked) == 7
+
+
+@pytest.mark.parametrize("ending", ["jpg", "npz", "pdf"])
+def test_a_photo_is_not_written_over_by_its_heatmaps(lens: hm.Lens, cat: Path, tmp_path: Path, ending: str) -> None:
+    photo = tmp_path / f"cat.{ending}"
+    photo.write_bytes(cat.read_bytes())
+    for saved in (explanation := lens.explain(photo, ["tabby", "lynx"])), explanation[0]:
+        with pytest.raises(hm.HookmapError, match="would be written over"):
+            saved.save(photo)
+    assert photo.read_bytes() == cat.read_bytes()
+
+
+def test_a_check_is_of_one_heatmap(lens: hm.Lens, cat: Path) -> None:
+    with pytest.raises(hm.HookmapError, match="Explanation came; check takes one heatmap"):
+        lens.check(lens.explain(cat))  # type: ignore[arg-type]

@@ -57,7 +57,8 @@ def answerer(engine: Engine) -> VisionLanguage:
         return engine.called
     raise ModelError(
         f"{engine.name} gives no answers in words; expected a vision-language model of transformers, such as LLaVA, "
-        "Qwen-VL or PaliGemma: hm.Lens('hf/ORG/NAME'), or hm.Lens(hm.VisionLanguage(model, processor))"
+        "Qwen-VL or PaliGemma: hm.Lens('hf/ORG/NAME') (on the command line -m hf/ORG/NAME), or "
+        "hm.Lens(hm.VisionLanguage(model, processor))"
     )
 
 

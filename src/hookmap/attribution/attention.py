@@ -126,7 +126,8 @@ def attentions_of(batch: Batch) -> dict[str, Attended]:
             found[name] = attended(traced, attention)
     if not found:
         raise LayerError(
-            f"{engine.name} has no attention that can be read; lens.explain and lens.features show what it sees"
+            f"{engine.name} has no attention that can be read; lens.explain and lens.features (hookmap "
+            "explain, hookmap features) show what it sees"
         )
     return found
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 import tomllib
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -92,22 +92,3 @@ def places(images: Sequence[Path], output: str | None, suffix: str) -> list[Path
             place, number = folder / f"{image.stem}_{number}_{suffix}", number + 1
         chosen[place] = None
     return list(chosen)
-
-
-def keep_inputs(images: Iterable[Path], writes: Iterable[Path]) -> None:
-    """Raise a :class:`HookmapError` if one of the files that are to be written is one of the images."""
-    inputs = {identity: image for image in images if (identity := _identity(image)) is not None}
-    for place in writes:
-        if (identity := _identity(place)) in inputs and identity is not None:
-            raise HookmapError(
-                f"{place} would be written over {inputs[identity]}, which is one of the images; choose another place "
-                "with -o"
-            )
-
-
-def _identity(path: Path) -> tuple[int, int] | None:
-    try:
-        about = path.stat()
-    except OSError:
-        return None
-    return about.st_dev, about.st_ino

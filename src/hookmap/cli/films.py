@@ -7,8 +7,9 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from hookmap._files import keep_inputs
 from hookmap.cli.commands import say, shown
-from hookmap.cli.files import is_folder, keep_inputs
+from hookmap.cli.files import is_folder
 from hookmap.cli.options import AskOptions, FilmOptions, SpeedOptions
 from hookmap.errors import HookmapError
 

@@ -31,7 +31,7 @@ Images = Annotated[
     list[str],
     typer.Argument(help="Image files, folders of them, or quoted patterns: 'photos/**/*.jpg'.", show_default=False),
 ]
-Top = Annotated[int | None, typer.Option("--top", "-n", min=1, help="The so many most probable classes.")]
+Top = Annotated[int | None, typer.Option("--top", "-n", min=1, help="This many of the most probable classes.")]
 Layers = Annotated[
     list[str] | None,
     typer.Option(
@@ -77,17 +77,19 @@ class MakingOptions:
         str | None,
         typer.Option(
             rich_help_panel=_MODEL,
-            help="Of the input of a model of your own: 224, the middle of the photo; or HxW, all of it, stretched.",
+            help="Input size of a model of your own: 224 takes the middle of the photo; HxW all of it, stretched.",
         ),
     ] = None
     mean: Annotated[
         str | None,
         typer.Option(
             rich_help_panel=_MODEL,
-            help="Of its input, 0..1: 0.485,0.456,0.406; one number for grey.",
+            help="Mean of its input, 0..1: 0.485,0.456,0.406; one number for grey.",
         ),
     ] = None
-    std: Annotated[str | None, typer.Option(rich_help_panel=_MODEL, help="Of its input, likewise.")] = None
+    std: Annotated[
+        str | None, typer.Option(rich_help_panel=_MODEL, help="Standard deviation of its input, likewise.")
+    ] = None
     fit: Annotated[
         str,
         typer.Option(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
+from inspect import isfunction
 from pathlib import Path
 from typing import Any
 
@@ -114,7 +115,11 @@ def why_no_model(model: object) -> str:
             f"that it was made from, or its .onnx file; for heatmaps in {runtime} itself, write one with Lens.export "
             "(hookmap export)"
         )
-    return f"the model is a {kind.__name__}; expected a torch.nn.Module or a model's name"
+    if isinstance(model, type) and issubclass(model, nn.Module):
+        return f"{model.__name__} is the class of a model; pass a model of this class: Lens({model.__name__}(...))"
+    if isfunction(model):
+        return f"{model.__name__} is a function; pass the torch.nn.Module that it builds, if it does, or a model's name"
+    return f"the model was given as {kind.__name__}; expected a torch.nn.Module or a model's name"
 
 
 def describe(model: Any) -> Loaded:

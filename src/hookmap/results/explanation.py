@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Unpack, get_args, overload
 import torch
 from torch import Tensor
 
-from hookmap._files import save_image
+from hookmap._files import keep_inputs, save_image
 from hookmap._optional import require
 from hookmap._text import counted
 from hookmap.errors import HookmapError
@@ -229,8 +229,9 @@ class Explanation(Sequence[Heatmap]):
         An ``.npz`` holds everything, pictures too, bit for bit; :func:`hookmap.load` reads it without the model.
 
         Raises:
-            HookmapError: if the place can't be written; nothing half-written is left.
+            HookmapError: if the place can't be written, or holds one of the photos; nothing half-written is left.
         """
+        keep_inputs((heatmap.picture.path for heatmap in self), [path])
         if Path(path).suffix.lower() == ".npz":
             return save_archive(self._heatmaps, self.errors, Path(path))
         if len(self) == 1:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal, Unpack
 import numpy as np
 from torch import Tensor
 
-from hookmap._files import save_image
+from hookmap._files import keep_inputs, save_image
 from hookmap.images.geometry import Geometry
 from hookmap.images.loading import Picture
 from hookmap.methods import Method
@@ -233,8 +233,9 @@ class Heatmap:
         """Write the overlay as an image file; as a PDF or SVG the :meth:`figure`.
 
         Raises:
-            HookmapError: if the place can't be written; nothing half-written is left.
+            HookmapError: if the place can't be written, or holds the photo itself; nothing half-written is left.
         """
+        keep_inputs([self.picture.path], [path])
         if Path(path).suffix.lower() in FIGURES:
             return save_figure(self.figure(**look), path)
         return save_image(self.overlay(size=size, **look), path)

@@ -258,4 +258,5 @@ def existing(index: int, count: int, what: str = "class") -> int:
     if 0 <= index < count:
         return index
     several = {"class": "classes", "value": "values"}[what]
-    raise TargetError(f"{what} {index} doesn't exist; the model's output has {count} {several if count > 1 else what}")
+    counted = f"{count} {several if count > 1 else what}"
+    raise TargetError(f"{what} {index} doesn't exist; the model's output has {counted}, numbered from 0")

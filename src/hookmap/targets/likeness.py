@@ -110,8 +110,8 @@ def reader_of(model: nn.Module, text: str) -> Callable[[Sequence[str]], Tensor]:
     if read is None:
         name = type(getattr(model, "plain", model)).__name__
         raise TargetError(
-            f"{name} doesn't read texts, so {text!r} can't be found; pass an image-text model (CLIP, SigLIP, "
-            "your own hm.ImageText), or hm.Likeness(image)"
+            f"{name} doesn't read texts, so {text!r} can't be found; pass an image-text model (CLIP, SigLIP: on the "
+            "command line -m hf/ORG/NAME; your own hm.ImageText), or hm.Likeness(image)"
         )
     return read
 
