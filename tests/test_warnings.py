@@ -48,7 +48,8 @@ def test_threads_hear_what_is_warned_of_in_themselves() -> None:
     assert told == {name: [f"{name}: one", f"{name}: two"] for name in ("a", "b")}
 
 
-def test_what_an_explanation_warns_of_is_heard(lens: hm.Lens, cat: Path) -> None:
+def test_what_an_explanation_warns_of_is_heard(cat: Path) -> None:
+    lens = hm.Lens()  # of its own: each says a thing once
     with hearing() as heard:
         lens.explain(cat, layer="blocks.5")
     assert any("averages the gradient over all places" in sentence for sentence in heard)

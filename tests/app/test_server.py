@@ -93,7 +93,7 @@ def test_an_answer_has_a_key_by_which_it_is_had_again(client: TestClient, cat_id
 def test_what_there_is(client: TestClient) -> None:
     (model,) = client.get("/api/models").json()
     assert (model["id"], len(model["labels"]), model["form"]) == ("net", 1000, "classes")
-    assert client.get("/api/about").json() == {"version": hm.__version__, "device": "cpu"}
+    assert client.get("/api/about").json() == {"version": hm.__version__, "device": "cpu", "photos": 0}
     (sample,) = client.get("/api/samples").json()
     shown = client.get(f"/api/pictures/{sample['id']}", params={"longer": 64})
     assert max(Image.open(io.BytesIO(shown.content)).size) == 64

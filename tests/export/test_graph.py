@@ -167,7 +167,8 @@ LINES: dict[str, Callable[[Tensor], Tensor]] = {
     "transposed convolution": lambda x: F.conv_transpose2d(
         x, noise(4, 5, 3, 3, seed=1).to(x), None, 2, 1, output_padding=1
     ),
-    "SiLU and its like": lambda x: F.silu(F.hardswish(F.mish(F.softplus(F.elu(F.leaky_relu(F.hardsigmoid(x))))))),
+    "SiLU and its like": lambda x: F.silu(F.hardswish(F.mish(F.softplus(F.elu(F.leaky_relu(x)))))),
+    "hardsigmoid": F.hardsigmoid,
     "norms": lambda x: F.group_norm(F.layer_norm(x, (11, 9)), 2),
     "convolution of a line": lambda x: F.conv1d(x.flatten(2), noise(6, 4, 5, seed=1).to(x), None, 3),
 }
@@ -188,7 +189,9 @@ def test_gradients_in_other_words_are_autograds(name: str) -> None:
     graph = graph_of(slope, x, any_batch=True)
     ran = {node.target for node in graph.graph.nodes}
     assert not ran & forms().keys()
-    assert torch.allclose(graph(other)[0], slope(other)[0], rtol=1e-9, atol=1e-12)
+    # PyTorch's own hardsigmoid has its sixth in float32, whatever it is given.
+    close = {"rtol": 1e-7, "atol": 1e-7} if name == "hardsigmoid" else {"rtol": 1e-9, "atol": 1e-12}
+    assert torch.allclose(graph(other)[0], slope(other)[0], **close)
 
 
 def test_numbers_that_only_post_processing_reads_are_no_part_of_the_graph() -> None:
