@@ -79,7 +79,8 @@ CASES = {
     "ViT": Case(seeded(lambda: timm.create_model("vit_tiny_patch16_224"))),
     "ViT by another method": Case(seeded(models.vit_b_16), "encoder.layers.encoder_layer_11.ln_1", "hirescam"),
     "DINOv2": Case(dinov2),
-    "Swin": Case(seeded(models.swin_t), "features.7", "xgradcam"),
+    # Not XGrad-CAM: it divides by sums that signed activations bring close to zero, and hangs on the last digits.
+    "Swin": Case(seeded(models.swin_t)),
     "DeepLab": Case(seeded(deeplab, SQUARE)),
     "DeepLab, everywhere": Case(seeded(deeplab, SQUARE), target=hm.Everywhere(of=5)),
     "detector": Case(fastestdet, asked="box:0"),
