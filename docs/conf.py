@@ -104,6 +104,7 @@ _EXAMPLES = [
     "large_picture",
     "segmenter",
     "watch_training",
+    "export_onnx",
     "clever_hans",
 ]
 

@@ -109,6 +109,23 @@ def test_where_the_number_of_images_is_fixed_it_is_said(tmp_path: Path) -> None:
     assert json.loads(session.get_modelmeta().custom_metadata_map["hookmap"])["batch"] == 1
 
 
+@pytest.mark.parametrize("example", [None, noise(1, 3, 24, 32)], ids=["the lens's own size", "an example's size"])
+def test_the_file_says_how_any_photo_becomes_its_one_size(example: Tensor | None, tmp_path: Path) -> None:
+    way = hm.Preprocessing(size=(16, 16), resize=20, any_size=True)
+    place = tmp_path / "net.onnx"
+    with pytest.warns(
+        hm.HookmapWarning, match=r"net.onnx takes images of .* \(h x w\) alone, where this lens takes any size"
+    ):
+        hm.Lens(convnet(), preprocessing=way).export(place, "gradcam", "bend1", 1, image=example, progress=False)
+    session = onnxruntime.InferenceSession(str(place))
+    about = json.loads(session.get_modelmeta().custom_metadata_map["hookmap"])
+    size = (16, 16) if example is None else (24, 32)
+    assert tuple(session.get_inputs()[0].shape[2:]) == size == tuple(about["preprocessing"]["size"])
+    photo = np.random.default_rng(0).integers(0, 255, (40, 90, 3), np.uint8)
+    x = next(hm.Lens(str(place)).engine.batches(photo, 1)).x
+    assert ran(place, x)["heatmap"].shape[0] == 1
+
+
 def test_grey_and_odd_sizes(tmp_path: Path) -> None:
     torch.manual_seed(0)
     net = nn.Sequential(

@@ -14,11 +14,12 @@ from torch.nn import functional as F
 
 import hookmap as hm
 from hookmap.export import EXPORTABLE
-from hookmap.export.explaining import HEATMAP, Explaining
+from hookmap.export.explaining import Explaining
 from hookmap.export.operators import forms
 from hookmap.export.tracing import graph_of
 from hookmap.hooks.preserve import preserved
 from hookmap.methods import METHODS, find_method
+from hookmap.models.onnx.about import HEATMAP
 from networks import convnet, noise
 
 

@@ -78,6 +78,11 @@ def export(engine: Engine, path: Path, plan: Plan, x: Tensor, *, overwrite: bool
                 f"{path.name} takes one image at a time: the number of images is fixed in this model, or in how its "
                 "output is read"
             )
+        if engine.preprocessing is not None and engine.preprocessing.any_size:
+            engine.remark(
+                f"{path.name} takes images of {x.shape[-2]} x {x.shape[-1]} (h x w) alone, where this lens takes any "
+                "size; pass an example of another size as image= to choose it"
+            )
         about = _about(explaining, program.batch, x)
         try:
             with written_whole(path) as place:
@@ -126,6 +131,7 @@ def _explaining(engine: Engine, plan: Plan, x: Tensor) -> Explaining:
 def _about(explaining: Explaining, batch: int | None, x: Tensor) -> About:
     engine = explaining.engine
     grid = explaining(x)[HEATMAP].shape[2:]
+    way = engine.preprocessing
     return About(
         hookmap=__version__,
         model=engine.name,
@@ -136,7 +142,7 @@ def _about(explaining: Explaining, batch: int | None, x: Tensor) -> About:
         targets=[_words(goal, engine) for goal in explaining.goals],
         heatmap={"grid": list(grid), "spans": list(engine.trace(x).field)},
         batch=batch,
-        preprocessing=None if engine.preprocessing is None else engine.preprocessing.as_json(),
+        preprocessing=None if way is None else way.of_size((x.shape[-2], x.shape[-1])).as_json(),
         labels=None if engine.labels is None else list(engine.labels),
     )
 

@@ -17,14 +17,12 @@ from hookmap.attribution.forward import Forward
 from hookmap.attribution.modifiers import fused
 from hookmap.layers.layouts import Layout
 from hookmap.methods import Method
+from hookmap.models.onnx.about import HEATMAP
 from hookmap.render.look import Part
 from hookmap.results.planes import part_of
 from hookmap.results.question import Settings
 from hookmap.targets import Goal
 from hookmap.targets.traced import TracedTargets
-
-HEATMAP = "heatmap"
-"""The name of the output that holds the heatmaps."""
 
 
 @dataclass(frozen=True, eq=False)

@@ -80,6 +80,15 @@ class Preprocessing:
             return replace(self, resize=self.size)
         return self if self.resize == self.size else replace(self, any_size=True, multiple=multiple)
 
+    def of_size(self, size: tuple[int, int]) -> Preprocessing:
+        """This preprocessing for a network that takes one size (h, w) only.
+
+        >>> Preprocessing(size=(520, 520), resize=520, any_size=True).of_size((520, 520)).any_size
+        False
+        """
+        resize = size if self.resize == self.size else self.resize
+        return replace(self, size=size, resize=resize, any_size=False, multiple=1)
+
     def __call__(self, picture: Picture) -> tuple[Tensor, Geometry]:
         """The input ``(C, h, w)``, float32, and where it lies on the picture."""
         from PIL import Image
