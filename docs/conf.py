@@ -49,18 +49,18 @@ napoleon_use_ivar = True
 templates_path = ["_templates"]
 # What other libraries call theirs, and short names of types whose meaning stands beside the parameter.
 _ELSEWHERE = (
-    "abc|collections|contextlib|lightning|matplotlib|nn|np|numpy|pandas|pathlib|pd|PIL|Image|pytorch_lightning|torch|"
+    "abc|collections|contextlib|lightning|matplotlib|nn|np|numpy|os|pandas|pathlib|pd|PIL|Image|pytorch_lightning|torch|"
     "transformers"
 )
 _SHORT = (
-    "Algorithm|Array|By|Channels|Engine|ExplainOptions|Factorization|Figure|FillSpec|First|FocusMeasure|LayerSpec|"
-    "MethodSpec|Module|Of|Path|Plan|Scale|Scorer|SummaryWriter|TargetSpec|Tensor|tuple\\[float|RemovalOptions|LayerMaps|"
-    "Animation|ChannelStatistics|Similarity|TileScale|Track"
+    "Algorithm|Animation|Array|By|Channels|ChannelStatistics|Engine|ExplainOptions|Factorization|Figure|FillSpec|First|"
+    "FocusMeasure|Fusion|LayerMaps|LayerSpec|MethodSpec|Module|Of|Part|Path|Plan|RemovalOptions|Scale|Scorer|"
+    "Similarity|SummaryWriter|TargetSpec|Tensor|TileScale|Track|tuple\\[float|WordSpec"
 )
 # Types of hookmap's own that no user has to make or read.
 _INNER = (
-    r"hookmap\.(adapters\.outputs\.Reading|attribution\.(engine\.Engine|muting\.Muting)|hooks\..*|images\..*|"
-    r"layers\.tree\.LayerTree|methods\..*|render\.colors\.Heat|results\..*|targets\.resolving\.Own)"
+    r"hookmap\.(adapters\..*|attribution\..*|hooks\..*|images\..*|layers\.tree\.LayerTree|methods\..*|models\..*|"
+    r"render\.colors\.Heat|results\..*|targets\.resolving\.Own)"
 )
 nitpick_ignore_regex = [("py:.*", rf"({_ELSEWHERE})\..*"), ("py:class", _SHORT), ("py:class", _INNER)]
 

@@ -34,7 +34,7 @@ class Promptable:
         return Promptable(tuple(values[image : image + 1] for values in self.features), self.decode)
 
     def masks(self, points: Tensor, labels: Tensor, box: Tensor | None) -> tuple[Tensor, Tensor]:
-        """The masks of a prompt and their quality, as :attr:`decode` gives them; with gradients where features have."""
+        """The masks of a prompt and their quality, as ``decode`` gives them; with gradients where features have."""
         # What was computed in inference mode can't take part in a graph.
         differentiable = any(values.requires_grad for values in self.features)
         with torch.set_grad_enabled(torch.is_grad_enabled() and differentiable):

@@ -29,7 +29,7 @@ LEAST = 0.25
 
 @dataclass(frozen=True, eq=False)
 class Difference:
-    """Where one heatmap shows more than another of the same picture; made by :func:`difference`.
+    """Where one heatmap shows more than another of the same picture; made by :func:`hookmap.difference`.
 
     Attributes:
         first: the heatmap that is subtracted from.
