@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
-from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Unpack
 
@@ -49,7 +48,7 @@ from hookmap.explorer.widget import widget
 from hookmap.export import export
 from hookmap.hooks.matching import LayerSpec
 from hookmap.hooks.registration import check_hookable, unwrapped
-from hookmap.images.loading import Picture, Unreadable, load_each
+from hookmap.images.loading import Picture, Unreadable, load_each, only
 from hookmap.images.preprocessing import Fit, Preprocessing
 from hookmap.images.video import Video
 from hookmap.images.views import input_rank, is_input, patch_size
@@ -342,10 +341,8 @@ class Lens:
         Raises:
             ModelError: if the model doesn't answer in words, or how it reads pictures isn't known.
         """
-        pictures = list(islice(load_each(image), 2))
-        if len(pictures) != 1:
-            raise ImageError("this is asked of one image; pass one image")
-        if isinstance(picture := pictures[0], Unreadable):
+        picture = only(load_each(image))
+        if isinstance(picture, Unreadable):
             raise picture.error
         return ask(self.engine, picture, question, answer, max_tokens, progress=progress)
 

@@ -100,6 +100,11 @@ def _is_local(goal: Any) -> bool:
     return not isinstance(goal, (Class, Regression, Everywhere, str, int))
 
 
+def each_by_itself(batch: Batch) -> bool:
+    """Whether several images have objects of their own each, which are explained image by image."""
+    return len(batch.views) > 1 and batch.engine.trace(batch.x).form in ("detections", "masks")
+
+
 def explain_batch(batch: Batch, plan: Plan) -> list[Heatmap]:
     """Heatmaps, image by image, then target, layer and method; what the user should read is remarked to the engine.
 
@@ -109,7 +114,7 @@ def explain_batch(batch: Batch, plan: Plan) -> list[Heatmap]:
     engine, x = batch.engine, batch.x
     engine.check_weights()
     traced = engine.trace(x)
-    if traced.form in ("detections", "masks") and len(batch.views) > 1:  # each has objects of its own
+    if each_by_itself(batch):
         return [heatmap for b in range(len(batch.views)) for heatmap in explain_batch(batch[b], plan)]
     plan = plan.for_images(batch.numbers)
     methods, settings = list(plan.methods), plan.settings

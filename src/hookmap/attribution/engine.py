@@ -24,7 +24,7 @@ from hookmap.hooks.fingerprint import fingerprint
 from hookmap.hooks.matching import LayerSpec, match_layers
 from hookmap.hooks.preserve import preserved
 from hookmap.hooks.structure import Structure, structure
-from hookmap.images.loading import Picture, Unreadable, load_each
+from hookmap.images.loading import Picture, Unreadable, load_each, only
 from hookmap.images.preprocessing import Preprocessing
 from hookmap.images.video import Video, clip_length, clip_views
 from hookmap.images.views import Prepared, View, input_rank, is_input, is_view, looks_like_pixels, tensor_views
@@ -353,10 +353,7 @@ class Engine:
         Raises:
             ImageError: if several came, or none.
         """
-        batches = list(islice(self.batches(image, 1), 2))
-        if len(batches) != 1:
-            raise ImageError("this is asked of one image; pass one image")
-        return batches[0]
+        return only(self.batches(image, 1))
 
     def batches_and_failures(self, images: Any, batch_size: int) -> Iterator[Batch | Failure]:
         """Likewise, where an image that can't be read doesn't stop the others."""

@@ -11,7 +11,7 @@ from typing import Any, Literal, get_args
 from hookmap._devices import out_of_memory
 from hookmap._warnings import warn
 from hookmap.attribution.answering import batches_of_words, spoken
-from hookmap.attribution.batch import Plan, explain_batch
+from hookmap.attribution.batch import Plan, each_by_itself, explain_batch
 from hookmap.attribution.engine import Batch, Engine, Failure
 from hookmap.attribution.tiles import explain_in_tiles, explain_volume_in_tiles
 from hookmap.errors import HookmapError, ImageError, ModelError, TargetError, first_line
@@ -73,7 +73,10 @@ def _answers(
         with around(batch):
             return explain_batch(batch, plan)
 
-    if len(batch.views) > 1 and _detects(batch):  # what many detections of many images take isn't held at once
+    apart = False
+    with suppress(HookmapError):  # what is wrong with the model is said when it is explained
+        apart = each_by_itself(batch)
+    if apart:  # what many objects of many images take isn't held at once
         for place in range(len(batch.views)):
             yield from _answers(batch[place], plan, on_error, around)
         return
@@ -86,13 +89,6 @@ def _answers(
             yield from _answers(batch[place], plan, on_error, around)
     else:
         yield answer
-
-
-def _detects(batch: Batch) -> bool:
-    """Whether each image has detections of its own, which are explained image by image anyway."""
-    with suppress(HookmapError):  # what is wrong with the model is said when it is explained
-        return batch.engine.trace(batch.x).form == "detections"
-    return False
 
 
 def explain_each_in_tiles(

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from hookmap._files import keep_inputs
 from hookmap.attribution.batch import Plan
 from hookmap.attribution.engine import Engine, Failure
 from hookmap.attribution.explain import explain_each
@@ -45,6 +46,7 @@ def explain_film(
         HookmapError: if the place can't be written; nothing half-written is left.
     """
     check_film(path)
+    keep_inputs([video.path], [path])
     if video.sound:
         engine.remark(f"the sound of {video.path.name} is left out: the film is silent")
     with Reel() as reel:

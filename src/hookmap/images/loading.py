@@ -13,8 +13,9 @@ from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 import torch
@@ -24,6 +25,8 @@ from hookmap.errors import HookmapError, ImageError, first_line
 
 if TYPE_CHECKING:
     from PIL import Image
+
+_T = TypeVar("_T")
 
 Pixels = np.ndarray[Any, Any]
 SMALLEST_SIDE = 4
@@ -253,6 +256,18 @@ def load_all(images: Any) -> list[Picture]:
             raise picture.error
         pictures.append(picture)
     return pictures
+
+
+def only(several: Iterable[_T]) -> _T:
+    """What came of one image.
+
+    Raises:
+        ImageError: if there are several, or none.
+    """
+    found = list(islice(several, 2))
+    if len(found) != 1:
+        raise ImageError("this is asked of one image; pass one image")
+    return found[0]
 
 
 def load(image: Any) -> Picture:
