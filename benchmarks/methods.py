@@ -290,7 +290,7 @@ def written(rows: list[dict[str, object]], folder: Path | None, name: str, title
     (folder / f"{name}.json").write_text(json.dumps({"title": title, "rows": rows}, indent=2) + "\n")
     lines = [headings, ["---"] * len(headings), *[[str(v) for v in row.values()] for row in rows]]
     text = "\n".join("| " + " | ".join(line) + " |" for line in lines)
-    (folder / f"{name}.md").write_text(f"{title}\n\n{text}\n")
+    (folder / f"{name}.md").write_text(f"# {name.capitalize()}\n\n{title}\n\n{text}\n")
 
 
 def main() -> None:
