@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable
 from typing import Any
 
@@ -58,8 +59,11 @@ def images(count: int = 1, size: tuple[int, ...] = (24, 32), dtype: torch.dtype 
 
 
 def explained(net: nn.Module, x: Tensor, method: Any, target: Any = 2, layer: Any = "bend1", **how: Any) -> Tensor:
-    """Raw maps ``(N, *grid)``."""
-    return hm.Lens(net).explain(x, target=target, layer=layer, method=method, **how).raw
+    """Raw maps ``(N, *grid)``; whether maps of small networks and budgets can be read isn't asked."""
+    with warnings.catch_warnings():
+        for remark in ("the heatmap of", "Grad-CAM averages"):
+            warnings.filterwarnings("ignore", remark, hm.HookmapWarning)
+        return hm.Lens(net).explain(x, target=target, layer=layer, method=method, **how).raw
 
 
 def with_changed(net: nn.Module, layer: str, x: Tensor, change: Callable[[Tensor], Tensor]) -> Tensor:

@@ -205,7 +205,7 @@ def test_shapleycam_sees_the_bend_of_the_target(target: object) -> None:
 @pytest.mark.parametrize("layer", ["layer3", "layer4"])
 def test_shapleycam_is_gradcam_where_nothing_bends(layer: str) -> None:
     net, x = resnet18(), noise(2, 3, 64, 64)
-    plain, shapley = hm.Lens(net).explain(x[:1], target=CLASS, layer=layer, method=["gradcam", "shapleycam"]).raw
+    plain, shapley = explained(net, x[:1], ["gradcam", "shapleycam"], CLASS, layer)
     assert plain.any()
     assert torch.equal(plain, shapley)
 

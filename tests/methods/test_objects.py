@@ -80,6 +80,7 @@ def test_gcame_of_what_has_no_gradient_is_nothing() -> None:
     assert not gradient.gcame(*(t * 0 for t in seen()), torch.zeros(2, 3, 80, 112)).any()
 
 
+@pytest.mark.filterwarnings("ignore:Grad-CAM averages:hookmap.HookmapWarning")  # and so it is wide
 def test_gcame_is_narrower_than_grad_cam() -> None:
     lens, x = squares(), scene((0, 8, 8), (0, 40, 64))
     (narrow,), (wide,) = (lens.explain(x, target="box:0", method=name) for name in ("gcame", "gradcam"))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from functools import partial
 from typing import Any
@@ -11,6 +12,7 @@ import torch
 from torch import Tensor
 
 import hookmap as hm
+from hookmap._warnings import hearing
 from hookmap.methods import INGREDIENTS, METHODS, as_method, find_method, gradient, masking
 from tiny import close, explained, images, output_of, tiny
 
@@ -157,6 +159,7 @@ def test_every_ingredient_comes_in_its_shape() -> None:
     assert "batched" not in METHODS  # passed, not registered
 
 
+@pytest.mark.filterwarnings("ignore:the heatmap of .* is noisy:hookmap.HookmapWarning")
 def test_settings_by_partial_are_part_of_the_name() -> None:
     few, some = partial(masking.rise, budget=5, cells=4), partial(masking.rise, budget=6)
     found = hm.Lens(tiny(torch.float32)).explain(images(dtype=torch.float32), target=2, method=["rise", few, some])
@@ -239,11 +242,17 @@ def test_an_ingredient_of_ones_own_is_one_class() -> None:
         INGREDIENTS.pop("jump")
 
 
-@pytest.mark.filterwarnings("ignore:the heatmap of:hookmap.HookmapWarning")
 def test_all_leaves_out_what_is_not_defined_here_and_says_why() -> None:
     net, x = tiny(torch.float32), images(dtype=torch.float32)
-    with pytest.warns(hm.HookmapWarning, match="cam is left out: cam is defined where .* 'bend1' isn't"):
+    with hearing() as said:
         found = hm.Lens(net).explain(x, target=2, layer="bend1", method="all", budget=4)
+    left_out = [sentence for sentence in said if "left out" in sentence]
+    assert len(left_out) == 4
+    assert re.match("cam is left out: cam is defined where .* 'bend1' isn't", left_out[0])
+    assert left_out[2] == (
+        "attention, gradientattention, valuepath, rollout, chefer are left out: attention reads attention, and this "
+        "model has none that can be read; take gradcam"
+    )
     attention = {name for name, method in METHODS.items() if method.family == "attention"}
     assert {h.method.name for h in found} == METHODS.keys() - {"cam", "gcame"} - attention
     with pytest.raises(hm.LayerError, match="cam is defined where"):

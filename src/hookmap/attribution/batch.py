@@ -308,13 +308,17 @@ def _fused(made: Sequence[Made], how: Fusion) -> list[Made]:
 def _defined(run: Forward, asked: Sequence[_Asked], remark: Callable[[str], None]) -> list[_Asked]:
     """The methods that are defined for this model, layer and target; why the others aren't is remarked."""
     defined = []
+    undefined: dict[str, dict[str, str]] = {}  # alike but for the method's name
     for method, name in asked:
         try:
             run.map(method, name)
         except (HookmapError, RuntimeError) as error:
             if out_of_memory(error):
                 raise
-            remark(f"{method.name} is left out: {error}")
+            undefined.setdefault(str(error).replace(method.name, "", 1), {})[method.name] = str(error)
         else:
             defined.append((method, name))
+    for same in undefined.values():
+        first, *_ = same.values()
+        remark(f"{', '.join(same)} {'is' if len(same) == 1 else 'are'} left out: {first}")
     return defined
