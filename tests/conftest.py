@@ -7,6 +7,7 @@ import shutil
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -16,15 +17,17 @@ os.environ["OMP_NUM_THREADS"] = "1"
 
 import pytest
 import torch
-from hypothesis import HealthCheck, settings
 
 import hookmap as hm
 from hookmap import cli
 from pictures import PHOTOS
 
-# How busy the machine is says nothing about the code.
-settings.register_profile("busy", deadline=None, suppress_health_check=[HealthCheck.too_slow])
-settings.load_profile("busy")
+if find_spec("hypothesis"):  # the main job is tested with a base install
+    from hypothesis import HealthCheck, settings
+
+    # How busy the machine is says nothing about the code.
+    settings.register_profile("busy", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+    settings.load_profile("busy")
 
 
 @pytest.hookimpl(tryfirst=True)  # before pytest leaves out by markers

@@ -8,6 +8,9 @@ import torch
 import hookmap as hm
 from shapes_said import CHANCE, Task, scene, trained, untrained
 
+# A word's score is its log-odds, and the rules hold the log-sum-exp of the other words.
+pytestmark = pytest.mark.filterwarnings("ignore:the heatmap of .* by lrppixels is incomplete:hookmap.HookmapWarning")
+
 
 def shares(adapter: hm.VisionLanguage, task: Task, count: int, **how: object) -> tuple[list[float], list[float]]:
     """The mean energy in each word's own shape, and in the other's."""
@@ -36,7 +39,7 @@ def shares(adapter: hm.VisionLanguage, task: Task, count: int, **how: object) ->
 def test_the_words_of_a_caption_lie_in_their_shapes(seed: int) -> None:
     adapter, right = trained("caption", seed)
     assert right > 0.9
-    # Seed 2 moves what it knows to other tokens before the language model reads them: see docs/words.md.
+    # Seed 2 moves what it knows to other tokens before the language model reads them: see docs/guides/words.md.
     methods = ["featureablation", "lrppixels", *(["elementwise"] if seed < 2 else [])]
     for method in methods:
         own, other = shares(adapter, "caption", 24, method=method)

@@ -13,6 +13,10 @@ import hookmap as hm
 from hookmap.attribution.execution import Execution
 from networks import convnet, noise
 
+pytestmark = [
+    pytest.mark.filterwarnings("ignore:the heatmap of .* is noisy:hookmap.HookmapWarning"),
+    pytest.mark.filterwarnings("ignore:Grad-CAM averages:hookmap.HookmapWarning"),
+]
 METHODS = ["gradcam", "layercam", "shapleycam", "ablationcam", "reciprocam", "scorecam", "eigencam", "rise"]
 
 

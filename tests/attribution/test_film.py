@@ -98,7 +98,7 @@ def test_endings(tmp_path: Path, lens: hm.Lens, ending: str) -> None:
 
 def test_several_targets_stand_side_by_side(tmp_path: Path, lens: hm.Lens) -> None:
     video = write_video(tmp_path / "clip.mp4", [patch(200)] * 2)
-    film = hm.Video(lens.film(video, tmp_path / "film.mp4", [0, 1], method=["gradcam", "hirescam"]))
+    film = hm.Video(lens.film(video, tmp_path / "film.mp4", [0, 1], method=["gradcam", "layercam"]))
     assert film.size == (130, 130)
 
 

@@ -77,6 +77,7 @@ def test_memory_does_not_grow_with_the_picture() -> None:
     assert len(seen[600]) > 4 * len(seen[300]) / 2
 
 
+@pytest.mark.filterwarnings("ignore:the heatmap of .* is zero everywhere:hookmap.HookmapWarning")
 def test_one_tile_that_covers_all_is_the_plain_call() -> None:
     for pixels in (photo(SIDE, SIDE, left=5, top=20, side=20), photo(200, 200, left=50, top=90)):
         lens = lens_of(RedFinder())

@@ -160,7 +160,8 @@ def test_many_words_have_errors_that_hold(bag: hm.Lens, photo: np.ndarray) -> No
 
 def test_what_is_saved(bag: hm.Lens, photo: np.ndarray, tmp_path: Path) -> None:
     found = bag.words(photo, "a red cat")
-    assert Image.open(found.save(tmp_path / "words.png")).width == found.page().width
+    with Image.open(found.save(tmp_path / "words.png")) as saved:
+        assert saved.width == found.page().width
     row = json.loads(json.dumps(found.row))
     assert row["text"] == "a red cat"
     assert [word["text"] for word in row["words"]] == ["a", "red", "cat"]

@@ -81,6 +81,7 @@ def test_detections_equal_the_library_s(name: str, cat: Path) -> None:
     same(lens.predict(cat, top=100)[0], theirs, photo)
 
 
+@pytest.mark.filterwarnings("ignore:the heatmap of .* by drise is noisy:hookmap.HookmapWarning")
 @pytest.mark.parametrize("name", LEVELS)
 def test_a_detection_s_gradient_is_that_of_its_raw_logit(name: str, cat: Path) -> None:
     lens = detector(name, 0.05)
