@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import pickle
+import re
 import threading
 import warnings
 from pathlib import Path
@@ -14,9 +15,10 @@ import timm
 import torch
 import torchvision
 from PIL import Image
-from torch import nn
+from torch import Tensor, nn
 
 import hookmap as hm
+from hookmap._warnings import hearing
 
 
 def test_the_default_network_knows_real_photos(lens: hm.Lens, cat: Path, coffee: Path) -> None:
@@ -294,3 +296,21 @@ def test_warnings_point_at_the_users_line() -> None:
             ask()
         assert any(sentence in str(one.message) for one in caught), [str(one.message) for one in caught]
         assert {one.filename for one in caught} == {__file__}
+
+
+def test_what_many_maps_have_in_common_is_warned_of_once() -> None:
+    """A thousand dark photos were a thousand warnings."""
+    model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 2))
+    lens, x = hm.Lens(model), torch.randn(5, 3, 16, 16)
+
+    def nothing(activation: Tensor) -> Tensor:
+        return activation[:, 0] * torch.tensor([0.0, 1, 0, 0, 0, 1, 0, 0, 0, 0])[: len(activation), None, None]
+
+    with hearing() as said:
+        lens.explain(x, [0, 1], ["0", "1"], nothing, progress=False)
+    dead = "the heatmap of 'class 0' on 'input 0' by nothing is zero everywhere: nothing in layer '{}' speaks for it"
+    assert [sentence.partition(";")[0] for sentence in said] == [dead.format(layer) for layer in "01"]
+    assert all(sentence.endswith("or pass another layer (so it is with 7 others)") for sentence in said)
+    with hearing() as said:
+        list(lens.stream(x, 0, "1", nothing, progress=False))
+    assert [re.findall("'input .'", sentence) for sentence in said] == [[f"'input {i}'"] for i in (0, 2, 3, 4)]

@@ -251,7 +251,9 @@ class Lens:
             One heatmap per image, target, layer and method, in that order. Index it by name:
             ``explanation["layercam", "layer4"]``.
         """
-        return _joined(self.stream(images, target, layer, method, **options))
+        explanation = _joined(self._each(images, target, layer, method, options))
+        warn_of_maps_that_show_nothing(explanation)
+        return explanation
 
     def stream(
         self,
@@ -266,14 +268,9 @@ class Lens:
         Yields:
             The explanation of each image; of one that was skipped, one that holds only why.
         """
-        on_error, batch_size = options.pop("on_error", "raise"), options.pop("batch_size", 16)
-        check = options.pop("check", False)
-        with tracking(options.pop("progress", True)) as track:
-            plan = replace(self.plan(target, layer, method, options), track=track)
-            answers = explain_each(self.engine, images, plan, batch_size=batch_size, on_error=on_error)
-            for explanation in _explanations(answers):
-                heatmaps = checked_each(self.engine, explanation) if check else explanation
-                yield Explanation(heatmaps, explanation.errors)
+        for explanation in self._each(images, target, layer, method, options):
+            warn_of_maps_that_show_nothing(explanation)
+            yield explanation
 
     def film(
         self,
@@ -564,7 +561,9 @@ class Lens:
             answers = explain_each_in_tiles(
                 self.engine, images, plan, side, overlap, batch_size=batch_size, on_error=on_error
             )
-            return _joined(_explanations(answers))
+            explanation = _joined(_explanations(answers))
+        warn_of_maps_that_show_nothing(explanation)
+        return explanation
 
     def concepts(
         self,
@@ -750,6 +749,19 @@ class Lens:
         """What :meth:`explain` would ask of every image, with all words looked up."""
         return planned(self.engine, target, layer, method, options)
 
+    def _each(
+        self, images: Any, target: Any, layer: LayerSpec | None, method: Any, options: ExplainOptions
+    ) -> Iterator[Explanation]:
+        """Image by image; nothing is warned of maps yet."""
+        on_error, batch_size = options.pop("on_error", "raise"), options.pop("batch_size", 16)
+        check = options.pop("check", False)
+        with tracking(options.pop("progress", True)) as track:
+            plan = replace(self.plan(target, layer, method, options), track=track)
+            answers = explain_each(self.engine, images, plan, batch_size=batch_size, on_error=on_error)
+            for explanation in _explanations(answers):
+                heatmaps = checked_each(self.engine, explanation) if check else explanation
+                yield Explanation(heatmaps, explanation.errors)
+
     def _overlays(self, images: Any, batch_size: int) -> list[tuple[str, Image.Image]]:
         try:
             explained = self.explain(images, batch_size=batch_size)
@@ -759,12 +771,11 @@ class Lens:
 
 
 def _explanations(answers: Iterable[list[Heatmap] | Failure]) -> Iterator[Explanation]:
-    """The explanation of each image; what shows nothing is warned of."""
+    """The explanation of each image."""
     for answer in answers:
         if isinstance(answer, Failure):
             yield Explanation([], {answer.name: answer.error})
         else:
-            warn_of_maps_that_show_nothing(answer)
             yield Explanation(answer)
 
 

@@ -17,6 +17,8 @@ import hookmap as hm
 from trained import WEIGHTS, fastestdet
 
 onnxruntime = pytest.importorskip("onnxruntime")
+# Weights are random, and both sides see pictures the usual way.
+pytestmark = pytest.mark.filterwarnings("ignore:.* untrained classes have no names:hookmap.HookmapWarning")
 models = torchvision.models
 
 

@@ -163,6 +163,10 @@ def test_what_is_known_of_modules() -> None:
     assert models.describe(torchvision.models.resnet18(weights=None, num_classes=3)).labels is None
 
 
+@pytest.mark.filterwarnings("ignore:torch.ao.quantization is deprecated:DeprecationWarning")
+@pytest.mark.filterwarnings(
+    "ignore:must run observer before:UserWarning", "ignore:torch.quantize_per_tensor:UserWarning"
+)
 def test_a_quantised_model_is_opened_and_says_that_nothing_can_be_shown() -> None:
     from torchvision.models.quantization import mobilenet_v2
 

@@ -116,7 +116,7 @@ def test_gradients_are_those_of_the_library_called_by_hand(name: str, photo: np.
         handle = net.get_submodule(layer).register_forward_hook(lambda _, __, out, kept=activations: kept.append(out))
         net(**arguments)
         handle.remove()
-        product = activations[0] * gradient
+        product = activations[0].detach() * gradient
         wanted = product[0].sum(0 if "neck" in layer else -1)
         mine = lens.explain(photo, prompt, layer=layer, method="hirescam")[0].raw
         assert torch.allclose(mine, wanted.to(mine), rtol=1e-4, atol=1e-7 * float(wanted.abs().max()) + 1e-12)

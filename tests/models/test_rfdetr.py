@@ -17,7 +17,9 @@ from hookmap.images.loading import load
 from hookmap.models.rfdetr import RFDETRDetector
 from library_models import by_hand, slope, snapshot, unchanged
 
-pytestmark = pytest.mark.filterwarnings("ignore:RFDETR.* was instantiated with pretrain_weights=None")
+pytestmark = pytest.mark.filterwarnings(
+    "ignore:RFDETR.* was instantiated with pretrain_weights=None", "ignore:The platform model downloads:ImportWarning"
+)
 
 LEVELS = ["backbone.0.projector.stages.0"]
 

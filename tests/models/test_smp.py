@@ -50,7 +50,8 @@ def test_a_photo_and_places_on_it(cat: Path) -> None:
 def test_a_second_head_is_left_to_functions() -> None:
     """Masks come first; the labels of the whole picture are read by a function."""
     model = built("Unet", "resnet18", aux_params={"classes": 4})
-    masks, labels = hm.Lens(model).explain(noise(1, 3, 64, 64), target=[1, lambda output: output[1][:, 2]])
+    with pytest.warns(hm.HookmapWarning, match="several tensors that may be its scores .* and '0' is read"):
+        masks, labels = hm.Lens(model).explain(noise(1, 3, 64, 64), target=[1, lambda output: output[1][:, 2]])
     assert masks.index == 1
     assert labels.index is None
     assert labels.raw.any()

@@ -114,6 +114,8 @@ def inputs(name: str, x: Tensor) -> dict[str, Tensor]:
 # -------------------------------------------------------------------------------------------------- classifiers
 
 
+@pytest.mark.filterwarnings("ignore:Grad-CAM averages:hookmap.HookmapWarning")
+@pytest.mark.filterwarnings("ignore:the heatmap of .* is zero everywhere:hookmap.HookmapWarning")
 @pytest.mark.parametrize("name", CLASSIFIERS)
 def test_classifiers(name: str, cat: Path) -> None:
     net = model(name)
@@ -161,6 +163,7 @@ def test_detections_equal_the_library_s(name: str, cat: Path) -> None:
     assert torch.allclose(torch.tensor([p.box for p in mine]), boxes.float(), atol=1e-3)
 
 
+@pytest.mark.filterwarnings("ignore:the heatmap of .* is zero everywhere:hookmap.HookmapWarning")
 @pytest.mark.parametrize("name", DETECTORS)
 def test_a_detection_s_gradient_is_that_of_its_raw_logit(name: str, cat: Path) -> None:
     lens = detector(name, 0.05)
@@ -220,6 +223,7 @@ def test_rows_are_compared_by_place_where_queries_are_chosen_from_the_image() ->
         assert len(found.kept) == 2
 
 
+@pytest.mark.filterwarnings("ignore:the heatmap of:hookmap.HookmapWarning")
 @pytest.mark.parametrize("name", ["detr", "rt-detr", "yolos"])
 def test_masking_methods_replay_a_detector(name: str, cat: Path) -> None:
     lens = detector(name, 0.1)

@@ -59,6 +59,7 @@ def by_hand(net: nn.Module, layer: str, x: Tensor, index: int) -> Tensor:
     return torch.autograd.grad(score, kept[0])[0]
 
 
+@pytest.mark.filterwarnings("ignore:Grad-CAM averages:hookmap.HookmapWarning")
 @pytest.mark.filterwarnings("ignore:the heatmap of 'class 3'")  # nothing speaks for it, here and there
 @pytest.mark.parametrize("name", FAMILIES)
 def test_clips_are_explained_where_the_last_attention_begins(name: str) -> None:
@@ -117,6 +118,7 @@ def planted(name: str) -> tuple[Any, Tensor, Tensor]:
     return net, clip, where if name == "timesformer" else where[::2]
 
 
+@pytest.mark.filterwarnings("ignore:the map at timesformer.* shows 45% of what passes there:hookmap.HookmapWarning")
 @pytest.mark.parametrize("name", ["videomae", "vivit", "timesformer"])
 def test_a_bright_square_is_found_in_its_place_and_time(name: str) -> None:
     net, clip, where = planted(name)

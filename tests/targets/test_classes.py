@@ -111,6 +111,8 @@ def test_words_inside_targets_are_looked_up() -> None:
         Probability("tabby")(torch.zeros(1, 6))
 
 
+@pytest.mark.filterwarnings("ignore:Grad-CAM averages:hookmap.HookmapWarning")
+@pytest.mark.filterwarnings("ignore:the heatmap of .* is zero everywhere:hookmap.HookmapWarning")
 def test_the_predicted_class_stays_the_same_in_changed_copies(lens: hm.Lens, cat, coffee) -> None:
     """Ablating channels may change what is predicted: the target may not."""
     for photo, word in ((cat, "tiger cat"), (coffee, "espresso")):

@@ -37,6 +37,8 @@ class SecondScore(Resolved):
         return output[:, self.second]
 
 
+@pytest.mark.filterwarnings("ignore:Grad-CAM averages:hookmap.HookmapWarning")
+@pytest.mark.filterwarnings("ignore:the heatmap of .* is noisy:hookmap.HookmapWarning")
 def test_a_new_kind_of_target_is_one_class_and_asked_end_to_end() -> None:
     net, x = tiny(), images(3) * torch.tensor([1.0, -5.0, 9.0])[:, None, None, None]
     with torch.no_grad():
@@ -76,9 +78,9 @@ def test_a_function_is_called_once_for_a_batch() -> None:
 @pytest.mark.parametrize("labels", [torch.tensor([3, 0, 4]), np.array([3, 0, 4])])
 def test_a_tensor_of_labels_means_one_per_image(labels: Any) -> None:
     """Three images and their three labels gave nine maps."""
-    found = hm.Lens(tiny()).explain(images(3), labels, layer="bend1", method="gradcam")
+    found = hm.Lens(tiny()).explain(images(3), labels, layer="bend1", method="hirescam")
     assert [heatmap.index for heatmap in found] == [3, 0, 4]
-    asked = hm.Lens(tiny()).explain(images(3), hm.PerImage([3, 0, 4]), layer="bend1", method="gradcam")
+    asked = hm.Lens(tiny()).explain(images(3), hm.PerImage([3, 0, 4]), layer="bend1", method="hirescam")
     assert torch.equal(found.raw, asked.raw)
 
 
@@ -116,6 +118,7 @@ class Volume(nn.Module):
         return self.head(self.conv(x).relu())
 
 
+@pytest.mark.filterwarnings("ignore:the heatmap of .* is zero everywhere:hookmap.HookmapWarning")
 def test_points_and_classes_are_read_in_dense_scores_of_volumes() -> None:
     net, x = Volume(), noise(1, 1, 5, 16, 24)
     with torch.no_grad():

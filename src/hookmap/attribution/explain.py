@@ -9,6 +9,7 @@ from functools import partial
 from typing import Any, Literal, get_args
 
 from hookmap._devices import out_of_memory
+from hookmap._text import counted
 from hookmap._warnings import warn
 from hookmap.attribution.answering import batches_of_words, spoken
 from hookmap.attribution.batch import Plan, each_by_itself, explain_batch
@@ -210,19 +211,26 @@ def plan_of(heatmap: Heatmap) -> Plan:
 
 
 def warn_of_maps_that_show_nothing(heatmaps: list[Heatmap]) -> None:
-    """A warning for each map that has no evidence to show."""
+    """A warning for the maps that have no evidence to show: one for all that a method and layer leave so alike."""
+    alike: dict[tuple[str, str, str], list[str]] = {}
     for heatmap in heatmaps:
         which = f"the heatmap of {heatmap.target!r} on {heatmap.picture.name!r} by {heatmap.method.name}"
         if not heatmap.raw.isfinite().all():
-            warn(
-                f"{which} isn't finite: the weights, or what layer {heatmap.layer!r} gives, hold NaN or infinity; "
-                "look for them, or take precision='fp32'"
+            fault = (
+                f"isn't finite: the weights, or what layer {heatmap.layer!r} gives, hold NaN or infinity; look for "
+                "them, or take precision='fp32'"
             )
         elif heatmap.evidence == "none":
-            warn(
-                f"{which} is zero everywhere: nothing in layer {heatmap.layer!r} speaks for it; look at .raw (what "
-                "speaks against), or pass another layer"
+            fault = (
+                f"is zero everywhere: nothing in layer {heatmap.layer!r} speaks for it; look at .raw (what speaks "
+                "against), or pass another layer"
             )
         elif heatmap.caution:
             advice = "; take a larger budget=" if "budget" in heatmap.method.needs else ""
-            warn(f"{which} is {heatmap.caution}{advice}")
+            fault = f"is {heatmap.caution}{advice}"
+        else:
+            continue
+        kind = heatmap.method.name, heatmap.layer, fault.partition(":")[0]
+        alike.setdefault(kind, []).append(f"{which} {fault}")
+    for first, *others in alike.values():
+        warn(f"{first} (so it is with {counted(len(others), 'other')})" if others else first)
