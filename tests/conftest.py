@@ -37,6 +37,14 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker("browser")
 
 
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_call(item: pytest.Item) -> None:
+    """What a lens says once it says once in each test that shares it, whatever ran before."""
+    for value in getattr(item, "funcargs", {}).values():
+        if isinstance(value, hm.Lens):
+            value.engine._said.clear()
+
+
 @pytest.fixture(scope="session")
 def cat() -> Path:
     return PHOTOS / "cat.jpg"

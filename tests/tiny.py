@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -58,11 +59,18 @@ def images(count: int = 1, size: tuple[int, ...] = (24, 32), dtype: torch.dtype 
     return noise(count, 3, *size).to(dtype)
 
 
-def explained(net: nn.Module, x: Tensor, method: Any, target: Any = 2, layer: Any = "bend1", **how: Any) -> Tensor:
-    """Raw maps ``(N, *grid)``; whether maps of small networks and budgets can be read isn't asked."""
+@contextmanager
+def unread() -> Iterator[None]:
+    """Where maps of small networks and small budgets are compared with others, and nobody looks what they show."""
     with warnings.catch_warnings():
         for remark in ("the heatmap of", "Grad-CAM averages"):
             warnings.filterwarnings("ignore", remark, hm.HookmapWarning)
+        yield
+
+
+def explained(net: nn.Module, x: Tensor, method: Any, target: Any = 2, layer: Any = "bend1", **how: Any) -> Tensor:
+    """Raw maps ``(N, *grid)``."""
+    with unread():
         return hm.Lens(net).explain(x, target=target, layer=layer, method=method, **how).raw
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-import warnings
 from collections import OrderedDict
 from collections.abc import Callable
 from typing import Any
@@ -15,13 +14,14 @@ from torch.utils.checkpoint import checkpoint
 
 import hookmap as hm
 from networks import convnet, noise
-from tiny import OF_ATTENTION
+from tiny import OF_ATTENTION, unread
 
 X = noise(1, 3, 16, 16)
 
 
 def maps(model: nn.Module, method: Any = "gradcam", layer: Any = None, target: Any = 1) -> list[Tensor]:
-    found = hm.Lens(model).explain(X, target, layer=layer, method=method, budget=8, progress=False)
+    with unread():
+        found = hm.Lens(model).explain(X, target, layer=layer, method=method, budget=8, progress=False)
     return [heatmap.raw for heatmap in found]
 
 
@@ -171,12 +171,11 @@ class Checkpointed(Staged):
 
 @pytest.mark.parametrize("method", ["gradcam", "shapleycam", "smoothgradcampp", "fullgrad", "ablationcam", "sess"])
 @pytest.mark.parametrize("layer", ["one.conv1", ["one.bend1", "two.bend2"], "two.conv2", ["one", "two"]])
-@pytest.mark.filterwarnings("error::hookmap.HookmapWarning")
 def test_checkpointing_changes_nothing(method: str, layer: Any) -> None:
-    warnings.filterwarnings("ignore", "Grad-CAM averages the gradient", hm.HookmapWarning)
     assert equal(Checkpointed(reentrant=False), Staged(), method, layer)
 
 
+@pytest.mark.filterwarnings("ignore:None of the inputs have requires_grad:UserWarning")
 def test_reentrant_checkpointing_is_said() -> None:
     with pytest.raises(hm.ModelError, match=r"reentrant gradient checkpointing.*use_reentrant=False"):
         maps(Checkpointed(reentrant=True))
@@ -207,7 +206,8 @@ def test_a_compiled_part_is_said() -> None:
         hm.Lens(model)
 
 
-@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+@pytest.mark.filterwarnings("ignore:torch.ao.quantization is deprecated:DeprecationWarning")
+@pytest.mark.filterwarnings("ignore:quantized..linear_dynamic. an autograd kernel was not registered:UserWarning")
 def test_a_quantised_model_is_explained_without_gradients() -> None:
     model = torch.ao.quantization.quantize_dynamic(nn.Sequential(*convnet()), {nn.Linear})
     for method in ("gradcam", "shapleycam", "fullgrad"):
@@ -276,7 +276,7 @@ def test_a_bug_of_the_model_is_its_own() -> None:
 def test_under_the_users_autocast_maps_are_summed_in_full_precision() -> None:
     net = convnet()
     methods = [name for name in hm.methods.METHODS if name not in {"cam", "gcame", "finercam", *OF_ATTENTION}]
-    with torch.autocast("cpu", torch.bfloat16):
+    with torch.autocast("cpu", torch.bfloat16), unread():
         found = hm.Lens(net).explain(X, 1, layer="norm2", method=methods, budget=16, progress=False)
         assert all(heatmap.map.dtype == torch.float32 for heatmap in found)
         with hm.capture(net, "norm2") as seen:

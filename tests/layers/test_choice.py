@@ -246,7 +246,8 @@ def test_scores_behind_a_softmax_are_no_features() -> None:
 
 def test_the_level_of_a_trained_detector_is_found_where_none_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(trained.FastestDet, "levels", [])
-    heatmaps = trained.fastestdet().explain([trained.PHOTOS / "both.png", PHOTOS / "cat.jpg"])
+    with pytest.warns(hm.HookmapWarning, match="the model takes one image at a time"):
+        heatmaps = trained.fastestdet().explain([trained.PHOTOS / "both.png", PHOTOS / "cat.jpg"])
     assert len(heatmaps) > 2
     for heatmap in heatmaps:
         assert heatmap.box is not None
@@ -260,6 +261,7 @@ def test_the_level_of_a_trained_detector_is_found_where_none_is_named(monkeypatc
 # ---------------------------------------------------------------- precision
 
 
+@pytest.mark.filterwarnings("ignore:at 'layer4' the methods gradcam, hirescam give the same:hookmap.HookmapWarning")
 def test_maps_under_the_users_own_autocast_are_summed_in_float32() -> None:
     lens, x = hm.Lens(torchvision.models.resnet18(weights=None)), noise(1, 3, 64, 64)
     plain = lens.explain(x, 3, method=["gradcam", "hirescam", "layercam"])

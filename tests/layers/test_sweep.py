@@ -117,6 +117,7 @@ def explained(name: str) -> hm.Heatmap:
         pytest.skip(f"{parameters / 1e6:.0f} million parameters")
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "the heatmap of", hm.HookmapWarning)  # random weights may well speak against
+        warnings.filterwarnings("ignore", "the map at .* of what passes there", hm.HookmapWarning)
         (heatmap,) = hm.Lens(model).explain(x)
     raw = heatmap.raw
     assert raw.isfinite().all()

@@ -450,8 +450,7 @@ class Engine:
     def say_what_is_assumed(self) -> None:
         """Warn, once, of what was assumed about the model without knowing, such as its preprocessing."""
         if self._note:
-            warn(self._note)
-            self._note = None
+            self.remark(self._note)
 
 
 def _shape(numbered: tuple[int, View | Unreadable]) -> torch.Size | None:

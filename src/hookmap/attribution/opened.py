@@ -48,7 +48,7 @@ class Opened:
     >>> opened = hm.Lens().open("examples/photos/coffee.jpg")
     >>> opened.predict(top=1)[0].label
     'espresso'
-    >>> opened.explain("espresso")[0].method.name, opened.explain("cup", layer="blocks.4")[0].layer
+    >>> opened.explain("espresso")[0].method.name, opened.explain("cup", "blocks.4", "layercam")[0].layer
     ('gradcam', 'blocks.4')
     """
 

@@ -64,7 +64,7 @@ class AttentionMaps(Mapping[str, Tensor]):
         without_artefacts: whether they were left out.
 
     >>> import timm, hookmap as hm
-    >>> lens = hm.Lens(timm.create_model("vit_tiny_patch16_224", depth=2))
+    >>> lens = hm.Lens(timm.create_model("vit_tiny_patch16_224", depth=2, num_classes=10))
     >>> attention = lens.attention("examples/photos/coffee.jpg")
     >>> attention["blocks.1.attn"].shape, attention.maps.shape
     (torch.Size([3, 14, 14]), torch.Size([2, 3, 14, 14]))

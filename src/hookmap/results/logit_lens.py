@@ -48,9 +48,10 @@ class LogitLens:
         model: its name.
 
     >>> import timm, hookmap as hm
-    >>> lens = hm.Lens(timm.create_model("vit_tiny_patch16_224", depth=2)).logit_lens("examples/photos/coffee.jpg")
-    >>> lens.probabilities.shape, lens.maps.shape
-    (torch.Size([2, 1000]), torch.Size([2, 14, 14]))
+    >>> lens = hm.Lens(timm.create_model("vit_tiny_patch16_224", depth=2, num_classes=10))
+    >>> found = lens.logit_lens("examples/photos/coffee.jpg")
+    >>> found.probabilities.shape, found.maps.shape
+    (torch.Size([2, 10]), torch.Size([2, 14, 14]))
     """
 
     blocks: Sequence[str]
