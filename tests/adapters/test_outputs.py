@@ -220,6 +220,7 @@ MIXING = {
 
 
 @pytest.mark.filterwarnings("ignore:the heatmap of:hookmap.HookmapWarning")
+@pytest.mark.filterwarnings("ignore:Grad-CAM averages:hookmap.HookmapWarning")
 @pytest.mark.parametrize("way", MIXING)
 def test_samples_that_influence_each_other_run_one_by_one_and_it_is_said_once(way: str) -> None:
     net = MIXING[way]()

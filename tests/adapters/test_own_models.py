@@ -69,11 +69,13 @@ def test_a_function_of_a_dict_is_a_target() -> None:
     def surest(output: dict[str, Tensor]) -> Tensor:
         return output["sure"].amax(1)
 
-    found = hm.Lens(model).explain(photos(), target=surest)
+    with pytest.warns(hm.HookmapWarning, match="gives probabilities itself"):
+        found = hm.Lens(model).explain(photos(), target=surest)
     assert [h.target for h in found] == ["surest", "surest"]
     assert found.raw.any()
 
 
+@pytest.mark.filterwarnings("ignore:the heatmap of .* is zero everywhere:hookmap.HookmapWarning")
 def test_one_target_per_image() -> None:
     lens, x = hm.Lens(convnet(classes=5), labels=list("abcde")), photos(3)
     every = lens.explain(x, target=[0, 1, 2], layer=LAYER)
@@ -91,6 +93,7 @@ def test_one_target_per_image() -> None:
         lens.features(x, target=hm.PerImage([0, 1]))
 
 
+@pytest.mark.filterwarnings("ignore:the heatmap of .* is noisy:hookmap.HookmapWarning")
 def test_labels_that_exclude_nothing() -> None:
     """Multi-label: each class is a question of its own."""
     model, x = convnet(classes=5), photos(1)
@@ -133,7 +136,7 @@ def test_a_single_logit_is_yes_or_no(form: Callable[[Tensor], Any]) -> None:
 
 def test_values_are_shown_as_they_are() -> None:
     model, x = convnet(classes=3), photos(1)
-    value = float(model(x)[0, 2])
+    value = model(x)[0, 2].item()
     lens = hm.Lens(model, labels=["x", "y", "age"])
     by_number, by_name = lens.explain(x, target=[hm.Regression(2), hm.Regression("age")], layer=LAYER)
     assert by_number.title == by_name.title == f"age {value:.3g}"
@@ -260,6 +263,7 @@ def test_a_target_per_sample_of_several_inputs() -> None:
         lens.explain(inputs, target=hm.PerImage([2, 1, 0, 1]))
 
 
+@pytest.mark.filterwarnings("ignore:the heatmap of .* is zero everywhere:hookmap.HookmapWarning")
 def test_several_inputs_in_one_dict() -> None:
     x, age = photos(2), torch.tensor([[0.5], [-2.0]])
     by_name = hm.Lens(WithAge()).explain({"pixel_values": x, "age": age}, target=1)

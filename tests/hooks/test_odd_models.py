@@ -207,6 +207,7 @@ def test_a_compiled_part_is_said() -> None:
 
 
 @pytest.mark.filterwarnings("ignore:torch.ao.quantization is deprecated:DeprecationWarning")
+@pytest.mark.filterwarnings("ignore:torch.quantize_per_tensor:UserWarning")
 @pytest.mark.filterwarnings("ignore:quantized..linear_dynamic. an autograd kernel was not registered:UserWarning")
 def test_a_quantised_model_is_explained_without_gradients() -> None:
     model = torch.ao.quantization.quantize_dynamic(nn.Sequential(*convnet()), {nn.Linear})

@@ -78,6 +78,7 @@ def test_it_takes_at_most_sixty_passes_and_leaves_the_model_as_it_was(monkeypatc
     assert all(parameter.grad is None for parameter in model.parameters())
 
 
+@pytest.mark.filterwarnings("ignore:the heatmap of .* is noisy:hookmap.HookmapWarning")
 def test_methods_that_mask_are_not_asked_again_for_stability() -> None:
     lens = colours()
     assert lens.explain(pictures(1), method="rise", budget=20, check=True)[0].check.stability is None
