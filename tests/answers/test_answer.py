@@ -135,7 +135,7 @@ def test_words_phrases_tokens_and_contrasts_can_be_explained(answer: hm.Answer) 
     assert found[0].probability == pytest.approx(float(answer.log_probabilities[3].exp()), rel=1e-4)
     assert len(answer.explain(progress=False)) == len(answer)
     contrast = answer.explain("red", versus="blue", progress=False)[0]
-    logits = answer.batch.engine.called(answer.batch.x).logits[0, 3]
+    logits = answer.batch.engine.called(answer.batch.x).logits[0, 3].detach()
     red, blue = (answer._said.wording.tokenizer.convert_tokens_to_ids(word) for word in ("red", "blue"))
     assert contrast.target == "red rather than blue"
     assert contrast.score == pytest.approx(float(logits[red] - logits[blue]), abs=1e-4)

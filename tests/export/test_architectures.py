@@ -64,6 +64,13 @@ def deeplab() -> nn.Module:
     return model
 
 
+def vit() -> nn.Module:
+    """As if trained: torchvision's head starts with zeros, through which no gradient passes."""
+    model = models.vit_b_16(weights=None)
+    nn.init.normal_(model.heads.head.weight, std=0.02)
+    return model
+
+
 def dinov2() -> hm.Lens:
     if not (WEIGHTS / "dinov2-small").exists():
         pytest.skip("the trained weights dinov2-small aren't on this machine")
@@ -79,7 +86,7 @@ CASES = {
     "EfficientNet": Case(seeded(models.efficientnet_b0), "features.7", "layercam"),
     "ConvNeXt": Case(seeded(models.convnext_tiny)),
     "ViT": Case(seeded(lambda: timm.create_model("vit_tiny_patch16_224"))),
-    "ViT by another method": Case(seeded(models.vit_b_16), "encoder.layers.encoder_layer_11.ln_1", "hirescam"),
+    "ViT by another method": Case(seeded(vit), "encoder.layers.encoder_layer_11.ln_1", "hirescam"),
     "DINOv2": Case(dinov2),
     # Not XGrad-CAM: it divides by sums that signed activations bring close to zero, and hangs on the last digits.
     "Swin": Case(seeded(models.swin_t)),

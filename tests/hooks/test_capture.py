@@ -6,6 +6,7 @@ import copy
 import dataclasses
 import threading
 from collections import OrderedDict
+from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple
 
 import pytest
@@ -294,6 +295,15 @@ def test_two_threads_on_one_model_do_not_mix(resnet: nn.Module) -> None:
         thread.join()
     assert not failures
     assert not any(m._forward_hooks or m._forward_pre_hooks for m in resnet.modules())
+
+
+def test_another_thread_may_meet_a_hook_of_which_torch_has_not_said_yet_that_it_takes_keywords(resnet, x) -> None:
+    """Nor any more, while it is taken away: the other's prediction ended in a TypeError."""
+    plain = resnet(x)
+    with hm.capture(resnet, ["layer4", "input"], attention=True), ThreadPoolExecutor(1) as other:
+        for module in resnet.modules():
+            module._forward_pre_hooks_with_kwargs.clear()
+        assert torch.equal(other.submit(resnet, x).result(), plain)
 
 
 def test_replay_of_variants_equals_the_full_model(resnet: nn.Module, x: torch.Tensor) -> None:

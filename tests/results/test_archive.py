@@ -70,6 +70,7 @@ def test_a_file_without_its_picture_s_file_is_whole(lens: hm.Lens, cat: Path, tm
     assert np.array_equal(np.asarray(hm.load(path)[0].overlay()), before)
 
 
+@pytest.mark.filterwarnings("ignore:Grad-CAM averages:hookmap.HookmapWarning")
 def test_another_process_asks_again_and_gets_the_same_map_bit_for_bit(cat: Path, coffee: Path, tmp_path: Path) -> None:
     lens = hm.Lens("efficientnet_lite0", device="cpu")
     written = lens.explain([cat, coffee], ["predicted", 281], ["blocks.4", "bn2"], ["gradcam", "layercam"], seed=3)

@@ -90,6 +90,7 @@ def test_what_is_nearly_the_same_looks_so(heatmap: hm.Heatmap) -> None:
     assert found.look.limit == 0.25
 
 
+@pytest.mark.filterwarnings("ignore:Grad-CAM averages:hookmap.HookmapWarning")
 def test_they_are_called_by_what_they_differ_in(lens: hm.Lens, cat: Path, coffee: Path) -> None:
     every = lens.explain(cat, ["tabby", "lynx"], ["blocks.5", "bn2"], ["gradcam", "layercam"])
     one = every[0]

@@ -317,7 +317,8 @@ class Capture(Mapping[str, Record]):
         in_backward = torch._C._current_graph_task_id() != -1
         return threading.get_ident() == self._thread and not self._replaying and not in_backward
 
-    def _start_run(self, _: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    # Torch says apart from a hook that it takes keywords: another thread may meet it without.
+    def _start_run(self, _: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any] | None = None) -> Any:
         if not self._active():
             return None
         # An inference tensor can't be saved for backward; a copy made here, outside inference mode, can.
@@ -329,7 +330,7 @@ class Capture(Mapping[str, Record]):
         self._inputs = map_tensors(lambda _, t: t.detach(), copied)
         return copied
 
-    def _start_layer(self, _: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    def _start_layer(self, _: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any] | None = None) -> Any:
         return self._started((args, kwargs)) if self._active() else None
 
     def _end_run(self, _: nn.Module, __: Any, output: Any) -> None:

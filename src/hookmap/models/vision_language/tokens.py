@@ -71,10 +71,12 @@ def reach(
     found: list[tuple[str, Tensor]] = []
     thread = threading.get_ident()
 
-    def before(module: nn.Module, args: Any, kwargs: Any) -> None:
+    def before(module: nn.Module, args: Any, kwargs: Any = None) -> None:
+        if threading.get_ident() != thread:  # where torch may not have said yet that keywords are taken
+            return
         given = kwargs.get("inputs_embeds")
         embeds = isinstance(given, Tensor) and given.ndim == 3 and given.shape[1] == length
-        if embeds and names[module] and module not in tower and threading.get_ident() == thread:
+        if embeds and names[module] and module not in tower:
             found.append((names[module], given.detach()))
             raise _Begun
 
