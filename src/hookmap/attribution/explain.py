@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import replace
 from functools import partial
@@ -210,7 +210,7 @@ def plan_of(heatmap: Heatmap) -> Plan:
     return Plan([question.target], [question.method], list(question.layers) or None, question.settings)
 
 
-def warn_of_maps_that_show_nothing(heatmaps: list[Heatmap]) -> None:
+def warn_of_maps_that_show_nothing(heatmaps: Iterable[Heatmap]) -> None:
     """A warning for the maps that have no evidence to show: one for all that a method and layer leave so alike."""
     alike: dict[tuple[str, str, str], list[str]] = {}
     for heatmap in heatmaps:
