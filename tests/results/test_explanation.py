@@ -81,9 +81,7 @@ def test_images_may_have_different_numbers_of_detections() -> None:
     assert sum(map(len, parts)) == len(explanation)
 
 
-@pytest.mark.filterwarnings(
-    "ignore:.* left out. :hookmap.HookmapWarning", "ignore:at 'bn2' .* the same:hookmap.HookmapWarning"
-)
+@pytest.mark.filterwarnings("ignore:.* left out. :hookmap.HookmapWarning")
 @pytest.mark.filterwarnings("ignore:the heatmap of:hookmap.HookmapWarning")
 @pytest.mark.parametrize("method", ["all", None])
 def test_an_explanation_is_pickled(lens: hm.Lens, cat: Path, method: str | None) -> None:

@@ -18,10 +18,6 @@ from hookmap.verdict.gates import class_similarity, leakage, mosaic_of, paste
 from hookmap.verdict.stages import Split
 
 METHODS = ["hirescam", "eigencam", "random"]
-# The default, which is always compared, is the same as HiResCAM here.
-pytestmark = pytest.mark.filterwarnings(
-    "ignore:at '1' the methods gradcam, hirescam give the same:hookmap.HookmapWarning"
-)
 
 
 @pytest.fixture(scope="module")

@@ -44,7 +44,8 @@ class Plan:
         layer: where to look; None: where it is best.
         settings: how it is taken.
         part: of the signed map that is wanted, or None for the method's own.
-        lenient: leave out, with a remark, a method that isn't defined here, instead of raising.
+        lenient: methods are compared: leave out, with a remark, one that isn't defined here, instead of raising, and
+            don't say how they differ, which is seen.
         track: called with a description and a total, gives a function that is told of progress.
 
     Raises:
@@ -243,7 +244,7 @@ def _explained(
             " without a place in the picture, such as a class token"
         )
     averages = any(method.name == "gradcam" for method in used) and (default is None or default.method != "gradcam")
-    for name in layouts if averages else ():
+    for name in layouts if averages and not plan.lenient else ():
         if (alike := engine.alike(x, name, lambda layer: gradients(run, layer))) < ALIKE:
             engine.remark(
                 f"Grad-CAM averages the gradient over all places, and at {name!r} {alike:.0%} of it is the same there; "
@@ -252,7 +253,7 @@ def _explained(
     for name in layouts:
         if (calls := run.calls(name)) > 1:
             engine.remark(f"layer {name!r} ran {calls} times; this is its last call")
-        if len(same := run.same(name) & {method.name for method in used}) > 1:
+        if len(same := run.same(name) & {method.name for method in used}) > 1 and not plan.lenient:
             engine.remark(
                 f"at {name!r} the methods {', '.join(sorted(same))} give the same map, because the gradient is the "
                 "same at all places there (only pooling and a linear head follow); it was computed once"
