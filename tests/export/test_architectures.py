@@ -17,8 +17,12 @@ import hookmap as hm
 from trained import WEIGHTS, fastestdet
 
 onnxruntime = pytest.importorskip("onnxruntime")
-# Weights are random, and both sides see pictures the usual way.
-pytestmark = pytest.mark.filterwarnings("ignore:.* untrained classes have no names:hookmap.HookmapWarning")
+pytestmark = [
+    # Weights are random, and both sides see pictures the usual way.
+    pytest.mark.filterwarnings("ignore:.* untrained classes have no names:hookmap.HookmapWarning"),
+    # The detector's own file does, too.
+    pytest.mark.filterwarnings("ignore:net.onnx takes one image at a time:hookmap.HookmapWarning"),
+]
 models = torchvision.models
 
 

@@ -126,6 +126,7 @@ def test_the_file_says_how_any_photo_becomes_its_one_size(example: Tensor | None
     assert ran(place, x)["heatmap"].shape[0] == 1
 
 
+@pytest.mark.filterwarnings("ignore:Grad-CAM averages:hookmap.HookmapWarning")
 def test_grey_and_odd_sizes(tmp_path: Path) -> None:
     torch.manual_seed(0)
     net = nn.Sequential(
