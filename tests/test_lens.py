@@ -75,6 +75,7 @@ def test_at_the_last_layer_the_map_adds_up_to_the_score(lens: hm.Lens, cat: Path
     assert heatmap.raw.sum().item() == pytest.approx(heatmap.score - bias, rel=1e-4)
 
 
+@pytest.mark.filterwarnings("ignore:Grad-CAM averages:hookmap.HookmapWarning")
 def test_one_pass_gives_every_combination_as_single_calls_do(lens: hm.Lens, cat: Path, coffee: Path) -> None:
     both = lens.explain([cat, coffee], target=["predicted", "espresso", 281], layer=["bn2", "blocks.5"])
     assert len(both) == 2 * 3 * 2
@@ -145,6 +146,7 @@ def test_wrapped_models_are_unwrapped() -> None:
         assert torch.equal(hm.Lens(wrapped).explain(x, target=3).raw, plain)
 
 
+@pytest.mark.filterwarnings("ignore:.* untrained classes have no names:hookmap.HookmapWarning")
 @pytest.mark.parametrize("name", ["vit_tiny_patch16_224", "swin_tiny_patch4_window7_224", "mixer_s32_224"])
 def test_token_models(name: str, cat: Path) -> None:
     model = timm.create_model(name)
@@ -157,7 +159,7 @@ def test_token_models(name: str, cat: Path) -> None:
 
 def test_video_clips() -> None:
     clip = torch.randn(1, 3, 8, 112, 112)
-    heatmap = hm.Lens(torchvision.models.video.r3d_18(weights=None)).explain(clip, layer="layer3")[0]
+    heatmap = hm.Lens(torchvision.models.video.r3d_18(weights=None)).explain(clip, layer="layer3", method="layercam")[0]
     assert heatmap.raw.shape == (2, 14, 14)
     assert heatmap.map.shape == (2, 112, 112)
     assert heatmap.overlay().size == (336, 336)  # drawn at a size for people

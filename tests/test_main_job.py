@@ -32,6 +32,6 @@ def test_in_python(tmp_path: Path) -> None:
     lens = hm.Lens()
     (predictions,) = lens.predict(PHOTO, top=1)
     assert predictions[0].label == "tiger cat"
-    explanation = lens.explain(PHOTO, method=["gradcam", "layercam"], layer="blocks.5")
+    explanation = lens.explain(PHOTO, method=["hirescam", "layercam"], layer="blocks.5")
     loaded = hm.load(explanation.save(tmp_path / "maps.npz"))
     assert [h.raw.equal(other.raw) for h, other in zip(loaded, explanation, strict=True)] == [True, True]

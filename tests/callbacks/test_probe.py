@@ -249,6 +249,7 @@ def test_transformers_trains_the_same(tmp_path, bf16):
     assert [event.step for event in events.Images("heatmaps")] == [0, 10, 20]
 
 
+@pytest.mark.filterwarnings("ignore:the heatmap of .* is zero everywhere:hookmap.HookmapWarning")
 def test_tags_are_the_same_at_every_step_and_their_numbers_are_true(tmp_path):
     net = deepcopy(NET).train()
     kept = []
@@ -288,6 +289,7 @@ def truth(net) -> dict[str, float]:
     return found
 
 
+@pytest.mark.filterwarnings("ignore:the heatmap of .* is zero everywhere:hookmap.HookmapWarning")
 @pytest.mark.parametrize("late", [0, 1], ids=["before the step", "after the step"])
 def test_the_animation_of_a_block_ends_with_the_trained_model(tmp_path, late):
     net = deepcopy(NET).train()
@@ -392,7 +394,8 @@ def test_a_network_that_diverged_is_reported_once_and_trained_on(tmp_path):
     with make(tmp_path, every=1) as probe:
         probe(net, 0)
         net.conv1.weight.data.fill_(torch.nan)
-        probe(net, 1)
+        with pytest.warns(hm.HookmapWarning, match=r"isn't finite.* \(so it is with 2 others\)"):
+            probe(net, 1)
         with warnings.catch_warnings(record=True) as said:
             warnings.simplefilter("always")
             net.conv2.forward = lambda x: 1 / 0

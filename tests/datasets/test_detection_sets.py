@@ -65,7 +65,7 @@ def test_yolo(yolo: Path) -> None:
     expected = np.zeros((80, 100), bool)
     expected[8:48, 10:50] = True
     assert np.array_equal(second.mask, expected)
-    assert found.notes == ["these are the pictures of val:; for those of train pass their folder"]
+    assert found.notes == ["these are the pictures of val; for those of train pass their folder"]
     assert {item.label for item in items(source(yolo / "data.yaml", label=False))} == {None}
     assert items(pickle.loads(pickle.dumps(found)))[1].label == "dog"
 
@@ -270,8 +270,10 @@ def test_a_split_names_pictures_of_the_folder_alone(voc: Path, tmp_path: Path) -
         source(voc)
 
 
+@pytest.mark.filterwarnings("ignore:the labels cat, dog aren't classes:hookmap.HookmapWarning")
 def test_a_run_knows_true_classes_and_boxes(yolo: Path, tmp_path: Path) -> None:
-    run = hm.run(yolo, hm.Lens(), out=tmp_path / "out")
+    with pytest.warns(hm.HookmapWarning, match="these are the pictures of val; for those of train"):
+        run = hm.run(yolo, hm.Lens(), out=tmp_path / "out")
     table = run.table
     assert len(table) == 3
     assert list(table["label"].fillna("")) == ["", "dog", ""]

@@ -515,6 +515,7 @@ SHARD = {
 }
 
 
+@pytest.mark.filterwarnings("ignore:unclosed file:ResourceWarning")  # webdataset's
 def test_a_tar_holds_the_samples_of_the_webdataset_library(tmp_path: Path) -> None:
     path = tar(tmp_path / "my shard.tar", SHARD)
     mine = items(source(path))
@@ -777,6 +778,7 @@ def test_a_stream_goes_on_after_a_broken_sample() -> None:
     assert [item.id for item in stream] == ["3"]
 
 
+@pytest.mark.filterwarnings("ignore:unclosed file:ResourceWarning")  # webdataset's
 def test_streams_of_the_webdataset_library(tmp_path: Path) -> None:
     files = {f"{n}.{kind}": data for n in "ab" for kind, data in (("cls", b"4"), ("png", small()))}
     plain = webdataset.WebDataset(str(tar(tmp_path / "s.tar", files)), shardshuffle=False)

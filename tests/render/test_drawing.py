@@ -15,6 +15,7 @@ from PIL import Image
 import hookmap as hm
 from hookmap.methods import METHODS
 from hookmap.render.colors import STEPS, heat_of, shades
+from hookmap.render.grid import tiles
 from hookmap.render.overlay import UNSEEN, size_for_people
 
 GEOMETRY = hm.Geometry.identity((320, 320))
@@ -144,3 +145,16 @@ def test_a_figure_says_what_it_shows_and_keeps_its_text(tmp_path: Path) -> None:
     for words in ("cat 50%", "Grad-CAM at layer4, score 4.25", "against", "for"):
         assert f">{words}</text>" in text
     assert b"/FontFile2" in found.save(tmp_path / "x.pdf").read_bytes()  # TrueType: text that can be searched
+
+
+@pytest.mark.parametrize("scale", ["each", "shared", "symmetric"])
+def test_maps_that_hold_nan_are_drawn_as_zeros_and_numpy_says_nothing(scale: Any) -> None:
+    """A network that diverged while it was trained."""
+    maps = np.array([[[-1.0, 0.0, 3.0]], [[-1.0, 0.0, 3.0]], [[0.0, 0.0, 0.0]]])
+    some, nothing = maps.copy(), np.full((2, 1, 3), np.nan)
+    some[1, 0, 1], some[2] = np.nan, np.nan
+    how = {"scale": scale, "upsample": None}
+    for one, other in zip(tiles(some, **how), tiles(maps, **how), strict=True):
+        assert np.array_equal(np.asarray(one), np.asarray(other))
+    for one, other in zip(tiles(nothing, **how), tiles(np.zeros((2, 1, 3)), **how), strict=True):
+        assert np.array_equal(np.asarray(one), np.asarray(other))

@@ -348,6 +348,7 @@ def broken(photos: Path, folder: Path) -> Path:
     return folder
 
 
+@pytest.mark.filterwarnings("ignore:1 link leads to a folder read already:hookmap.HookmapWarning")
 def test_a_bad_image_is_a_row_with_its_error(photos: Path, tmp_path: Path) -> None:
     found = ran(broken(photos, tmp_path / "some photos"), tmp_path / "run")
     assert found.table["id"].is_unique
@@ -404,6 +405,7 @@ def test_a_half_model_is_given_what_it_takes(photos: Path, tmp_path: Path) -> No
     np.testing.assert_allclose(found.table["target_score"], wanted.table["target_score"], rtol=1e-4)
 
 
+@pytest.mark.filterwarnings("ignore:1 link leads to a folder read already:hookmap.HookmapWarning")
 def test_strict_ends_at_a_bad_image(photos: Path, tmp_path: Path) -> None:
     with pytest.raises(hm.DataError, match=r"gone\.png can't be explained: .*strict"):
         ran(broken(photos, tmp_path / "p"), tmp_path / "run", strict=True)

@@ -45,11 +45,11 @@ def tiles(
     if maps.ndim == 4:
         values = np.clip(maps, 0, 1)
     elif scale == "each":
-        values = np.stack([normalize(m, np.nanmin(m), np.nanmax(m)) for m in maps])
+        values = np.stack([normalize(m, *_bounds(m)) for m in maps])
     elif scale == "shared":
-        values = normalize(maps, np.nanmin(maps), np.nanmax(maps))
+        values = normalize(maps, *_bounds(maps))
     elif scale == "symmetric":
-        limit = float(np.nanmax(np.abs(maps))) or 1.0
+        limit = max(map(abs, _bounds(maps))) or 1.0
         values = normalize(maps, -limit, limit)
     else:
         raise HookmapError(f"there's no scale {scale!r} for feature maps; use 'each', 'shared' or 'symmetric'")
@@ -75,6 +75,12 @@ def arrange(pictures: Sequence[Image.Image], *, columns: int | None = None, gap:
     for i, picture in enumerate(pictures):
         canvas.paste(picture, ((i % columns) * (width + gap), (i // columns) * (height + gap)))
     return canvas
+
+
+def _bounds(maps: Array) -> tuple[float, float]:
+    """The smallest and largest value of what is finite; zeros where nothing is."""
+    finite = maps[np.isfinite(maps)]
+    return (float(finite.min()), float(finite.max())) if finite.size else (0.0, 0.0)
 
 
 def _tile_size(height: int, width: int, tile: tuple[int, int] | int) -> tuple[int, int]:

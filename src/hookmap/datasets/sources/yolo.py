@@ -144,7 +144,7 @@ def from_yaml(path: str, root: str | None = None, *, labels: bool = True) -> Yol
         notes.append(f"{lie} outside of the data set's folder, as {printable(outside[0])}")
     others = [name for name in SPLITS if about.get(name) and name != split]
     if others:
-        notes.append(f"these are the pictures of {split}:; for those of {listed(others)} pass their folder")
+        notes.append(f"these are the pictures of {split}; for those of {listed(others)} pass their folder")
     pictures.notes = [*pictures.notes, *notes]
     return Yolo(pictures, path, _names(about, path), labels=labels, keypoints="kpt_shape" in about)
 
