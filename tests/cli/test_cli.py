@@ -212,6 +212,7 @@ def test_why_this_and_not_that(hookmap, cat: Path) -> None:
     assert "tiger cat rather than tabby" in result.out
 
 
+@pytest.mark.filterwarnings("ignore:of 'cat' the tiles together show:hookmap.HookmapWarning")
 def test_long_work_says_how_far_it_is_where_nobody_sees_a_bar(
     cat: Path, lens: hm.Lens, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -15,6 +15,7 @@ from torch import nn
 from torchcam.methods import GradCAM as TorchCam
 
 import hookmap as hm
+from tiny import explained
 
 CLASS = 207
 
@@ -33,7 +34,7 @@ def unit(maps: torch.Tensor) -> torch.Tensor:
 
 
 def ours(model: nn.Module, x: torch.Tensor, layer: str, index: int = CLASS) -> torch.Tensor:
-    return hm.Lens(model).explain(x, target=index, layer=layer, method="gradcam").raw
+    return explained(model, x, "gradcam", index, layer)
 
 
 def captum(model: nn.Module, x: torch.Tensor, layer: str, index: int = CLASS) -> torch.Tensor:
