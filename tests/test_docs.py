@@ -128,6 +128,7 @@ GRAD_CAM_PAGE = DOCS / "coming_from" / "pytorch_grad_cam.md"
 GRAD_CAM_ROW = re.compile(r"\| `(?P<theirs>\w+\(model, .+?)` \| `(?P<ours>lens\..+?)` \|")
 
 
+@pytest.mark.filterwarnings("ignore:Grad-CAM averages:hookmap.HookmapWarning")
 @pytest.mark.parametrize(("theirs", "ours"), GRAD_CAM_ROW.findall(GRAD_CAM_PAGE.read_text()))
 def test_both_sides_of_the_table_for_those_who_come_from_grad_cam_give_the_same_map(theirs: str, ours: str) -> None:
     peers = pytest.importorskip("pytorch_grad_cam")
@@ -154,6 +155,7 @@ TORCH_CAM_ROWS, CAPTUM_ROWS = (
 )
 
 
+@pytest.mark.filterwarnings("ignore:Grad-CAM averages:hookmap.HookmapWarning")
 @pytest.mark.parametrize(("theirs", "ours"), TORCH_CAM_ROWS)
 def test_both_sides_of_the_table_for_those_who_come_from_torch_cam_give_the_same_map(theirs: str, ours: str) -> None:
     peers = pytest.importorskip("torchcam.methods")
@@ -166,6 +168,8 @@ def test_both_sides_of_the_table_for_those_who_come_from_torch_cam_give_the_same
     assert (mine - expected).abs().max() <= 1e-5 * expected.max()
 
 
+@pytest.mark.filterwarnings("ignore:Grad-CAM averages:hookmap.HookmapWarning")
+@pytest.mark.filterwarnings("ignore:Input Tensor 0 did not already require:UserWarning")
 @pytest.mark.parametrize(("theirs", "ours"), CAPTUM_ROWS)
 def test_both_sides_of_the_table_for_those_who_come_from_captum_give_the_same_map(theirs: str, ours: str) -> None:
     peers = pytest.importorskip("captum.attr")
