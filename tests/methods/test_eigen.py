@@ -164,7 +164,7 @@ def test_in_a_channel_that_is_the_same_everywhere_no_place_is_unusual(value: flo
 
 def test_on_an_even_image_fem_finds_nothing_and_says_so() -> None:
     with pytest.warns(hm.HookmapWarning, match="by fem is zero everywhere"):
-        assert not explained(convnet(), torch.zeros(1, 3, 28, 28), "fem", 2, "conv1").any()
+        assert not hm.Lens(convnet()).explain(torch.zeros(1, 3, 28, 28), 2, "conv1", "fem").raw.any()
 
 
 @pytest.mark.parametrize("side", [7, 30])
