@@ -28,6 +28,7 @@ extensions = [
     "mathml",
     "command_line",
     "properties",
+    "uses",
 ]
 exclude_patterns = ["_build", "images", "gallery_headers"]
 myst_enable_extensions = ["colon_fence", "dollarmath", "deflist"]
@@ -124,6 +125,7 @@ sphinx_gallery_conf = {
     "capture_repr": (),
     "remove_config_comments": True,
     "show_memory": False,
+    "show_signature": False,
     "write_computation_times": False,
     "image_scrapers": (saved_pictures,),
     "min_reported_time": 600,
