@@ -78,6 +78,21 @@ def test_what_newcomers_ask_is_one_click_from_home(pages: dict[Path, Page], answ
     assert any(link.split("#")[0] == f"{answer}.html" for link in pages[(SITE / "index.html").resolve()].leads)
 
 
+def test_every_guide_is_two_clicks_from_home(pages: dict[Path, Page]) -> None:
+    first = {link for link in pages[(SITE / "index.html").resolve()].leads if link.startswith("guides/")}
+    assert "guides/index.html" in first
+    second = {f"guides/{link}" for link in pages[(SITE / "guides/index.html").resolve()].leads}
+    guides = {f"guides/{page.stem}.html" for page in (REPOSITORY / "docs" / "guides").glob("*.md")}
+    assert guides - {"guides/index.html"} <= first | second
+
+
+def test_examples_stand_beneath_the_methods_that_they_call() -> None:
+    page = (SITE / "api/generated/hookmap.Lens.html").read_text()
+    explain = page.split('id="hookmap.Lens.explain"')[1].split('id="hookmap.Lens.stream"')[0]
+    assert "gallery/first_heatmap.html" in explain
+    assert "gallery/export_onnx.html" not in explain
+
+
 def test_formulas_need_no_script(pages: dict[Path, Page]) -> None:
     text = (SITE / "api/generated/hookmap.metrics.infidelity.html").read_text()
     assert "<math" in text
