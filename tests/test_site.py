@@ -102,7 +102,10 @@ def test_formulas_need_no_script(pages: dict[Path, Page]) -> None:
 @pytest.mark.parametrize(("wide", "scheme"), [(1360, "light"), (390, "dark")])
 @pytest.mark.parametrize(
     "name",
-    ["index", "start/first_heatmap", "choose/method", "gallery/index", "api/generated/hookmap.Lens", "command_line"],
+    [
+        *("index", "start/first_heatmap", "choose/method", "guides/index", "guides/clip", "gallery/index"),
+        *("api/generated/hookmap.Lens", "command_line"),
+    ],
 )
 def test_nobody_is_kept_out(chromium: Any, name: str, wide: int, scheme: str) -> None:
     page = chromium.new_page(viewport={"width": wide, "height": 844}, color_scheme=scheme)
