@@ -595,10 +595,7 @@ def _folders(paths: Sequence[Path], output: str | None) -> list[Path]:
         else:
             raise HookmapError(f"-o {output} is a file; feature maps are written as a folder of pictures")
     alone = output is not None and len(paths) == 1
-    folders = [Path(output or "")] if alone else places(paths, f"{output or '.'}/", "features")
-    for path in paths:
-        keep_inputs([path], [folder / path.name for folder in folders])
-    return folders
+    return [Path(output or "")] if alone else places(paths, f"{output or '.'}/", "features")
 
 
 def _channels(given: str) -> Any:
