@@ -14,10 +14,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from hookmap._files import keep_inputs
+from hookmap._names import methods_table
 from hookmap._progress import tracking
 from hookmap._text import counted, listed
 from hookmap.cli.commands import command, complain, say, shown
-from hookmap.cli.files import PAGE, SEVERAL, check_ending, images_in, is_folder, methods_table, places
+from hookmap.cli.files import PAGE, SEVERAL, check_ending, images_in, is_folder, places
 from hookmap.cli.films import are_videos, explain_videos
 from hookmap.cli.options import (
     AskOptions,
