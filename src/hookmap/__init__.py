@@ -11,7 +11,7 @@ from typing import Any
 
 import lazy_loader
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 # The names stand in __init__.pyi; a module is imported when one of its names is first used.
 _imported, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)
