@@ -100,6 +100,7 @@ _EXAMPLES = [
     "muted_channels",
     "concepts",
     "methods_side_by_side",
+    "architectures_side_by_side",
     "to_the_pixel",
     "how_far_to_believe",
     "large_picture",

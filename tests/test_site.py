@@ -9,7 +9,9 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
+import numpy as np
 import pytest
+from PIL import Image, ImageSequence
 
 from axe import faults
 from pictures import REPOSITORY
@@ -51,6 +53,17 @@ def test_nothing_is_loaded_from_elsewhere(pages: dict[Path, Page]) -> None:
     assert [(file.name, url) for file, page in pages.items() for url in page.loads if AWAY.match(url)] == []
     sheets = [(file.name, url) for file in SITE.rglob("*.css") for url in re.findall(r"url\(([^)]+)", file.read_text())]
     assert [(name, url) for name, url in sheets if AWAY.match(url.strip("'\" "))] == []
+
+
+def test_the_film_of_the_readme_is_the_one_that_its_example_makes() -> None:
+    shown, made = (
+        ImageSequence.all_frames(Image.open(file))
+        for file in (REPOSITORY / "docs/images/through_the_network.webp", *(SITE / "_images").glob("*network_002.webp"))
+    )
+    assert len(shown) == len(made) == 9
+    for one, other in zip(shown, made, strict=True):
+        apart = np.abs(np.asarray(one.convert("RGB"), np.float32) - np.asarray(other.convert("RGB"), np.float32))
+        assert apart.mean() < 1  # of 255
 
 
 def _lost(pages: dict[Path, Page]) -> Iterator[tuple[str, str]]:
