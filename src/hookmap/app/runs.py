@@ -131,7 +131,7 @@ class BrowsedRun:
             raise Refused("absent", f"row {number} has no heatmap")
         kept = self._table(MAPS, name).slice(at, 1)
         flat = kept["map"].combine_chunks().flatten().to_numpy(zero_copy_only=False)
-        values = unpacked(flat, kept["shape"][0].as_py(), row["map_scale"])
+        values = unpacked(flat.reshape(kept["shape"][0].as_py()), row["map_scale"])
         look = look_of(self._record, row["method"], row["part"] or "positive")
         left, top, right, bottom = (row[f"grid_{side}"] for side in ("left", "top", "right", "bottom"))
         return Answer(RunMap(look.as_json(), (left, top, right, bottom)), {"map": torch.from_numpy(values)})

@@ -46,6 +46,7 @@ class Store:
         require("pyarrow", extra="dataset")
         self.folder = Path(folder).expanduser()
         self._names: list[str] | None = None
+        self._parts: dict[str, Any] | None = None
 
     @property
     def about(self) -> dict[str, Any]:
@@ -151,7 +152,7 @@ class Store:
     def as_it_is(self) -> Store:
         """The store with the parts that are there now, also if more are written."""
         now = Store(self.folder)
-        now._names = self._whole()
+        now._parts, now._names = self._recorded(), self._whole()
         return now
 
     def _whole(self) -> list[str]:
@@ -161,6 +162,8 @@ class Store:
 
     def _recorded(self) -> dict[str, Any]:
         """What ``run.json`` says of the parts that are done."""
+        if self._parts is not None:
+            return self._parts
         return dict(self.about.get("parts", {})) if self._about.exists() else {}
 
     def _is_whole(self, name: str, part: Mapping[str, Any], thorough: bool) -> bool:
@@ -188,6 +191,16 @@ class Store:
         """The number of the first part that isn't there."""
         return 1 + max((int(path.stem.partition("-")[2]) for path in self.parts()), default=-1)
 
+    def counts(self) -> list[int]:
+        """How many rows each part has."""
+        import pyarrow.parquet as pq
+
+        recorded = self._recorded()
+        return [
+            recorded[path.name]["rows"] if path.name in recorded else pq.read_metadata(path).num_rows
+            for path in self.parts()
+        ]
+
     def done(self) -> set[str]:
         """The ids of all images that are in the run."""
         return {name for part in self.each(INDEX, ["id"]) for name in part["id"].to_pylist()}
@@ -196,7 +209,7 @@ class Store:
         """The tables of one kind, part by part."""
         recorded = self._recorded()
         for path in self.parts(kind):
-            yield self._table(path, columns, recorded.get(path.name, {}).get("files", {}).get(kind))
+            yield self._table(path, columns, _written(recorded, path.name, kind))
 
     def _table(self, path: Path, columns: list[str] | None, written: list[Any] | None = None) -> pa.Table:
         import pyarrow as pa
@@ -219,7 +232,7 @@ class Store:
 
     def table(self, kind: str, name: str) -> pa.Table:
         """One part, by the name of its file."""
-        return self._table(self._folder(kind) / name, None)
+        return self._table(self._folder(kind) / name, None, _written(self._recorded(), name, kind))
 
     def dataset(self) -> Dataset:
         """The index of all parts, to be queried where it lies."""
@@ -266,6 +279,12 @@ class Store:
             raise DataError(
                 f"{self.folder} can't be written ({error.strerror or error}); pass another folder as --out (out=)"
             ) from None
+
+
+def _written(recorded: Mapping[str, Any], part: str, kind: str) -> list[Any] | None:
+    """Size and checksum of a file of a part, where they are known."""
+    written: list[Any] | None = recorded.get(part, {}).get("files", {}).get(kind)
+    return written
 
 
 def lost_in_words(lost: Mapping[str, Mapping[str, Any]]) -> str:
