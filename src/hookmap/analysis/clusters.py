@@ -127,8 +127,9 @@ class Clusters(Page):
         loose: rows of the run's table that are in no cluster, by class.
         skipped: classes with too few heatmaps to be clustered.
         vectors: what was clustered, by class: rows of the run's table, and ``(N, D)``.
-        among: how many heatmaps there are; of a class of more than 10,000, and of more than 50,000 in all, only some
-            are clustered, spread evenly over each class.
+        taken: how many heatmaps were looked at: of each class 10,000 at most, and 50,000 in all, spread evenly over
+            each class.
+        among: how many there are that show evidence.
     """
 
     run: Run
@@ -138,6 +139,7 @@ class Clusters(Page):
     loose: dict[str | None, list[int]]
     skipped: list[str | None]
     vectors: dict[str | None, tuple[list[int], Array]]
+    taken: int
     among: int
 
     def __len__(self) -> int:
@@ -206,6 +208,7 @@ class Clusters(Page):
         """
         lines = [self._line(cluster, members) for cluster in self.clusters[:most]]
         shown = "" if len(self) <= most else f", the {most} most suspicious shown"
+        shown += "" if self.taken == self.among else f", sought among {self.taken:,} of {self.among:,} heatmaps"
         few = f"; {counted(len(self.skipped), 'class', 'classes')} with too few heatmaps" if self.skipped else ""
         note = (
             f"{counted(len(self), 'cluster')} of {self.of}{shown}; {len(self.flagged)} flagged{few}\n"
@@ -313,7 +316,7 @@ def clusters(
         loose[name] = [*map(int, rows[numbers < 0])]
         vectors[name] = [*map(int, rows)], mine
     everything.sort(key=_order)
-    return Clusters(run, of, by, everything, loose, skipped, vectors, len(every))
+    return Clusters(run, of, by, everything, loose, skipped, vectors, len(heat), len(every))
 
 
 def _order(cluster: Cluster) -> tuple[Any, ...]:

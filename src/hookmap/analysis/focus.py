@@ -78,7 +78,8 @@ def focus(run: Run, by: FocusMeasure = "half_area", *, count: int = 12, asked: s
     # Whatever is among the first or the last, ties with them included; only these are sorted by name too.
     low, high = np.partition(values, [count - 1, len(values) - count])[[count - 1, -count]]
     most, least = (table[mine].sort_values([by, "id"], kind="stable") for mine in (values <= low, values >= high))
-    return Focus(run, by, most.iloc[:count], least.iloc[::-1].iloc[:count])
+    ends = most.index[:count], least.index[::-1][:count]
+    return Focus(run, by, *(run.table.loc[rows] for rows in ends))
 
 
 @dataclass(frozen=True, eq=False)

@@ -27,6 +27,10 @@ BLOCK = 4096
 """So many heatmaps are laid out at once."""
 HELD = 2**26
 """Frames are held while they have so many cells together: 65,536 of 32 x 32, which take 256 MiB."""
+_KINDS = ["asked", "method", "layer"]
+_FACTS = ["id", "height", "width", "label", "label_index", "prediction", "prediction_index", "probability", "correct"]
+_FACTS += ["target", "evidence", "half_area", "entropy", "border", "corner", "in_box", "in_mask"]
+_FACTS += ["grid_left", "grid_top", "grid_right", "grid_bottom"]
 REGIONS = ("border", "top left", "top right", "bottom left", "bottom right")
 """The outer parts of the frame, as :class:`hookmap.metrics.summary.Measures` has them; they overlap."""
 
@@ -47,7 +51,8 @@ class Frames:
 
     Args:
         run: they are of.
-        table: the rows of the run's table that are meant: their index is that of the run.
+        table: the rows of the run's table that are meant, with the columns that are asked for here: their index is
+            that of the run.
         silent: the rows whose heatmaps were left out, because they show no evidence.
         side: cells of the frame along each side.
     """
@@ -203,16 +208,16 @@ def frames(run: Run, *, asked: str | None = None, side: int = SIDE) -> Frames:
 
 
 def _rows(run: Run, asked: str | None) -> pd.DataFrame:
-    rows = run.explained
-    if not len(rows):
+    kinds = run.of_heatmaps(_KINDS)
+    if not len(kinds):
         raise NotApplicableError(f"{run.folder} holds no heatmap; see its column 'error'")
-    questions = list(dict.fromkeys(rows["asked"]))
+    questions = [*kinds["asked"].unique()]
     if asked is not None and asked not in questions:
         raise DataError(f"{run.folder} wasn't asked about {asked!r}; pass one of {', '.join(map(repr, questions))}")
-    meant = rows["asked"] == (questions[0] if asked is None else asked)
+    meant = kinds["asked"] == (questions[0] if asked is None else asked)
     for column in ("method", "layer"):
-        meant &= rows[column] == rows.loc[meant, column].iloc[0]
-    return rows if meant.all() else rows[meant]
+        meant &= kinds[column] == kinds.loc[meant, column].iloc[0]
+    return run.table.loc[kinds.index[meant], _FACTS]
 
 
 def _slices(count: int) -> Iterator[slice]:

@@ -79,17 +79,25 @@ class Run:
         The row's number is that of its map.
         """
         import pandas as pd
+        import pyarrow as pa
 
         found = self._store.read(INDEX)
         if found is None:
             return pd.DataFrame(columns=list(COLUMNS))
-        frame: pd.DataFrame = found.to_pandas()
+        frame: pd.DataFrame = found.to_pandas(self_destruct=True)
+        del found
+        pa.default_memory_pool().release_unused()
         return frame
 
     @cached_property
     def explained(self) -> pd.DataFrame:
         """The rows of :attr:`table` that have a heatmap."""
-        return self.table[self.table["target"].notna()]
+        return self.of_heatmaps([*self.table.columns])
+
+    def of_heatmaps(self, columns: Sequence[str]) -> pd.DataFrame:
+        """Columns of the rows of :attr:`table` that have a heatmap."""
+        there = self._explained
+        return self.table[[*columns]] if there.all() else self.table.loc[there, [*columns]]
 
     @cached_property
     def errors(self) -> pd.DataFrame:
@@ -195,7 +203,8 @@ class Run:
         framed = np.zeros((len(numbers), side, side), np.float32)
         for here, values in self._shown(numbers):
             flat = torch.from_numpy(all_flattened(values)).clamp(min=0)
-            framed[here] = laid_into_square(flat, *self._ends(numbers[here]), side).numpy()
+            y, x = self._ends[numbers[here]].unbind(1)
+            framed[here] = laid_into_square(flat, y, x, side).numpy()
         total = framed.sum((1, 2), keepdims=True)
         framed /= np.where(total > 0, total, 1)
         return framed
@@ -287,12 +296,15 @@ class Run:
     def _maps(self) -> Parts[PartMaps]:
         return maps_of(self._store, self.table["id"])
 
-    def _ends(self, rows: Maps) -> tuple[torch.Tensor, torch.Tensor]:
-        """Where the maps of rows begin and end in their pictures, ``(n, 2)`` each along y and x, in shares of them."""
-        names = ("grid_top", "grid_bottom", "height"), ("grid_left", "grid_right", "width")
-        sides = [[self.table[name].to_numpy(np.float64)[rows] for name in along] for along in names]
-        y, x = (torch.from_numpy(np.stack([low / size, high / size], 1)) for low, high, size in sides)
-        return y, x
+    @cached_property
+    def _ends(self) -> torch.Tensor:
+        """Where the map of each row begins and ends in its picture, along y and x, ``(N, 2, 2)``, in shares of it."""
+        ends = torch.empty(len(self.table), 2, 2, dtype=torch.float64)
+        along = ("grid_top", "grid_bottom", "height"), ("grid_left", "grid_right", "width")
+        for axis, (low, high, size) in enumerate(along):
+            for place, name in enumerate((low, high)):
+                ends[:, axis, place] = torch.tensor((self.table[name] / self.table[size]).to_numpy(np.float64))
+        return ends
 
     def _stacks(self, rows: Sequence[int] | Maps) -> Iterator[tuple[Maps, Maps]]:
         """Signed maps of one shape, ``(n, *shape)``, float32, each stack with where its rows stand among those asked."""
