@@ -8,10 +8,13 @@ from __future__ import annotations
 
 import argparse
 import io
+import os
+import resource
 import subprocess
 import sys
 import tempfile
 import time
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -127,3 +130,73 @@ def _part(draw: np.random.Generator, photos: list[bytes], start: int, count: int
     jpegs = [photos[number] for number in draw.integers(0, len(photos), len(shown))]
     pictures = {"id": pa.array(shown, pa.string()), "jpeg": pa.array(jpegs, pa.binary())}
     return {INDEX: pa.table(columns), MAPS: pa.table(drawn), PICTURES: pa.table(pictures)}
+
+
+def report(folder: Path) -> list[str]:
+    """Time and memory of a report."""
+    from hookmap.report import write_report
+
+    start, busy = time.perf_counter(), time.process_time()
+    page = write_report(folder, folder.parent / f"{folder.name}-report" / "report.html")
+    beside = sum(path.stat().st_size for path in page.parent.rglob("*") if path.is_file())
+    return [
+        f"{time.perf_counter() - start:.0f} s",
+        f"{time.process_time() - busy:.0f} s",
+        f"{resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**10:.0f} MiB",
+        f"{page.stat().st_size / 1e6:.1f} MB of {beside / 1e6:.0f}",
+    ]
+
+
+def browser(folder: Path) -> list[str]:
+    """Times of what is asked of the run browser, from when it is opened."""
+    from hookmap.app.runs import BrowsedRun, Selection
+
+    times = [time.perf_counter()]
+    run = BrowsedRun("run", folder)
+    run.rows(Selection(), 0, 60)
+    times.append(time.perf_counter())
+    run.values("label")  # waits for what is read ahead
+    times.append(time.perf_counter())
+    for selection in (
+        Selection((("label", "class 7"),)),
+        Selection((("prediction", "class 7"), ("method", "gradcam"), ("correct", False))),
+        Selection(text="00001", sort="probability"),
+        Selection(sort="entropy", descending=True),
+    ):
+        run.rows(selection, 0, 60)
+        times.append(time.perf_counter())
+    return [f"{after - before:.2f} s" for before, after in pairwise(times)]
+
+
+MEASURED = {
+    "report": (report, ["wall", "CPU", "peak memory", "page, of all files"]),
+    "browser": (browser, ["open", "read ahead", "a filter", "three filters", "search, sorted", "all, sorted"]),
+}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--rows", type=int, nargs="+", default=[2000, 20_000, 200_000, 1_000_000])
+    parser.add_argument("--folder", type=Path)
+    parser.add_argument("--only", choices=MEASURED)
+    parser.add_argument("--of", type=Path, help=argparse.SUPPRESS)
+    given = parser.parse_args()
+    if given.of is not None:
+        print("\t".join(MEASURED[given.only][0](given.of)))
+        return
+    with tempfile.TemporaryDirectory() as scratch:
+        for name, (_, titles) in MEASURED.items():
+            if given.only in (None, name):
+                table = Table("rows", *titles, title=f"{name}, load {os.getloadavg()[0]:.1f} on {os.cpu_count()} cores")
+                for rows in given.rows:
+                    folder = (given.folder or Path(scratch)) / f"run-{rows}"
+                    if not folder.exists():
+                        generated(folder, rows)
+                    call = [sys.executable, __file__, "--only", name, "--of", str(folder)]
+                    told = subprocess.run(call, check=True, stdout=subprocess.PIPE, text=True).stdout
+                    table.add_row(f"{rows:,}", *told.strip().split("\t"))
+                Console(width=120).print(table)
+
+
+if __name__ == "__main__":
+    main()

@@ -197,7 +197,18 @@ def tied(images: int) -> str:
 
 def _first_rows(run: Run) -> pd.DataFrame:
     """One row per image that was explained, by its id."""
-    named = ["id", "path", "height", "width", "label", "prediction", "grid_left", "grid_top", "grid_right", "grid_bottom"]
+    named = [
+        "id",
+        "path",
+        "height",
+        "width",
+        "label",
+        "prediction",
+        "grid_left",
+        "grid_top",
+        "grid_right",
+        "grid_bottom",
+    ]
     return run.of_heatmaps(named).drop_duplicates("id").set_index("id")
 
 

@@ -163,7 +163,6 @@ def right(heat: Frames) -> Array:
     return recognised
 
 
-
 def _both(pairs: Iterable[tuple[tuple[float, float], Any]]) -> set[float]:
     """The classes of pairs."""
     return {index for pair, _ in pairs for index in pair}

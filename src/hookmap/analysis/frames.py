@@ -125,7 +125,7 @@ class Frames:
     def means_of(self, groups: Sequence[Array]) -> Array:
         """The mean map of each of some sets of positions, ``(groups, side, side)``, each sums to 1; in one pass."""
         sums = np.zeros((len(groups), self.side, self.side))
-        sizes = np.array([len(rows) for rows in groups])
+        sizes = np.array([len(rows) for rows in groups], int)
         positions, group_of = np.concatenate([np.empty(0, int), *groups]), np.repeat(np.arange(len(groups)), sizes)
         order = np.argsort(positions, kind="stable")
         positions, group_of = positions[order], group_of[order]
@@ -137,19 +137,40 @@ class Frames:
                 starts = np.flatnonzero(np.diff(mine, prepend=-1))
                 found = maps[positions[by_group] - here.start]
                 sums[mine[starts]] += np.add.reduceat(found, starts, axis=0, dtype=np.float64)
-        return sums / sizes[:, None, None]
+        means: Array = sums / np.maximum(sizes, 1)[:, None, None]
+        return means
 
     @cached_property
+    def _looked(self) -> tuple[Array, Array, Array]:
+        """Which show anything, ``(N,)``; the share in each of :data:`REGIONS`, ``(N, 5)``; and the sum of all maps."""
+        where, lit, shares = (
+            regions(self.side),
+            np.empty(len(self), bool),
+            np.empty((len(self), len(REGIONS)), np.float32),
+        )
+        total = np.zeros((self.side, self.side))
+        for here, maps in self.blocks():
+            lit[here] = maps.any((1, 2))
+            shares[here] = np.einsum("nij,kij->nk", maps, where, optimize=True)
+            total += maps.sum(0, dtype=np.float64)
+        return lit, shares, total
+
+    @property
+    def shares(self) -> Array:
+        """The share of each heatmap in each of :data:`REGIONS`, ``(N, 5)``."""
+        return self._looked[1]
+
+    @property
     def mean(self) -> Array:
         """The mean of all, ``(side, side)``; it sums to 1."""
-        mean: Array = self.means_of([np.arange(len(self))])[0]
+        mean: Array = self._looked[2] / len(self)
         return mean
 
     @cached_property
     def uniform_mean(self) -> Array:
         """The mean of maps that are the same wherever the model looks, ``(side, side)``."""
-        total = sum(np.einsum("ni,nj->ij", *self._uniform(here)) for here in _slices(len(self)))
-        return total / len(self)
+        mean: Array = sum(np.einsum("ni,nj->ij", *self._uniform(here)) for here in _slices(len(self))) / len(self)
+        return mean
 
     def _uniform(self, rows: slice) -> tuple[Array, Array]:
         """A map that is the same wherever the model looks, along y and x, ``(n, side)`` each: their outer product.
@@ -164,12 +185,6 @@ class Frames:
             seen = ((centres >= low[:, None]) & (centres <= high[:, None])).astype(np.float32)
             along.append(seen / np.maximum(seen.sum(1, keepdims=True), 1))
         return along[0], along[1]
-
-    @cached_property
-    def shares(self) -> Array:
-        """The share of each heatmap in each of :data:`REGIONS`, ``(N, 5)``."""
-        where = regions(self.side)
-        return np.concatenate([np.einsum("nij,kij->nk", maps, where, optimize=True) for _, maps in self.blocks()])
 
     @cached_property
     def uniform_shares(self) -> Array:
@@ -197,17 +212,21 @@ def frames(run: Run, *, asked: str | None = None, side: int = SIDE) -> Frames:
     kept = _KEPT.setdefault(run, {})
     if (asked, side) not in kept:
         rows = _rows(run, asked)
-        every = Frames(run, rows, rows[:0], side)
-        lit = [maps.any((1, 2)) for _, maps in every.blocks()]
-        there = np.concatenate([np.empty(0, bool), *lit]) & (rows["evidence"] == "some").to_numpy(bool)
-        kept[asked, side] = every if there.all() else every.only(there, rows[~there])
+        some = (run.table["evidence"].loc[rows] == "some").to_numpy(bool)
+        every = Frames(run, *(run.table.loc[rows[which], _FACTS] for which in (some, ~some)), side)
+        lit, shares, total = every._looked
+        if not lit.all():  # all that they show lies beyond their pictures
+            every = every.only(lit, run.table.loc[rows.difference(every.table.index[lit], sort=False), _FACTS])
+            every._looked = lit[lit], shares[lit], total
+        kept[asked, side] = every
     framed = kept[asked, side]
     if not len(framed):
         raise NotApplicableError(f"no heatmap of {run.folder} shows evidence; run it with another method or layer")
     return framed
 
 
-def _rows(run: Run, asked: str | None) -> pd.DataFrame:
+def _rows(run: Run, asked: str | None) -> pd.Index[Any]:
+    """The numbers of the rows that are meant."""
     kinds = run.of_heatmaps(_KINDS)
     if not len(kinds):
         raise NotApplicableError(f"{run.folder} holds no heatmap; see its column 'error'")
@@ -217,7 +236,7 @@ def _rows(run: Run, asked: str | None) -> pd.DataFrame:
     meant = kinds["asked"] == (questions[0] if asked is None else asked)
     for column in ("method", "layer"):
         meant &= kinds[column] == kinds.loc[meant, column].iloc[0]
-    return run.table.loc[kinds.index[meant], _FACTS]
+    return kinds.index[meant]
 
 
 def _slices(count: int) -> Iterator[slice]:

@@ -98,7 +98,9 @@ def _by_chance(heat: Frames, counts: Iterable[int]) -> dict[int, float]:
             draw = np.random.default_rng(0)
             groups = (draw.choice(len(pool), some, replace=False) for _ in range(_DRAWS))
             known[some] = max(float(distance(mean_of(pool.maps, rows), pool.mean)) for rows in groups)
-        chance[count] = known[some] * _spread(count, len(heat)) / _spread(some, len(pool)) if some < count else known[some]
+        chance[count] = (
+            known[some] * _spread(count, len(heat)) / _spread(some, len(pool)) if some < count else known[some]
+        )
     return chance
 
 

@@ -44,9 +44,9 @@ def write_report(
 
     The page needs no network and no server, and opens fast however long the run is: its numbers are of all rows, and of
     a run of more than 20,000 it shows the heatmaps that its sections name and 10,000 spread evenly over the run. Maps
-    and small pictures lie in it, or beside it in ``report_files/`` where they would make it larger than some 12 MB. ``report_figures/`` beside it
-    holds the sections as PNG; both folders begin with the page's own name. It names pictures by their ids, and no
-    folder of this machine.
+    and small pictures lie in it, or beside it in ``report_files/`` where they would make it larger than some 12 MB.
+    ``report_figures/`` beside it holds the sections as PNG; both folders begin with the page's own name. It names
+    pictures by their ids, and no folder of this machine.
 
     Args:
         run: what was run, or its folder.

@@ -33,7 +33,7 @@ def held(run: Run, shown: Iterable[Section]) -> Sequence[int]:
     named = [row for group in groups for row in _rows(group) if row < count]
     there = run.of_heatmaps(["id"]).index.to_numpy()
     spread = there[np.linspace(0, len(there) - 1, min(SPREAD, len(there))).round().astype(int)]
-    rows = np.union1d(np.array(named, int), spread).tolist()
+    rows: list[int] = np.union1d(np.array(named, int), spread).tolist()
     place = {row: number for number, row in enumerate(rows)}
     for group in groups:
         if "rows" in group:
@@ -47,9 +47,10 @@ def held_in_words(run: Run, rows: Sequence[int]) -> str:
     """What the gallery lacks, in a sentence; empty if nothing."""
     if len(rows) == len(run.table):
         return ""
+    every = len(run.of_heatmaps(["id"]))
     return (
-        f"{len(rows):,} of {int(run.table["target"].notna().sum()):,} heatmaps: {SPREAD:,} spread evenly over the run, and those that the "
-        "other parts of this page show. All numbers are of the whole run; hookmap serve --run shows every heatmap."
+        f"{len(rows):,} of {every:,} heatmaps: {SPREAD:,} spread evenly over the run, and those that the other parts "
+        "of this page show. All numbers are of the whole run; hookmap serve --run shows every heatmap."
     )
 
 

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 Array = np.ndarray[Any, Any]
-KEPT = 2**27
+KEPT = 2**26
 """Parts of one kind that were asked last are kept up to so many bytes."""
 
 
@@ -42,6 +42,7 @@ class Parts(Generic[Content]):
         self._starts = np.cumsum([0, *counts], dtype=np.int64)
         self._read = read
         self._kept: OrderedDict[int, Content] = OrderedDict()
+        self._held = 0
 
     def of(self, rows: Sequence[int] | Array) -> Iterator[tuple[Array, Content, Array]]:
         """Part by part: which of the rows lie in it, what it holds, and the rows' places in it."""
@@ -56,10 +57,10 @@ class Parts(Generic[Content]):
     def _part(self, number: int) -> Content:
         if number not in self._kept:
             rows = slice(*map(int, self._starts[number : number + 2]))
-            self._kept[number] = self._read(self._names[number], rows)
-            held = sum(one.nbytes for one in self._kept.values())
-            while held > KEPT and len(self._kept) > 1:
-                held -= self._kept.popitem(last=False)[1].nbytes
+            content = self._kept[number] = self._read(self._names[number], rows)
+            self._held += content.nbytes
+            while self._held > KEPT and len(self._kept) > 1:
+                self._held -= self._kept.popitem(last=False)[1].nbytes
         self._kept.move_to_end(number)
         return self._kept[number]
 
@@ -75,7 +76,7 @@ class PartMaps:
     def __init__(self, table: pa.Table) -> None:
         maps = table["map"].combine_chunks()
         flat = maps.flatten().to_numpy(zero_copy_only=False)
-        ends = np.cumsum([0, *maps.value_lengths().to_pylist()], dtype=np.int64)
+        lengths = maps.value_lengths().to_numpy(zero_copy_only=False)
         numbers: dict[tuple[int, ...], int] = {}
         shapes = map(tuple, table["shape"].to_pylist())
         self.stack_of = np.array([numbers.setdefault(shape, len(numbers)) for shape in shapes], np.int64)
@@ -84,7 +85,7 @@ class PartMaps:
         for number, shape in enumerate(numbers):
             rows = np.flatnonzero(self.stack_of == number)
             self.place[rows] = np.arange(len(rows))
-            kept = flat if len(numbers) == 1 else np.concatenate([flat[ends[i] : ends[i + 1]] for i in rows])
+            kept = flat if len(numbers) == 1 else flat[np.repeat(self.stack_of == number, lengths)]
             self.stacks.append(kept.reshape(len(rows), *shape))
 
     @property

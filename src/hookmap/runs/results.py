@@ -79,14 +79,11 @@ class Run:
         The row's number is that of its map.
         """
         import pandas as pd
-        import pyarrow as pa
 
         found = self._store.read(INDEX)
         if found is None:
             return pd.DataFrame(columns=list(COLUMNS))
         frame: pd.DataFrame = found.to_pandas(self_destruct=True)
-        del found
-        pa.default_memory_pool().release_unused()
         return frame
 
     @cached_property
@@ -307,7 +304,7 @@ class Run:
         return ends
 
     def _stacks(self, rows: Sequence[int] | Maps) -> Iterator[tuple[Maps, Maps]]:
-        """Signed maps of one shape, ``(n, *shape)``, float32, each stack with where its rows stand among those asked."""
+        """Signed maps of one shape, ``(n, *shape)``, float32, and where their rows stand among those asked."""
         numbers = np.asarray(rows, np.int64)
         scales = self.table["map_scale"].to_numpy(np.float32)
         for here, part, local in self._maps.of(numbers):
