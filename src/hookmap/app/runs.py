@@ -38,7 +38,8 @@ _TRIED = 8
 _GOLDEN = (5**0.5 - 1) / 2
 """Its multiples, less what is whole of them, are spread evenly, however many are taken."""
 PATH = "path"
-_NUMBERS = ("int32", "float32")
+_WORDS = {"id", *get_args(Filter)}
+"""Of the columns that aren't numbers, those that rows are asked by."""
 _HIDDEN = {PATH}
 """Where pictures lie on the disk is no business of a browser."""
 
@@ -87,8 +88,8 @@ class BrowsedRun:
         )
         name, model = store.folder.resolve().name, self._record["model"]["name"]
         self.about = RunAbout(id, name, model, int(self._starts[-1]), columns)
-        self._known: dict[str, pa.Array] | None = None
-        self._reading = threading.Lock()
+        self._known: dict[bool, dict[str, pa.Array]] = {}
+        self._reading = {False: threading.Lock(), True: threading.Lock()}
         threading.Thread(target=self._read_ahead, daemon=True).start()
 
     def rows(self, selection: Selection, offset: int, limit: int) -> RunRows:
@@ -106,7 +107,7 @@ class BrowsedRun:
         """What a column holds, the most frequent first."""
         if not self._has(column):
             return []
-        counts = self._columns[column].drop_null().value_counts().to_pylist()
+        counts = self._column(column).drop_null().value_counts().to_pylist()
         return [ValueCount(one["values"], one["counts"]) for one in sorted(counts, key=lambda one: -one["counts"])]
 
     def picture(self, number: int) -> bytes:
@@ -176,33 +177,36 @@ class BrowsedRun:
         """The numbers of the rows that fit, in order."""
         from pyarrow import compute
 
-        if selection.sort is not None and (
-            not self._has(selection.sort) or COLUMNS[selection.sort].kind not in _NUMBERS
-        ):
+        if selection.sort is not None and (not self._has(selection.sort) or not _is_number(selection.sort)):
             raise Refused("question", f"rows can't be sorted by {selection.sort!r}; name a column of numbers")
         fits = np.full(self.about.rows, all(self._has(name) for name, _ in selection.equal))
         for name, value in selection.equal:
             if self._has(name):
-                fits &= _equals(self._columns[name], value)
+                fits &= _equals(self._column(name), value)
         if selection.text:
-            fits &= compute.match_substring(self._columns["id"], selection.text, ignore_case=True).to_numpy(False)
+            fits &= compute.match_substring(self._column("id"), selection.text, ignore_case=True).to_numpy(False)
         found = np.flatnonzero(fits)
         if selection.sort is None:
             return found
-        keys = self._columns[selection.sort].to_numpy(zero_copy_only=False)[found].astype(np.float64)
+        keys = self._column(selection.sort).to_numpy(zero_copy_only=False)[found].astype(np.float64)
         return found[np.argsort(-keys if selection.descending else keys, kind="stable")]
 
-    @property
-    def _columns(self) -> dict[str, pa.Array]:
-        """What rows are filtered, searched and sorted by; who asks while it is read waits for it."""
-        with self._reading:
-            if self._known is None:
-                self._known = _whole(self._store, [one.name for one in self.about.columns if _is_asked(one.name)])
-            return self._known
+    def _column(self, name: str) -> pa.Array:
+        """A column that rows are asked by."""
+        return self._columns(_is_number(name))[name]
+
+    def _columns(self, numbers: bool) -> dict[str, pa.Array]:
+        """All numbers, or all words that rows are asked by, read at once; who asks meanwhile waits."""
+        with self._reading[numbers]:
+            if numbers not in self._known:
+                names = [one.name for one in self.about.columns if _is_number(one.name) == numbers]
+                self._known[numbers] = _whole(self._store, [name for name in names if numbers or name in _WORDS])
+            return self._known[numbers]
 
     def _read_ahead(self) -> None:
         with suppress(DataError):  # who asks is told
-            _ = self._columns
+            for numbers in (False, True):
+                self._columns(numbers)
 
     def _has(self, column: str) -> bool:
         return any(known.name == column for known in self.about.columns)
@@ -225,9 +229,8 @@ class BrowsedRun:
         return RunRow(number, {name: value for name, value in values.items() if name not in _HIDDEN})
 
 
-def _is_asked(column: str) -> bool:
-    """Whether rows can be filtered, searched or sorted by a column."""
-    return column == "id" or column in get_args(Filter) or COLUMNS[column].kind in _NUMBERS
+def _is_number(column: str) -> bool:
+    return COLUMNS[column].kind in ("int32", "float32")
 
 
 def _whole(store: Store, columns: list[str]) -> dict[str, pa.Array]:
