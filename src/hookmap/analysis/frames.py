@@ -213,11 +213,12 @@ def frames(run: Run, *, asked: str | None = None, side: int = SIDE) -> Frames:
     if (asked, side) not in kept:
         rows = _rows(run, asked)
         some = (run.table["evidence"].loc[rows] == "some").to_numpy(bool)
-        every = Frames(run, *(run.table.loc[rows[which], _FACTS] for which in (some, ~some)), side)
-        lit, shares, total = every._looked
-        if not lit.all():  # all that they show lies beyond their pictures
-            every = every.only(lit, run.table.loc[rows.difference(every.table.index[lit], sort=False), _FACTS])
-            every._looked = lit[lit], shares[lit], total
+        lit, silent = (run.table.loc[rows[which], _FACTS] for which in (some, ~some))
+        every = Frames(run, lit, silent, side)
+        there, shares, total = every._looked
+        if not there.all():  # all that some show lies beyond their pictures
+            every = every.only(there, run.table.loc[rows.difference(lit.index[there], sort=False), _FACTS])
+            every._looked = there[there], shares[there], total
         kept[asked, side] = every
     framed = kept[asked, side]
     if not len(framed):
