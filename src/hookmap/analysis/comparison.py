@@ -111,7 +111,7 @@ def compare(before: Run, after: Run, *, side: int = SIDE) -> Comparison:
 
 def _measured(one: Array, other: Array) -> Array:
     """Of pairs of maps ``(n, side, side)`` what moved, the cosine and the rank correlation, ``(n, 3)``, or NaN."""
-    there: Array = one.any((1, 2)) & other.any((1, 2))
+    there = np.logical_and(one.any((1, 2)), other.any((1, 2)))
     flat = [maps.reshape(len(maps), -1).astype(np.float64) for maps in (one, other)]
     norms = np.linalg.norm(flat[0], axis=1) * np.linalg.norm(flat[1], axis=1)
     cosine = (flat[0] * flat[1]).sum(1) / np.where(there, norms, 1)
