@@ -33,7 +33,7 @@ Algorithm = Literal["hdbscan", "spectral"]
 
 SUSPICIOUS = 0.25
 """A cluster is flagged from this suspicion on."""
-EACH, MOST = 10_000, 50_000
+EACH, MOST = 10_000, 25_000
 """So many heatmaps of a class are clustered at most, and so many of all."""
 LEAST, SHARE = 5, 0.05
 """A cluster has so many images at least, and this share of its class."""
@@ -127,7 +127,7 @@ class Clusters(Page):
         loose: rows of the run's table that are in no cluster, by class.
         skipped: classes with too few heatmaps to be clustered.
         vectors: what was clustered, by class: rows of the run's table, and ``(N, D)``.
-        taken: how many heatmaps were looked at: of each class 10,000 at most, and 50,000 in all, spread evenly over
+        taken: how many heatmaps were looked at: of each class 10,000 at most, and 25,000 in all, spread evenly over
             each class.
         among: how many there are that show evidence.
     """
