@@ -97,7 +97,14 @@ class Forward(Pass):
                 self.pixel_gradient = full_precision(self.seen[INPUT].calls[-1].gradient[: len(self.scores)])
         except DisconnectedError:
             # A model that runs its backbone under no_grad needs a graph that starts at the input.
-            self._run([*layouts, INPUT], self._records)
+            try:
+                self._run([*layouts, INPUT], self._records)
+            except DisconnectedError:
+                raise DisconnectedError(
+                    "no gradient leads from the score to the picture: either nothing in the picture changes it, or the "
+                    "model computes it without a graph (no_grad, detach, argmax, NumPy); ask for something else, or "
+                    "take a method without gradients, such as rise"
+                ) from None
 
     def _run(self, names: list[str], records: Records) -> None:
         if records == Records.NOTHING:
