@@ -111,7 +111,7 @@ class Forward(Pass):
             with torch.no_grad(), self.casting(self.x):
                 output = self._execution.module(())(self.x)
             self.targets = self._resolve(output)
-            self.scores = self.targets.scores(output)
+            self.scores = self.targets.scores(output).detach()
             return
         differentiated, curved = records >= Records.GRADIENTS, records >= Records.CURVATURES
         # Neither compiled code nor fused attention can be differentiated twice, and compiled code hides its nodes.
@@ -240,7 +240,7 @@ class Forward(Pass):
             raise HookmapError(
                 f"the method {method.name!r} gave {got}; expected maps (B, *grid) with B = {max(lengths)}"
             )
-        return full_precision(maps)
+        return full_precision(maps.detach())
 
     def _is_uniform(self, layer: str) -> bool:
         gradient = gradients(self, layer)[: len(self.scores)].flatten(3)
