@@ -11,6 +11,7 @@ import re
 import subprocess
 import sys
 import tomllib
+import warnings
 from collections.abc import Callable
 from contextlib import suppress
 from importlib import metadata
@@ -87,14 +88,17 @@ def smp() -> None:
 
 @use
 def rfdetr() -> None:
-    from rfdetr import RFDETRNano
+    small = {"resolution": 96, "positional_encoding_size": 6, "num_queries": 20, "num_select": 15, "group_detr": 1}
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # what the library says when it is imported, and of weights that aren't trained
+        from rfdetr import RFDETRNano
+
+        detector = RFDETRNano(pretrain_weights=None, device="cpu", **small)
 
     import hookmap as hm
     from hookmap.models.rfdetr import RFDETRDetector
 
-    small = {"resolution": 96, "positional_encoding_size": 6, "num_queries": 20, "num_select": 15, "group_detr": 1}
-    detector = RFDETRDetector(RFDETRNano(pretrain_weights=None, device="cpu", **small), least=0)
-    assert hm.Lens(detector).explain(PHOTO, "box:0")[0].raw.shape == (6, 6)
+    assert hm.Lens(RFDETRDetector(detector, least=0)).explain(PHOTO, "box:0")[0].raw.shape == (6, 6)
 
 
 @use
@@ -160,8 +164,6 @@ def video() -> None:
 
 @use
 def supervision() -> None:
-    import warnings
-
     import torchvision
 
     import hookmap as hm
