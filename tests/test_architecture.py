@@ -167,7 +167,8 @@ def test_tests_mirror_the_source() -> None:
     folders = {path.name for path in tests.iterdir() if path.is_dir() and path.name != "__pycache__"}
     assert folders - {name for name in FLOOR if (SOURCE / name).is_dir()} == {"parity"}
     about_all = {"architecture", "docs", "extras", "import", "main_job", "packaging", "site"}
-    assert {path.stem for path in tests.glob("test_*.py")} <= {f"test_{name.strip('_')}" for name in {*FLOOR, *about_all}}
+    named = {f"test_{name.strip('_')}" for name in {*FLOOR, *about_all}}
+    assert {path.stem for path in tests.glob("test_*.py")} <= named
 
 
 def test_tests_import_nothing_from_other_tests() -> None:
