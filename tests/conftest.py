@@ -6,6 +6,7 @@ import os
 import shutil
 import sys
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -16,15 +17,18 @@ os.environ["OMP_NUM_THREADS"] = "1"
 
 import pytest
 import torch
-from hypothesis import HealthCheck, settings
 
 import hookmap as hm
 from hookmap import cli
 from pictures import PHOTOS
 
-# How busy the machine is says nothing about the code.
-settings.register_profile("busy", deadline=None, suppress_health_check=[HealthCheck.too_slow])
-settings.load_profile("busy")
+# The main job and the extras are tested where pytest alone is installed.
+with suppress(ModuleNotFoundError):
+    from hypothesis import HealthCheck, settings
+
+    # How busy the machine is says nothing about the code.
+    settings.register_profile("busy", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+    settings.load_profile("busy")
 
 
 @pytest.fixture(scope="session")

