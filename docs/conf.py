@@ -28,6 +28,7 @@ extensions = [
     "mathml",
     "command_line",
     "properties",
+    "uses",
 ]
 exclude_patterns = ["_build", "images", "gallery_headers"]
 myst_enable_extensions = ["colon_fence", "dollarmath", "deflist"]
@@ -99,6 +100,7 @@ _EXAMPLES = [
     "muted_channels",
     "concepts",
     "methods_side_by_side",
+    "architectures_side_by_side",
     "to_the_pixel",
     "how_far_to_believe",
     "large_picture",
@@ -124,6 +126,7 @@ sphinx_gallery_conf = {
     "capture_repr": (),
     "remove_config_comments": True,
     "show_memory": False,
+    "show_signature": False,
     "write_computation_times": False,
     "image_scrapers": (saved_pictures,),
     "min_reported_time": 600,

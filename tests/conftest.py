@@ -6,8 +6,8 @@ import os
 import shutil
 import sys
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -22,7 +22,8 @@ import hookmap as hm
 from hookmap import cli
 from pictures import PHOTOS
 
-if find_spec("hypothesis"):  # the main job is tested with a base install
+# The main job and the extras are tested where pytest alone is installed.
+with suppress(ModuleNotFoundError):
     from hypothesis import HealthCheck, settings
 
     # How busy the machine is says nothing about the code.

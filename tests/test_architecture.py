@@ -16,7 +16,7 @@ from pictures import REPOSITORY
 SOURCE = REPOSITORY / "src" / "hookmap"
 FLOORS = [
     ("errors", "_text"),
-    ("_files", "_progress", "_optional", "_nested", "_devices", "_warnings"),
+    ("_files", "_progress", "_optional", "_nested", "_devices", "_names", "_warnings"),
     ("images",),
     ("hooks",),
     ("relevance",),
@@ -66,12 +66,13 @@ ANSWERS_WITHOUT_TORCH = ("cli",)
 DRAWN_WHEN_ASKED = ("hookmap.render", "hookmap.loggers", "hookmap.results.sheet")
 """What results and analyses import when they are to draw or log themselves: whoever only computes does without."""
 DEFERRED = {
+    "": "what may be meant by a name is only asked where there is no such name",
     "loggers.logger": "TensorBoard is one of the loggers that it names",
     "models.custom": "a factory may give a model's name, which is looked up among all families",
     "models.image_text": "the family of transformers' models builds on it, and it on the family's image processors",
     "runs.driver": "an engine is imported when it is chosen",
 }
-"""Modules that import others of their own floor inside of a function, and why."""
+"""Modules that import hookmap's own inside of a function, and why."""
 
 
 def _modules() -> dict[str, Path]:
@@ -166,8 +167,9 @@ def test_tests_mirror_the_source() -> None:
     tests = REPOSITORY / "tests"
     folders = {path.name for path in tests.iterdir() if path.is_dir() and path.name != "__pycache__"}
     assert folders - {name for name in FLOOR if (SOURCE / name).is_dir()} == {"parity"}
-    about_all = {"test_architecture", "test_docs", "test_import", "test_main_job", "test_site"}
-    assert {path.stem for path in tests.glob("test_*.py")} - about_all <= {f"test_{name.strip('_')}" for name in FLOOR}
+    about_all = {"architecture", "docs", "extras", "import", "main_job", "packaging", "site"}
+    named = {f"test_{name.strip('_')}" for name in {*FLOOR, *about_all}}
+    assert {path.stem for path in tests.glob("test_*.py")} <= named
 
 
 def test_tests_import_nothing_from_other_tests() -> None:

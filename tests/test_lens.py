@@ -184,6 +184,26 @@ def test_a_backbone_that_the_model_runs_under_no_grad() -> None:
     assert torch.allclose(heatmap.raw, expected, atol=1e-6)
 
 
+@pytest.mark.filterwarnings("ignore:the heatmap of 'class 1' on 'input' by occlusion is zero:hookmap.HookmapWarning")
+@pytest.mark.parametrize("picture_counts", [False, True])
+def test_a_score_without_a_graph_is_said_and_can_be_masked(picture_counts: bool) -> None:
+    class Apart(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.features, self.bias = nn.Conv2d(3, 4, 3), nn.Parameter(torch.zeros(4))
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            seen = torch.from_numpy(self.features(x).mean((2, 3)).detach().numpy())
+            return seen if picture_counts else self.bias.expand(len(x), 4)
+
+    lens, x = hm.Lens(Apart()), torch.rand(1, 3, 16, 16)
+    for how in ({}, {"layer": "features"}):
+        with pytest.raises(hm.DisconnectedError, match="no gradient leads from the score to the picture.*such as rise"):
+            lens.explain(x, 1, **how)
+    (heatmap,) = lens.explain(x, 1, method="occlusion", progress=False)
+    assert bool(heatmap.raw.any()) == picture_counts
+
+
 def test_half_precision_and_frozen_parameters() -> None:
     model = torchvision.models.resnet18(weights=None).eval().requires_grad_(False)
     x = torch.randn(1, 3, 64, 64)

@@ -9,7 +9,9 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
+import numpy as np
 import pytest
+from PIL import Image, ImageSequence
 
 from axe import faults
 from pictures import REPOSITORY
@@ -53,6 +55,17 @@ def test_nothing_is_loaded_from_elsewhere(pages: dict[Path, Page]) -> None:
     assert [(name, url) for name, url in sheets if AWAY.match(url.strip("'\" "))] == []
 
 
+def test_the_film_of_the_readme_is_the_one_that_its_example_makes() -> None:
+    shown, made = (
+        ImageSequence.all_frames(Image.open(file))
+        for file in (REPOSITORY / "docs/images/through_the_network.webp", *(SITE / "_images").glob("*network_002.webp"))
+    )
+    assert len(shown) == len(made) == 9
+    for one, other in zip(shown, made, strict=True):
+        apart = np.abs(np.asarray(one.convert("RGB"), np.float32) - np.asarray(other.convert("RGB"), np.float32))
+        assert apart.mean() < 1  # of 255
+
+
 def _lost(pages: dict[Path, Page]) -> Iterator[tuple[str, str]]:
     for file, page in pages.items():
         for link in [*page.leads, *page.loads]:
@@ -78,6 +91,21 @@ def test_what_newcomers_ask_is_one_click_from_home(pages: dict[Path, Page], answ
     assert any(link.split("#")[0] == f"{answer}.html" for link in pages[(SITE / "index.html").resolve()].leads)
 
 
+def test_every_guide_is_two_clicks_from_home(pages: dict[Path, Page]) -> None:
+    first = {link for link in pages[(SITE / "index.html").resolve()].leads if link.startswith("guides/")}
+    assert "guides/index.html" in first
+    second = {f"guides/{link}" for link in pages[(SITE / "guides/index.html").resolve()].leads}
+    guides = {f"guides/{page.stem}.html" for page in (REPOSITORY / "docs" / "guides").glob("*.md")}
+    assert guides - {"guides/index.html"} <= first | second
+
+
+def test_examples_stand_beneath_the_methods_that_they_call() -> None:
+    page = (SITE / "api/generated/hookmap.Lens.html").read_text()
+    explain = page.split('id="hookmap.Lens.explain"')[1].split('id="hookmap.Lens.stream"')[0]
+    assert "gallery/first_heatmap.html" in explain
+    assert "gallery/export_onnx.html" not in explain
+
+
 def test_formulas_need_no_script(pages: dict[Path, Page]) -> None:
     text = (SITE / "api/generated/hookmap.metrics.infidelity.html").read_text()
     assert "<math" in text
@@ -87,7 +115,10 @@ def test_formulas_need_no_script(pages: dict[Path, Page]) -> None:
 @pytest.mark.parametrize(("wide", "scheme"), [(1360, "light"), (390, "dark")])
 @pytest.mark.parametrize(
     "name",
-    ["index", "start/first_heatmap", "choose/method", "gallery/index", "api/generated/hookmap.Lens", "command_line"],
+    [
+        *("index", "start/first_heatmap", "choose/method", "guides/index", "guides/clip", "gallery/index"),
+        *("api/generated/hookmap.Lens", "command_line"),
+    ],
 )
 def test_nobody_is_kept_out(chromium: Any, name: str, wide: int, scheme: str) -> None:
     page = chromium.new_page(viewport={"width": wide, "height": 844}, color_scheme=scheme)

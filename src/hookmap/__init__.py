@@ -7,9 +7,19 @@
 ('tiger cat', (7, 7), (300, 451))
 """
 
+from typing import Any
+
 import lazy_loader
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 # The names stand in __init__.pyi; a module is imported when one of its names is first used.
-__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)
+_imported, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)
+
+
+def __getattr__(name: str) -> Any:
+    if name in __all__ or name.startswith("_"):
+        return _imported(name)
+    from hookmap._names import unknown
+
+    raise AttributeError(unknown(name, __all__), name=name)

@@ -16,8 +16,9 @@ def require(*libraries: str, extra: str) -> None:
     """
     missing = [name for name in libraries if importlib.util.find_spec(name) is None]
     if missing:
-        are = "isn't" if len(missing) == 1 else "aren't"
+        *others, last = missing
+        names, are = (f"{', '.join(others)} and {last}", "aren't") if others else (last, "isn't")
         raise MissingLibraryError(
-            f"this needs {' and '.join(missing)}, which {are} installed; run: pip install 'hookmap[{extra}]' (from a "
+            f"this needs {names}, which {are} installed; run: pip install 'hookmap[{extra}]' (from a "
             f"clone: pip install -e '.[{extra}]')"
         )

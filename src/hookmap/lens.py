@@ -385,7 +385,7 @@ class Lens:
             progress: show a bar.
 
         Raises:
-            HookmapError: if the place can't be written; nothing half-written is left.
+            HookmapError: if the place can't be written, or holds the photo itself; nothing half-written is left.
         """
         explorer, about = self._explorer(image)
         targets = [target] if isinstance(target, str) else list(target)

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import importlib.util
 import io
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 import torch
 from PIL import Image
@@ -488,3 +490,77 @@ def test_comparing_both_shows_that_the_heat_left_the_watermark(hans: dict[str, R
     squares = same[same["prediction_before"] == "square"]
     moved = squares.groupby(squares["id"].str.contains("marked"))["moved"].median()
     assert moved[True] > 2 * moved[False]
+
+
+def test_a_run_that_is_never_held_as_a_whole_says_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Block by block and part by part, with nothing kept, beside all at once."""
+    torch.manual_seed(0)
+    maps = [torch.rand(GRID, GRID) for _ in range(40)] + [peak(0, 0) for _ in range(20)] + [-torch.ones(GRID, GRID)] * 3
+    maps[5] = torch.rand(7, 3)  # another grid in between
+    maps[8] = torch.rand(2, 5, 5)  # a clip
+    predictions, labels = [i % 3 for i in range(63)], [(i + (i % 4 == 0)) % 3 for i in range(63)]
+    about = {"size": (90, 64), "crop": 6}
+
+    def all_of(run: Run) -> list[np.ndarray]:
+        means, seen, right = class_means(run), places(run, "label"), outcomes(run)
+        pairs = [array for pair in confusions(run).pairs for array in (pair.map, pair.label_map, pair.prediction_map)]
+        tables = [one.table.select_dtypes("number").to_numpy(float) for one in (means, seen, right, confusions(run))]
+        shares = [cluster.map for cluster in clusters(run, by=None)]
+        return [
+            means.maps,
+            means.overall,
+            seen.mean,
+            seen.uniform,
+            seen.maps,
+            right.right,
+            right.wrong,
+            *pairs,
+            *tables,
+            *shares,
+        ]
+
+    whole = all_of(built(tmp_path / "one", maps, predictions, labels, **about))
+    cut = built(tmp_path / "cut", maps, predictions, labels, **about)
+    for kind in ("index", "maps", "pictures"):  # the same rows in parts of ten
+        table = cut._store.read(kind)
+        for path in cut._store.parts(kind):
+            path.unlink()
+        for part in range(7):
+            pq.write_table(table.slice(10 * part, 10), cut.folder / f"{kind}.parquet" / f"part-{part:06d}.parquet")
+    Store(cut.folder).describe({"model": {"name": "known"}})
+    monkeypatch.setattr("hookmap.analysis.frames.HELD", 0)
+    monkeypatch.setattr("hookmap.analysis.frames.BLOCK", 7)
+    monkeypatch.setattr("hookmap.runs.parts.KEPT", 0)
+    found = all_of(open_run(cut.folder))
+    assert len(found) == len(whole) > 20
+    for one, other in zip(found, whole, strict=True):
+        np.testing.assert_allclose(one, other, atol=1e-6)
+    back = open_run(cut.folder)
+    for row in (62, 0, 31, 8, 5):  # in any order
+        torch.testing.assert_close(back.heatmap(row).raw, maps[row].float(), atol=1e-3, rtol=1e-3)
+
+
+def test_chance_of_many_maps_is_that_of_draws_from_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    torch.manual_seed(0)
+    maps = [torch.rand(GRID, GRID) ** 2 for _ in range(400)]
+    sizes = [240, 120, 40]
+    predictions = [number for number, size in enumerate(sizes) for _ in range(size)]
+    whole = class_means(built(tmp_path / "whole", maps, predictions)).table.set_index("name")["chance"]
+    monkeypatch.setattr("hookmap.analysis.means._POOL", 200)  # groups of 20 from every other map, scaled
+    some = class_means(built(tmp_path / "some", maps, predictions)).table.set_index("name")["chance"]
+    np.testing.assert_allclose(some, whole, rtol=0.25)
+    assert some.is_monotonic_increasing  # small classes are farther from anything
+
+
+def test_of_a_large_run_some_of_each_class_are_clustered(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    maps = [peak(0, 0, 0.01 * (i % 7)) for i in range(60)] + [peak(2, 2, 0.01 * (i % 7)) for i in range(60)] * 2
+    run = built(tmp_path / "run", [*maps, *maps[:12]], [0] * 180 + [1] * 12)
+    monkeypatch.setattr(sys.modules["hookmap.analysis.clusters"], "MOST", 72)
+    found = clusters(run)
+    assert (found.taken, found.among) == (72, 192)
+    assert {name: len(rows) for name, (rows, _) in found.vectors.items()} == {"cat": 60, "dog": 12}  # small ones whole
+    rows = found.vectors["cat"][0]
+    assert np.diff(rows).max() <= 4  # spread over all of the class
+    corner = next(one for one in found if one.name == "cat" and one.rows[0] < 60)
+    assert corner.count == 180
+    assert corner.share == pytest.approx(1 / 3, abs=0.05)

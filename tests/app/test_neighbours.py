@@ -82,7 +82,7 @@ def test_they_are_what_similar_patches_shows_strongest(
         sorted((heatmap.score for heatmap in maps), reverse=True), abs=1e-4
     )
     arrays = load(answer.content)
-    paths = Store(run).dataset().to_table(columns=["path"])["path"].to_pylist()
+    paths = Store(run).read(INDEX, ["path"])["path"].to_pylist()
     for one in found["near"]:
         assert paths[one["row"]] == str(photos[one["name"]])
         truth = next(heatmap for heatmap in maps if heatmap.score == pytest.approx(one["similarity"], abs=1e-4))

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +18,7 @@ from safetensors.numpy import load
 
 import hookmap as hm
 from axe import faults
-from hookmap.app.runs import BrowsedRun, browsed
+from hookmap.app.runs import BrowsedRun, Selection, browsed
 from hookmap.app.server import App
 from hookmap.errors import DataError
 from hookmap.explorer.answering import Explorer
@@ -197,6 +199,38 @@ def test_values_are_counted(large: Path) -> None:
         assert dict(counts) == table[column].value_counts().to_dict()
         assert [count for _, count in counts] == sorted((count for _, count in counts), reverse=True)
     assert run.values("layer") == []
+
+
+def test_a_damaged_part_is_said_to_who_asks_and_the_rest_can_be_looked_at(folder: Path, tmp_path: Path) -> None:
+    shutil.copytree(folder, tmp_path / "run")
+    part = sorted((tmp_path / "run" / "index.parquet").iterdir())[1]
+    whole = part.read_bytes()
+    part.write_bytes(whole[:60] + bytes([whole[60] ^ 1]) + whole[61:])  # of the same size, so it's seen when it's read
+    with TestClient(App(Explorer({}), runs=browsed([tmp_path / "run"])), base_url="http://127.0.0.1") as client:
+        first = client.get("/api/runs/run/rows", params={"limit": 1})
+        assert first.json()["rows"][0]["values"]["id"] == hm.open_run(folder).table["id"].iloc[0]
+        asked = client.get("/api/runs/run/rows", params={"method": "layercam"})
+        assert asked.status_code == 422
+        assert "--resume" in asked.json()["error"]
+
+
+def test_who_asks_while_columns_are_read_gets_whole_answers(large: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Several at once, from the moment when the run is opened; and each kind of column is read once."""
+    table, read = hm.open_run(large).table, []
+    whole = Store.read
+
+    def counted(store: Store, kind: str, columns: list[str] | None = None) -> Any:
+        read.append(columns)
+        return whole(store, kind, columns)
+
+    monkeypatch.setattr(Store, "read", counted)
+    run = BrowsedRun("large", large)
+    asked = [Selection((("label", f"class {i}"),), sort="probability" if i % 2 else None) for i in range(8)]
+    with ThreadPoolExecutor(8) as askers:
+        found = [*askers.map(lambda selection: run.rows(selection, 0, 1).count, asked)]
+    assert found == [int((table["label"] == f"class {i}").sum()) for i in range(8)]
+    assert len(read) == 2
+    assert not {*read[0]} & {*read[1]}
 
 
 def test_a_run_is_browsed_and_a_picture_opened(chromium: Any, lens: hm.Lens, folder: Path) -> None:

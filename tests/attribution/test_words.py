@@ -191,6 +191,34 @@ def test_what_can_t_be_asked_is_said(bag: hm.Lens, photo: np.ndarray, lens: hm.L
         bag.words(photo, "a cat sofa")
 
 
+class Trained(hm.ImageText):
+    """A tower of texts as a user would write it: with weights and dropout, and in training mode."""
+
+    preprocessing = hm.Preprocessing((8, 8), (8, 8))
+
+    def embed_images(self, x: Tensor) -> Tensor:
+        return self.plain.pixels(x).mean((2, 3))
+
+    def embed_texts(self, texts: Sequence[str]) -> Tensor:
+        return self.plain.text(torch.tensor([[text.count(letter) for letter in "aeiou"] for text in texts]).float())
+
+
+def test_texts_are_read_in_evaluation_mode_and_without_a_graph(photo: np.ndarray) -> None:
+    torch.manual_seed(0)
+    net = nn.Module()
+    net.pixels, net.text = nn.Conv2d(3, 4, 3), nn.Sequential(nn.Linear(5, 32), nn.Dropout(), nn.Linear(32, 4))
+    read = []
+    net.text[2].register_forward_hook(lambda layer, given, out: read.append((out.requires_grad, layer.training)))
+    lens = hm.Lens(Trained(net), labels=["a cat", "a house"])
+    with torch.enable_grad():
+        first = lens.words(photo, "a red cat")
+        assert [word.share for word in lens.words(photo, "a red cat")] == [word.share for word in first]
+    lens.explain(photo, [0, "text:a red cat"], method="hirescam")
+    assert {*read} == {(False, False)}
+    assert net.text.training
+    assert net.text[1].training
+
+
 FACTORY = """
 import hookmap as hm
 import torch

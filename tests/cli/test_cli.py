@@ -279,7 +279,7 @@ def test_lists(hookmap) -> None:
     assert "gradcam" in hookmap("methods").out
     assert re.search(r"efficientnet_lite0 +hookmap +packaged", hookmap("models", "lite0").out)
     assert hookmap("models", "zzzz").code == 1
-    assert hookmap("--version").out.strip() == "0.1.0"
+    assert hookmap("--version").out.strip() == hm.__version__
     assert "Examples" in hookmap("explain", "--help").out
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from hookmap.cli.files import methods_table
+from hookmap._names import methods_table
 from hookmap.methods import METHODS
 
 MODULES = "import sys\nfrom hookmap.cli import main\ntry:\n    main()\nfinally:\n    print('torch' in sys.modules)"

@@ -532,7 +532,7 @@ def test_names_that_cannot_be_had(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     with pytest.raises(hm.ModelError, match="pretrained weights of .* couldn't be loaded"):
         models.load(str(tmp_path))
     monkeypatch.setitem(sys.modules, "transformers", None)
-    with pytest.raises(hm.ModelError, match=r"pip install 'hookmap\[transformers\]'"):
+    with pytest.raises(hm.MissingLibraryError, match=r"pip install 'hookmap\[transformers\]'"):
         models.load("hf/google/vit-base-patch16-224")
 
 

@@ -577,7 +577,7 @@ def test_names_that_there_are_not_and_the_missing_library_are_said(monkeypatch: 
     with pytest.raises(hm.ModelError, match="holds the exported model best.onnx, whose layers can't be hooked"):
         hm.Lens(exported)
     monkeypatch.setitem(sys.modules, "ultralytics", None)
-    with pytest.raises(hm.ModelError) as error:
+    with pytest.raises(hm.MissingLibraryError) as error:
         hm.Lens("yolo11n", pretrained=False)
     assert str(error.value) == (
         "models of Ultralytics need ultralytics, which isn't installed; pip install 'hookmap[ultralytics]' (its "

@@ -778,3 +778,42 @@ def test_small_runs_have_a_page_too(kind: str, tmp_path: Path, chromium: Any) ->
             view.locator("#viewer [data-drawn]").wait_for()
             assert view.locator("#viewer .box").count() == (kind == "objects")
         assert not view.wrong
+
+
+def test_a_large_run_has_a_page_of_some_of_its_heatmaps(
+    run: Run, page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, chromium: Any
+) -> None:
+    for name, value in (("WHOLE", 100), ("SPREAD", 20), ("EACH", 3)):
+        monkeypatch.setattr(f"hookmap.report.holding.{name}", value)
+    short = write_report(run, tmp_path / "short.html", versus=run)
+    data, whole = data_of(short), data_of(page)
+    ids = data["table"]["id"]
+    assert 20 <= data["count"] < 130
+    numbered = run.table.reset_index().set_index("id")["index"]
+    maps, pictures = blocks_of(short, "maps"), blocks_of(short, "pictures")
+    rows = sorted(numbered[name] for name in ids[: data["count"]])
+    assert np.diff([-1, *rows, 131]).max() <= 130 / 19 + 2  # nowhere is there a gap
+    for place, name in enumerate(ids[: data["count"]]):  # each row's own map and picture
+        shown = run.values([numbered[name]])[0]
+        coded = np.frombuffer(maps[place], "<u2").reshape(shown.shape) / 65535
+        assert np.abs(coded - shown / shown.max()).max() <= 1e-4
+        assert pictures[data["pictureOf"][place]] == run.thumbnails[name]
+    groups = 0
+    for one in whole["sections"]:
+        for block, before in zip(section(short, one["name"]), one["blocks"], strict=True):
+            if block["kind"] != "groups":
+                assert block == before  # numbers are of the whole run
+                continue
+            for mine, all_of in zip(block["items"], before["items"], strict=True):
+                assert [ids[row] for row in mine["rows"]] == run.table["id"].iloc[all_of["rows"]].tolist()[:3]
+                assert any("first 3" in note for note in mine["notes"]) == (len(all_of["rows"]) > 3)
+                groups += 1
+    assert groups > 3
+    pairs = next(one for one in data["sections"] if one["name"] == "comparison")["blocks"][-1]["items"]
+    assert all(ids[before] == ids[after] == pair["title"] for pair in pairs for before, after in [pair["rows"]])
+    with opened(chromium, short) as view:
+        told = view.locator("#gallery .aside p").text_content()
+        assert told.startswith(f"{data['count']} of 130 heatmaps: 20 spread evenly over the run")
+        said(view.locator("#gallery .tally"), f"{data['count']} heatmaps")
+        assert view.locator(".head").text_content().count("131")  # images, with the one that can't be read
+        assert not view.wrong

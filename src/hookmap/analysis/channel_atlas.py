@@ -197,7 +197,19 @@ def tied(images: int) -> str:
 
 def _first_rows(run: Run) -> pd.DataFrame:
     """One row per image that was explained, by its id."""
-    return run.explained.drop_duplicates("id").set_index("id")
+    named = [
+        "id",
+        "path",
+        "height",
+        "width",
+        "label",
+        "prediction",
+        "grid_left",
+        "grid_top",
+        "grid_right",
+        "grid_bottom",
+    ]
+    return run.of_heatmaps(named).drop_duplicates("id").set_index("id")
 
 
 def _most_frequent(names: Sequence[str | None]) -> tuple[str | None, float]:
@@ -213,6 +225,6 @@ def _field(run: Run, layer: str) -> tuple[float, float]:
     measured = (run.about.get("channels") or {}).get(layer) if isinstance(run.about.get("channels"), dict) else None
     if measured:
         return float(measured[0]), float(measured[1])
-    explained = run.explained[run.explained["layer"] == layer]
+    explained = run.of_heatmaps(["layer"]).query("layer == @layer")
     grid = [*run.maps([explained.index[0]])[0].shape] if len(explained) else []
     return (min(1.0, _CELLS / grid[0]), min(1.0, _CELLS / grid[1])) if len(grid) == 2 else (1 / 3, 1 / 3)

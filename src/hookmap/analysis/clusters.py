@@ -33,6 +33,8 @@ Algorithm = Literal["hdbscan", "spectral"]
 
 SUSPICIOUS = 0.25
 """A cluster is flagged from this suspicion on."""
+EACH, MOST = 10_000, 25_000
+"""So many heatmaps of a class are clustered at most, and so many of all."""
 LEAST, SHARE = 5, 0.05
 """A cluster has so many images at least, and this share of its class."""
 _LITTLE, _TIMES = 0.02, 2.0
@@ -47,8 +49,9 @@ class Cluster:
         name: of the class; None where all classes were clustered together.
         number: in its class, from 1, the most suspicious first.
         rows: numbers of rows of the run's table, the most typical first.
-        share: of the heatmaps of its class that show evidence, 0..1.
-        silent: heatmaps of its class that show none, and are in no cluster.
+        share: of the heatmaps of its class that show evidence and were clustered, 0..1.
+        count: heatmaps of its class that show evidence, clustered or not.
+        silent: those that show none, and are in no cluster.
         map: ``(side, side)``: the mean heatmap; it sums to 1.
         label: the most frequent true class; None if none is known.
         purity: the share of the images with a label that have this one; NaN if none is known.
@@ -73,6 +76,7 @@ class Cluster:
     number: int
     rows: list[int]
     share: float
+    count: int
     silent: int
     map: Array
     label: str | None
@@ -103,7 +107,7 @@ class Cluster:
 
         Never where more heatmaps of the class show no evidence than do.
         """
-        return self.suspicion >= SUSPICIOUS and is_spoken_for(round(self.size / self.share), self.silent)
+        return self.suspicion >= SUSPICIOUS and is_spoken_for(self.count, self.silent)
 
     @property
     def title(self) -> str:
@@ -123,6 +127,9 @@ class Clusters(Page):
         loose: rows of the run's table that are in no cluster, by class.
         skipped: classes with too few heatmaps to be clustered.
         vectors: what was clustered, by class: rows of the run's table, and ``(N, D)``.
+        taken: how many heatmaps were looked at: of each class 10,000 at most, and 25,000 in all, spread evenly over
+            each class.
+        among: how many there are that show evidence.
     """
 
     run: Run
@@ -132,6 +139,8 @@ class Clusters(Page):
     loose: dict[str | None, list[int]]
     skipped: list[str | None]
     vectors: dict[str | None, tuple[list[int], Array]]
+    taken: int
+    among: int
 
     def __len__(self) -> int:
         return len(self.clusters)
@@ -199,6 +208,7 @@ class Clusters(Page):
         """
         lines = [self._line(cluster, members) for cluster in self.clusters[:most]]
         shown = "" if len(self) <= most else f", the {most} most suspicious shown"
+        shown += "" if self.taken == self.among else f", sought among {self.taken:,} of {self.among:,} heatmaps"
         few = f"; {counted(len(self.skipped), 'class', 'classes')} with too few heatmaps" if self.skipped else ""
         note = (
             f"{counted(len(self), 'cluster')} of {self.of}{shown}; {len(self.flagged)} flagged{few}\n"
@@ -275,9 +285,10 @@ def clusters(
             f"clusters of {of!r} by {algorithm!r} with {least} images or more were asked for; take of 'heatmaps' or "
             "'crops', algorithm 'hdbscan' or 'spectral', least 2 or more"
         )
-    heat = frames(run, asked=asked)
+    every = frames(run, asked=asked)
+    heat = every.spread(by, MOST, EACH)
     all_vectors = rooted(heat.maps) if of == "heatmaps" else described(attended_crops(run, heat.table.index), lens)
-    all_reduced = reduced(all_vectors) if len(heat) > 1 else all_vectors
+    all_reduced: Array | None = None
     groups: dict[Any, Array] = {None: np.arange(len(heat))} if by is None else dict(heat.groups(by))
     everything: list[Cluster] = []
     loose: dict[str | None, list[int]] = {}
@@ -289,6 +300,8 @@ def clusters(
             skipped.append(name)
             continue
         rows = heat.table.index[positions]
+        of_all = len(every) if by is None else len(every.groups(by)[name])
+        silent = len(heat.silent) if by is None else heat.silent_of(by, name)
         mine = reduced(all_vectors[positions])
         numbers = by_density(mine, smallest) if algorithm == "hdbscan" else by_spectrum(mine, smallest, seed)
         parts = []
@@ -296,14 +309,14 @@ def clusters(
             here = numbers == k
             apart = separation(mine, here, seed)
             if here.mean() >= _NEARLY_ALL:
+                all_reduced = reduced(all_vectors) if all_reduced is None else all_reduced
                 apart = separation(all_reduced, np.isin(np.arange(len(heat)), positions[here]), seed)
-            silent = len(heat.silent) if by is None else heat.silent_of(by, name)
-            parts.append(_cluster(heat, name, positions, here, mine, apart, silent))
+            parts.append(_cluster(heat, name, positions, here, mine, apart, (of_all, silent)))
         everything += _numbered(parts)
         loose[name] = [*map(int, rows[numbers < 0])]
         vectors[name] = [*map(int, rows)], mine
     everything.sort(key=_order)
-    return Clusters(run, of, by, everything, loose, skipped, vectors)
+    return Clusters(run, of, by, everything, loose, skipped, vectors, len(heat), len(every))
 
 
 def _order(cluster: Cluster) -> tuple[Any, ...]:
@@ -315,7 +328,7 @@ def _numbered(some: list[Cluster]) -> list[Cluster]:
 
 
 def _cluster(
-    heat: Frames, name: str | None, positions: Array, here: Array, vectors: Array, apart: float, silent: int
+    heat: Frames, name: str | None, positions: Array, here: Array, vectors: Array, apart: float, counts: tuple[int, int]
 ) -> Cluster:
     mine = positions[here]
     table = heat.table.iloc[mine]
@@ -330,7 +343,8 @@ def _cluster(
         number=0,
         rows=[int(table.index[i]) for i in np.lexsort((table.index, typical))],
         share=len(mine) / len(positions),
-        silent=silent,
+        count=counts[0],
+        silent=counts[1],
         map=mean,
         label=None if labels.empty else str(labels.index[0]),
         purity=float("nan") if labels.empty else float(labels.iloc[0] / labels.sum()),

@@ -9,7 +9,7 @@ import numpy as np
 
 from hookmap._text import counted
 from hookmap.analysis.drawing import Page, overlay_of, side_by_side, tiles_page
-from hookmap.analysis.frames import SIDE, Array, distance, short
+from hookmap.analysis.frames import BLOCK, SIDE, Array, distance, short
 from hookmap.errors import DataError
 
 if TYPE_CHECKING:
@@ -94,17 +94,12 @@ def compare(before: Run, after: Run, *, side: int = SIDE) -> Comparison:
             f"{before.folder} and {after.folder} have no heatmap in common; compare runs over the same images with the "
             "same target"
         )
-    one, other = (run.framed(joined[f"row_{name}"], side) for run, name in ((before, "before"), (after, "after")))
-    there = one.any((1, 2)) & other.any((1, 2))
-    flat = [maps.reshape(len(maps), -1).astype(np.float64) for maps in (one, other)]
-    norms = np.linalg.norm(flat[0], axis=1) * np.linalg.norm(flat[1], axis=1)
-    measures = {
-        "moved": distance(one, other),
-        "cosine": (flat[0] * flat[1]).sum(1) / np.where(there, norms, 1),
-        "rank_correlation": np.array([_rank_correlation(a, b) for a, b in zip(*flat, strict=True)]),
-    }
-    for name, values in measures.items():
-        joined[name] = np.where(there, values, np.nan)
+    measures = ["moved", "cosine", "rank_correlation"]
+    measured = []
+    for start in range(0, len(joined), BLOCK):
+        rows = joined.iloc[start : start + BLOCK]
+        measured.append(_measured(before.framed(rows["row_before"], side), after.framed(rows["row_after"], side)))
+    joined[measures] = np.concatenate(measured)
     indices = joined["prediction_index_before"], joined["prediction_index_after"]
     joined["changed"] = (indices[0] != indices[1]) & (indices[0].notna() | indices[1].notna())
     told = [f"{name}_{when}" for name in ("prediction", "correct") for when in ("before", "after")]
@@ -112,6 +107,16 @@ def compare(before: Run, after: Run, *, side: int = SIDE) -> Comparison:
     table = joined[["id", "asked", "row_before", "row_after", *measures, *told]]
     table = table.sort_values(["moved", "id"], ascending=[False, True], kind="stable", ignore_index=True)
     return Comparison(before, after, table, len(sides[0]) - len(joined), len(sides[1]) - len(joined))
+
+
+def _measured(one: Array, other: Array) -> Array:
+    """Of pairs of maps ``(n, side, side)`` what moved, the cosine and the rank correlation, ``(n, 3)``, or NaN."""
+    there = np.logical_and(one.any((1, 2)), other.any((1, 2)))
+    flat = [maps.reshape(len(maps), -1).astype(np.float64) for maps in (one, other)]
+    norms = np.linalg.norm(flat[0], axis=1) * np.linalg.norm(flat[1], axis=1)
+    cosine = (flat[0] * flat[1]).sum(1) / np.where(there, norms, 1)
+    ranks = np.array([_rank_correlation(a, b) for a, b in zip(*flat, strict=True)])
+    return np.where(there[:, None], np.stack([distance(one, other), cosine, ranks], 1), np.nan)
 
 
 def _keyed(run: Run, keys: list[str]) -> pd.DataFrame:

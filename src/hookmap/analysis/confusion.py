@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from heapq import nlargest
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from hookmap._text import counted
 from hookmap.analysis.drawing import Line, Page, heat_tile, lines_page, overlay_of
-from hookmap.analysis.frames import SIDE, Array, Frames, NotApplicableError, frames, mean_of, short
+from hookmap.analysis.frames import SIDE, Array, Frames, NotApplicableError, frames, short
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -106,29 +108,38 @@ def confusions(run: Run, *, least: int = 2, most: int = 50, asked: str | None = 
     import pandas as pd
 
     heat = frames(run, asked=asked, side=side)
-    known = judged(run, heat)
-    table = heat.table
-    wrong = known & ~right(heat)
-    pairs = table[wrong].groupby(["label_index", "prediction_index"], sort=False)
-    confused = []
-    for (label, prediction), rows in pairs:
-        if len(rows) < least:
-            continue
-        rows = rows.sort_values("probability", ascending=False, kind="stable")
-        confused.append(
-            Confusion(
-                label=rows["label"].iloc[0],
-                prediction=rows["prediction"].iloc[0],
-                rows=[*map(int, rows.index)],
-                share=len(rows) / int((table["label_index"] == label).sum()),
-                map=mean_of(heat.maps, table.index.get_indexer(rows.index)),
-                label_map=_recognised(heat, label),
-                prediction_map=_recognised(heat, prediction),
-            )
+    known, table, yes = judged(run, heat), heat.table, right(heat)
+    wrong = np.flatnonzero(known & ~yes)
+    ends = ["label_index", "prediction_index"]
+    pairs = table[ends].iloc[wrong].groupby(ends, sort=False).indices
+    frequent = {pair: wrong[rows] for pair, rows in pairs.items() if len(rows) >= least}
+    fewest = min(nlargest(most, map(len, frequent.values())), default=0)
+    labelled = table["label_index"].value_counts()
+    found: list[tuple[Any, pd.DataFrame]] = []
+    for pair, rows in frequent.items():
+        if len(rows) >= fewest:
+            mine = table[["label", "prediction", "probability"]].iloc[rows]
+            found.append((pair, mine.sort_values("probability", ascending=False, kind="stable")))
+    found.sort(key=lambda one: (-len(one[1]), -len(one[1]) / labelled[one[0][0]], *one[1].iloc[0][:2]))
+    del found[most:]
+    recognised = {index: np.flatnonzero(yes & (table["prediction_index"] == index)) for index in _both(found)}
+    recognised = {index: rows for index, rows in recognised.items() if len(rows)}
+    maps = heat.means_of([*(frequent[pair] for pair, _ in found), *recognised.values()])
+    means = dict(zip(recognised, maps[len(found) :], strict=True))
+    confused = [
+        Confusion(
+            label=mine["label"].iloc[0],
+            prediction=mine["prediction"].iloc[0],
+            rows=[*map(int, mine.index)],
+            share=len(mine) / int(labelled[label]),
+            map=mean,
+            label_map=means.get(label),
+            prediction_map=means.get(prediction),
         )
-    confused.sort(key=lambda pair: (-pair.count, -pair.share, pair.label, pair.prediction))
+        for ((label, prediction), mine), mean in zip(found, maps, strict=False)
+    ]
     outcomes = pd.concat([table["correct"], heat.silent["correct"]]).dropna()  # being right needs no heatmap
-    return Confusions(run, confused[:most], int((outcomes == False).sum()), len(outcomes))  # noqa: E712
+    return Confusions(run, confused, int((outcomes == False).sum()), len(outcomes))  # noqa: E712
 
 
 def judged(run: Run, heat: Frames) -> Array:
@@ -152,6 +163,6 @@ def right(heat: Frames) -> Array:
     return recognised
 
 
-def _recognised(heat: Frames, index: float) -> Array | None:
-    rows = np.flatnonzero(right(heat) & (heat.table["prediction_index"] == index).to_numpy())
-    return mean_of(heat.maps, rows) if len(rows) else None
+def _both(pairs: Iterable[tuple[tuple[float, float], Any]]) -> set[float]:
+    """The classes of pairs."""
+    return {index for pair, _ in pairs for index in pair}

@@ -9,7 +9,7 @@ import numpy as np
 
 from hookmap.analysis.confusion import judged, right
 from hookmap.analysis.drawing import Line, Page, heat_tile, lines_page, overlay_of, tiles_page
-from hookmap.analysis.frames import SIDE, Array, frames, mean_of, short
+from hookmap.analysis.frames import SIDE, Array, frames, short
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -73,9 +73,13 @@ def focus(run: Run, by: FocusMeasure = "half_area", *, count: int = 12, asked: s
         DataError: if there are no heatmaps of this question; a NotApplicableError if there are none at all.
     """
     table = frames(run, asked=asked).table
-    ordered = table.sort_values([by, "id"], kind="stable")
-    count = max(1, min(count, len(ordered) // 2))
-    return Focus(run, by, ordered.iloc[:count], ordered.iloc[::-1].iloc[:count])
+    count = max(1, min(count, len(table) // 2))
+    values = table[by].fillna(np.inf).to_numpy()
+    # Whatever is among the first or the last, ties with them included; only these are sorted by name too.
+    low, high = np.partition(values, [count - 1, len(values) - count])[[count - 1, -count]]
+    most, least = (table[mine].sort_values([by, "id"], kind="stable") for mine in (values <= low, values >= high))
+    ends = most.index[:count], least.index[::-1][:count]
+    return Focus(run, by, *(run.table.loc[rows] for rows in ends))
 
 
 @dataclass(frozen=True, eq=False)
@@ -142,7 +146,8 @@ def outcomes(run: Run, *, asked: str | None = None, side: int = SIDE) -> Outcome
             both = (float(part.mean()) if len(part) else float("nan") for part in (one, other))
             rows.append([name, *both, cliffs_delta(one, other), len(one), len(other)])
     table = pd.DataFrame(rows, columns=["measure", "right", "wrong", "effect", "n_right", "n_wrong"])
-    means = [mean_of(found.maps, np.flatnonzero(which)) if which.any() else None for which in (yes, no)]
+    groups = [np.flatnonzero(which) for which in (yes, no)]
+    means = [mean if len(rows) else None for mean, rows in zip(found.means_of(groups), groups, strict=True)]
     return Outcomes(table, *means)
 
 

@@ -8,7 +8,7 @@ from hookmap.analysis.frames import Array
 from hookmap.errors import DataError
 
 _BLUR, _COARSE, _DIRECTIONS = 1.5, 16, 10
-_CORE, _REACH = 5, 3.0
+_CORE, _REACH, _BLOCK = 5, 3.0, 4096
 _NEIGHBOURS, _MOST_CLUSTERS, _MOST_SPECTRAL, _SAMPLE = 10, 8, 4000, 1000
 
 
@@ -21,13 +21,15 @@ def rooted(maps: Array) -> Array:
     Returns:
         ``(N, 256)``.
     """
-    count, side = maps.shape[:2]
+    side = maps.shape[1]
     at = np.arange(side)
     kernel = np.exp(-(((at[:, None] - at) / _BLUR) ** 2) / 2)
     kernel /= kernel.sum(1, keepdims=True)
-    soft = kernel @ maps @ kernel.T
-    cells = soft.reshape(count, _COARSE, side // _COARSE, _COARSE, side // _COARSE).sum((2, 4)).reshape(count, -1)
-    roots: Array = np.sqrt(cells / cells.sum(1, keepdims=True))
+    roots = np.empty((len(maps), _COARSE**2))
+    for start in range(0, len(maps), _BLOCK):
+        soft = kernel @ maps[start : start + _BLOCK] @ kernel.T
+        cells = soft.reshape(-1, _COARSE, side // _COARSE, _COARSE, side // _COARSE).sum((2, 4)).reshape(-1, _COARSE**2)
+        roots[start : start + _BLOCK] = np.sqrt(cells / cells.sum(1, keepdims=True))
     return roots
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -9,7 +10,7 @@ import numpy as np
 
 from hookmap._text import counted
 from hookmap.analysis.drawing import Page, heat_tile, tiles_page
-from hookmap.analysis.frames import SIDE, Array, By, distance, frames, is_spoken_for, mean_of, short
+from hookmap.analysis.frames import SIDE, Array, By, Frames, distance, frames, is_spoken_for, mean_of, short
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
 
     from hookmap.runs.results import Run
 
-_DRAWS = 39
+_DRAWS, _POOL = 39, 20_000
 _SHOWN = 24
 
 
@@ -75,7 +76,7 @@ def class_means(run: Run, by: By = "prediction", *, asked: str | None = None, si
     groups, maps, overall = heat.groups(by), heat.means(by), heat.mean
     counts = [len(rows) for rows in groups.values()]
     table = pd.DataFrame({"name": list(groups), "count": counts, "distance": distance(maps, overall)})
-    chance = {count: _by_chance(heat.maps, overall, count) for count in set(counts)}
+    chance = _by_chance(heat, set(counts))
     table["chance"] = [chance[count] for count in counts]
     table["silent"] = [heat.silent_of(by, name) for name in groups]
     # Rounding alone is no distance.
@@ -83,8 +84,26 @@ def class_means(run: Run, by: By = "prediction", *, asked: str | None = None, si
     return ClassMeans(by, table, maps, overall, len(heat.silent))
 
 
-def _by_chance(maps: Array, overall: Array, count: int) -> float:
-    """The largest distance of some groups of so many maps, drawn from all."""
-    draw = np.random.default_rng(0)
-    groups = (draw.choice(len(maps), count, replace=False) for _ in range(_DRAWS))
-    return max(float(distance(mean_of(maps, rows), overall)) for rows in groups)
+def _by_chance(heat: Frames, counts: Iterable[int]) -> dict[int, float]:
+    """By how many they are, the largest distance of some groups of so many maps, drawn from all.
+
+    Of many maps it is drawn from a pool that is spread evenly over them, in groups of a tenth of it at most: the
+    distance of n of N maps from the mean of all shrinks with sqrt((1 / n) (N - n) / (N - 1)).
+    """
+    pool = heat.spread(None, _POOL, _POOL)
+    known, chance = dict[int, float](), dict[int, float]()
+    for count in counts:
+        some = count if len(pool) == len(heat) else min(count, _POOL // 10)
+        if some not in known:
+            draw = np.random.default_rng(0)
+            groups = (draw.choice(len(pool), some, replace=False) for _ in range(_DRAWS))
+            known[some] = max(float(distance(mean_of(pool.maps, rows), pool.mean)) for rows in groups)
+        chance[count] = (
+            known[some] * _spread(count, len(heat)) / _spread(some, len(pool)) if some < count else known[some]
+        )
+    return chance
+
+
+def _spread(some: int, of: int) -> float:
+    """How far the mean of some of so many values is from that of all, in units of their standard deviation."""
+    return float(np.sqrt((of - some) / (some * max(of - 1, 1))))

@@ -90,8 +90,7 @@ def places(run: Run, by: By = "prediction", *, asked: str | None = None, side: i
     heat = frames(run, asked=asked, side=side)
     groups: list[tuple[str | None, Array]] = [(None, np.arange(len(heat))), *heat.groups(by).items()]
     table = pd.DataFrame([_row(heat, by, name, rows) for name, rows in groups])
-    uniform = np.einsum("ni,nj->ij", *heat.uniform) / len(heat)
-    return Places(by, table, heat.mean, uniform, heat.means(by))
+    return Places(by, table, heat.mean, heat.uniform_mean, heat.means(by))
 
 
 def _row(heat: Frames, by: By, name: str | None, rows: Array) -> dict[str, Any]:

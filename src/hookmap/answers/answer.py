@@ -156,7 +156,7 @@ class Answer(Sequence[AnswerWord]):
             **options: likewise.
 
         Raises:
-            HookmapError: if the place can't be written; nothing half-written is left.
+            HookmapError: if the place can't be written, or holds the photo itself; nothing half-written is left.
         """
         chosen = self.words if words is None else [self._word(word) for word in words]
         if overlapping := next((b for a, b in pairwise(sorted(chosen, key=_start)) if b.start < a.end), None):

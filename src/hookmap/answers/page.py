@@ -10,9 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from hookmap._files import written_whole
+from hookmap._files import keep_inputs, write_bytes
 from hookmap.answers.word import AnswerWord
-from hookmap.errors import HookmapError
 from hookmap.images.loading import Picture
 from hookmap.pages import render_page
 from hookmap.render.overlay import fitted, resized
@@ -48,15 +47,10 @@ def write_page(page: Page, path: Path) -> Path:
     """Write the page.
 
     Raises:
-        HookmapError: if the place can't be written; nothing half-written is left.
+        HookmapError: if the place can't be written, or holds the photo itself; nothing half-written is left.
     """
-    rendered = _rendered(page)
-    try:
-        with written_whole(path) as place:
-            place.write_text(rendered, encoding="utf-8")
-    except OSError as error:
-        raise HookmapError(f"{path} can't be written ({error.strerror or error}); pass another place") from None
-    return path
+    keep_inputs([page.picture.path], [path])
+    return write_bytes(path, lambda: _rendered(page).encode())
 
 
 def _rendered(page: Page) -> str:

@@ -1,19 +1,22 @@
-"""Runs that are browsed: each is queried where it lies, and of its index only those columns are read that are asked."""
+"""Runs that are browsed: opened at once; the columns that rows are asked by are read meanwhile."""
 
 from __future__ import annotations
 
+import os
 import threading
-from collections import OrderedDict
 from collections.abc import Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, TypeAlias
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias, get_args
 
 import numpy as np
 import torch
 
 from hookmap.app.problems import Refused
+from hookmap.errors import DataError
 from hookmap.explorer.questions import ColumnAbout, RunAbout, RunMap, RunRow, RunRows, ValueCount
 from hookmap.explorer.wire import Answer
 from hookmap.report.packing import error_by_id
@@ -26,10 +29,8 @@ if TYPE_CHECKING:
 
 Filter: TypeAlias = Literal["label", "prediction", "target", "method", "layer", "correct"]
 """Columns that rows are filtered by."""
-_COLUMNS = 8
-"""So many columns are kept, the last that were asked."""
-_PARTS = 32
-"""So many tables of parts, likewise."""
+_PARTS = 256
+"""So many tables of parts are kept, the last that were asked."""
 _FOUND = 4
 """So many selections of rows, likewise."""
 _TRIED = 8
@@ -37,6 +38,8 @@ _TRIED = 8
 _GOLDEN = (5**0.5 - 1) / 2
 """Its multiples, less what is whole of them, are spread evenly, however many are taken."""
 PATH = "path"
+_WORDS = {"id", *get_args(Filter)}
+"""Of the columns that aren't numbers, those that rows are asked by."""
 _HIDDEN = {PATH}
 """Where pictures lie on the disk is no business of a browser."""
 
@@ -70,22 +73,24 @@ class BrowsedRun:
     """
 
     def __init__(self, id: str, folder: Path) -> None:
-        store = Store(folder).as_it_is()
+        store = self._store = Store(folder).as_it_is()
         self._record = store.about
-        self._index = store.dataset()  # it keeps the footers of parts, which take longer to read than a column
         self._names = [path.name for path in store.parts()]
-        self._starts = np.cumsum([0, *(part.count_rows() for part in self._index.get_fragments())], dtype=np.int64)
-        self._kept: OrderedDict[str, pa.ChunkedArray] = OrderedDict()
-        self._reading = threading.Lock()
+        if not self._names:
+            raise DataError(f"{folder} holds no rows yet; wait until its run has written its first part")
+        self._starts = np.cumsum([0, *store.counts()], dtype=np.int64)
         self._table = lru_cache(_PARTS)(store.table)
         self._found = lru_cache(_FOUND)(self._find)
         columns = tuple(
             ColumnAbout(name, *COLUMNS[name][1:])
-            for name in self._index.schema.names
+            for name in self._table(INDEX, self._names[0]).column_names
             if name in COLUMNS and name not in _HIDDEN
         )
         name, model = store.folder.resolve().name, self._record["model"]["name"]
         self.about = RunAbout(id, name, model, int(self._starts[-1]), columns)
+        self._known: dict[bool, dict[str, pa.Array]] = {}
+        self._reading = {False: threading.Lock(), True: threading.Lock()}
+        threading.Thread(target=self._read_ahead, daemon=True).start()
 
     def rows(self, selection: Selection, offset: int, limit: int) -> RunRows:
         """A page of the rows that fit.
@@ -94,13 +99,15 @@ class BrowsedRun:
             Refused: if they can't be sorted so.
         """
         found = self._found(selection)
-        return RunRows(len(found), tuple(self._row(int(number)) for number in found[offset : offset + limit]))
+        numbers = [int(number) for number in found[offset : offset + limit]]
+        with ThreadPoolExecutor(os.cpu_count()) as readers:
+            return RunRows(len(found), tuple(readers.map(self._row, numbers)))
 
     def values(self, column: Filter) -> list[ValueCount]:
         """What a column holds, the most frequent first."""
         if not self._has(column):
             return []
-        counts = self._columns([column])[0].drop_null().value_counts().to_pylist()
+        counts = self._column(column).drop_null().value_counts().to_pylist()
         return [ValueCount(one["values"], one["counts"]) for one in sorted(counts, key=lambda one: -one["counts"])]
 
     def picture(self, number: int) -> bytes:
@@ -131,7 +138,7 @@ class BrowsedRun:
             raise Refused("absent", f"row {number} has no heatmap")
         kept = self._table(MAPS, name).slice(at, 1)
         flat = kept["map"].combine_chunks().flatten().to_numpy(zero_copy_only=False)
-        values = unpacked(flat, kept["shape"][0].as_py(), row["map_scale"])
+        values = unpacked(flat.reshape(kept["shape"][0].as_py()), row["map_scale"])
         look = look_of(self._record, row["method"], row["part"] or "positive")
         left, top, right, bottom = (row[f"grid_{side}"] for side in ("left", "top", "right", "bottom"))
         return Answer(RunMap(look.as_json(), (left, top, right, bottom)), {"map": torch.from_numpy(values)})
@@ -152,9 +159,9 @@ class BrowsedRun:
 
         The first of them are spread evenly too. Of a run whose files are gone not every one is looked for.
         """
-        if PATH not in self._index.schema.names:
+        if PATH not in self._table(INDEX, self._names[0]).column_names:
             return {}
-        paths = self._index.to_table(columns=[PATH])[PATH].combine_chunks().dictionary_encode()
+        paths = _whole(self._store, [PATH])[PATH].dictionary_encode()
         numbers = np.flatnonzero(paths.is_valid().to_numpy(zero_copy_only=False))
         codes = paths.indices.drop_null().to_numpy()
         numbers = numbers[np.sort(np.unique(codes, return_index=True)[1])]
@@ -168,45 +175,38 @@ class BrowsedRun:
 
     def _find(self, selection: Selection) -> np.ndarray[Any, np.dtype[np.int64]]:
         """The numbers of the rows that fit, in order."""
-        import pyarrow as pa
         from pyarrow import compute
 
-        if selection.sort is not None and (
-            not self._has(selection.sort) or COLUMNS[selection.sort].kind not in ("int32", "float32")
-        ):
+        if selection.sort is not None and (not self._has(selection.sort) or not _is_number(selection.sort)):
             raise Refused("question", f"rows can't be sorted by {selection.sort!r}; name a column of numbers")
-        equal = [(name, value) for name, value in selection.equal if self._has(name)]
-        named: list[str] = [name for name, _ in equal]
-        named += ["id"] if selection.text else []
-        named += [] if selection.sort is None else [selection.sort]
-        columns = dict(zip(named, self._columns(named), strict=True))
-        fits = np.full(self.about.rows, len(equal) == len(selection.equal))
-        for name, value in equal:
-            fits &= compute.equal(columns[name], pa.scalar(value)).fill_null(False).to_numpy()
+        fits = np.full(self.about.rows, all(self._has(name) for name, _ in selection.equal))
+        for name, value in selection.equal:
+            if self._has(name):
+                fits &= _equals(self._column(name), value)
         if selection.text:
-            fits &= compute.match_substring(columns["id"], selection.text, ignore_case=True).to_numpy()
+            fits &= compute.match_substring(self._column("id"), selection.text, ignore_case=True).to_numpy(False)
         found = np.flatnonzero(fits)
         if selection.sort is None:
             return found
-        keys = columns[selection.sort].to_numpy()[found].astype(np.float64)
+        keys = self._column(selection.sort).to_numpy(zero_copy_only=False)[found].astype(np.float64)
         return found[np.argsort(-keys if selection.descending else keys, kind="stable")]
 
-    def _columns(self, names: Sequence[str]) -> list[pa.ChunkedArray]:
-        """Columns, read together: opening the parts takes longer than reading them.
+    def _column(self, name: str) -> pa.Array:
+        """A column that rows are asked by."""
+        return self._columns(_is_number(name))[name]
 
-        Who asks while they are read waits for them, and doesn't read them too.
-        """
-        with self._reading:
-            missing = [name for name in dict.fromkeys(names) if name not in self._kept]
-            if missing:
-                table = self._index.to_table(columns=missing)
-                self._kept.update({name: table[name] for name in missing})
-            for name in names:
-                self._kept.move_to_end(name)
-            found = [self._kept[name] for name in names]
-            while len(self._kept) > _COLUMNS:
-                self._kept.popitem(last=False)
-            return found
+    def _columns(self, numbers: bool) -> dict[str, pa.Array]:
+        """All numbers, or all words that rows are asked by, read at once; who asks meanwhile waits."""
+        with self._reading[numbers]:
+            if numbers not in self._known:
+                names = [one.name for one in self.about.columns if _is_number(one.name) == numbers]
+                self._known[numbers] = _whole(self._store, [name for name in names if numbers or name in _WORDS])
+            return self._known[numbers]
+
+    def _read_ahead(self) -> None:
+        with suppress(DataError):  # who asks is told
+            for numbers in (False, True):
+                self._columns(numbers)
 
     def _has(self, column: str) -> bool:
         return any(known.name == column for known in self.about.columns)
@@ -227,6 +227,36 @@ class BrowsedRun:
         values = self._values(number)
         values["error"] = error_by_id(values["error"], values["path"], values["id"])
         return RunRow(number, {name: value for name, value in values.items() if name not in _HIDDEN})
+
+
+def _is_number(column: str) -> bool:
+    return COLUMNS[column].kind in ("int32", "float32")
+
+
+def _whole(store: Store, columns: list[str]) -> dict[str, pa.Array]:
+    """Columns of all parts; words of which there are few as numbers."""
+    import pyarrow as pa
+
+    table = store.read(INDEX, columns)
+    assert table is not None
+    found = {}
+    for name in columns:
+        column = table[name].chunk(0)
+        found[name] = (
+            column.dictionary_encode() if name in get_args(Filter) and pa.types.is_string(column.type) else column
+        )
+    return found
+
+
+def _equals(column: pa.Array, value: str | bool) -> np.ndarray[Any, np.dtype[np.bool_]]:
+    """Where a column has a value; where it has none, it hasn't."""
+    from pyarrow import compute
+
+    if isinstance(value, str):
+        code = column.dictionary.index(value).as_py()
+        column, value = column.indices, code
+    same: np.ndarray[Any, np.dtype[np.bool_]] = compute.equal(column, value).fill_null(False).to_numpy(False)
+    return same
 
 
 def browsed(folders: Iterable[Path]) -> dict[str, BrowsedRun]:

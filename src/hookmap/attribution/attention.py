@@ -126,8 +126,8 @@ def attentions_of(batch: Batch) -> dict[str, Attended]:
             found[name] = attended(traced, attention)
     if not found:
         raise LayerError(
-            f"{engine.name} has no attention that can be read; lens.explain and lens.features (hookmap "
-            "explain, hookmap features) show what it sees"
+            f"{engine.name} has no attention that can be read; vision transformers have it, vit_base_patch16_224 for "
+            "one; lens.explain and lens.features (hookmap explain, hookmap features) show what this one sees"
         )
     return found
 

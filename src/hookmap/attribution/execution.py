@@ -205,7 +205,7 @@ def _close(one: Tensor, other: Tensor, tolerance: float = 1e-4) -> bool:
     if one.shape != other.shape:
         return False
     half = other.dtype in (torch.float16, torch.bfloat16)
-    scale = float(other.double().abs().max()) if other.numel() else 0.0
+    scale = float(other.detach().double().abs().max()) if other.numel() else 0.0
     return bool(((one.double() - other.double()).abs() <= (0.05 if half else tolerance) * scale + 1e-12).all())
 
 

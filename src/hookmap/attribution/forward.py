@@ -97,14 +97,21 @@ class Forward(Pass):
                 self.pixel_gradient = full_precision(self.seen[INPUT].calls[-1].gradient[: len(self.scores)])
         except DisconnectedError:
             # A model that runs its backbone under no_grad needs a graph that starts at the input.
-            self._run([*layouts, INPUT], self._records)
+            try:
+                self._run([*layouts, INPUT], self._records)
+            except DisconnectedError:
+                raise DisconnectedError(
+                    "no gradient leads from the score to the picture: either nothing in the picture changes it, or the "
+                    "model computes it without a graph (no_grad, detach, argmax, NumPy); ask for something else, or "
+                    "take a method without gradients, such as rise"
+                ) from None
 
     def _run(self, names: list[str], records: Records) -> None:
         if records == Records.NOTHING:
             with torch.no_grad(), self.casting(self.x):
                 output = self._execution.module(())(self.x)
             self.targets = self._resolve(output)
-            self.scores = self.targets.scores(output)
+            self.scores = self.targets.scores(output).detach()
             return
         differentiated, curved = records >= Records.GRADIENTS, records >= Records.CURVATURES
         # Neither compiled code nor fused attention can be differentiated twice, and compiled code hides its nodes.
@@ -233,7 +240,7 @@ class Forward(Pass):
             raise HookmapError(
                 f"the method {method.name!r} gave {got}; expected maps (B, *grid) with B = {max(lengths)}"
             )
-        return full_precision(maps)
+        return full_precision(maps.detach())
 
     def _is_uniform(self, layer: str) -> bool:
         gradient = gradients(self, layer)[: len(self.scores)].flatten(3)

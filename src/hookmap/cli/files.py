@@ -4,22 +4,14 @@ from __future__ import annotations
 
 import os
 import re
-import tomllib
 from collections.abc import Sequence
-from importlib.resources import files
 from pathlib import Path
-from typing import Any
 
 from hookmap.errors import HookmapError
 
 SEVERAL = ".npz"
 """The ending of the file that holds the heatmaps of any number of images."""
 PAGE = ".html"
-
-
-def methods_table() -> dict[str, dict[str, Any]]:
-    """What is known of the methods in words, without importing them."""
-    return tomllib.loads((files("hookmap") / "methods" / "table.toml").read_text(encoding="utf-8"))
 
 
 def images_in(given: Sequence[str]) -> list[Path]:

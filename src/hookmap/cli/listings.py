@@ -7,8 +7,8 @@ from typing import Annotated
 
 import typer
 
+from hookmap._names import methods_table
 from hookmap.cli.commands import command, complain, say
-from hookmap.cli.files import methods_table
 from hookmap.cli.options import ModelOptions
 
 

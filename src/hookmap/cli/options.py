@@ -22,8 +22,8 @@ if TYPE_CHECKING:
 
 DEFAULT_MODEL = "efficientnet_lite0"
 _NAMES = (
-    "A torchvision or timm name; or file.py:build or package.module:build, which gives an nn.Module, a hookmap.Adapter "
-    "or a hookmap.Lens."
+    "A torchvision or timm name; hf/ORG/NAME or a folder that transformers saved; an ultralytics name; net.onnx; or "
+    "file.py:build or package.module:build, which gives an nn.Module, a hookmap.Adapter or a hookmap.Lens."
 )
 _MODEL, _LOOKING, _DRAWING, _SPEED, _FILM = "Model", "What is asked", "How it is drawn", "Speed", "Videos"
 

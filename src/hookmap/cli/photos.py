@@ -14,10 +14,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from hookmap._files import keep_inputs
+from hookmap._names import methods_table
 from hookmap._progress import tracking
 from hookmap._text import counted, listed
 from hookmap.cli.commands import command, complain, say, shown
-from hookmap.cli.files import PAGE, SEVERAL, check_ending, images_in, is_folder, methods_table, places
+from hookmap.cli.files import PAGE, SEVERAL, check_ending, images_in, is_folder, places
 from hookmap.cli.films import are_videos, explain_videos
 from hookmap.cli.options import (
     AskOptions,
@@ -595,10 +596,7 @@ def _folders(paths: Sequence[Path], output: str | None) -> list[Path]:
         else:
             raise HookmapError(f"-o {output} is a file; feature maps are written as a folder of pictures")
     alone = output is not None and len(paths) == 1
-    folders = [Path(output or "")] if alone else places(paths, f"{output or '.'}/", "features")
-    for path in paths:
-        keep_inputs([path], [folder / path.name for folder in folders])
-    return folders
+    return [Path(output or "")] if alone else places(paths, f"{output or '.'}/", "features")
 
 
 def _channels(given: str) -> Any:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from hookmap import __version__
-from hookmap._files import written_whole
+from hookmap._files import keep_inputs, write_bytes
 from hookmap._progress import Track, silent
 from hookmap.errors import HookmapError
 from hookmap.explorer.answering import Explorer
@@ -121,15 +121,13 @@ def write_view(
     """Write the page; see :func:`saved_view`.
 
     Raises:
-        HookmapError: if nothing can be answered, or the place can't be written; nothing half-written is left.
+        HookmapError: if nothing can be answered, or the place can't be written or holds one of the pictures; nothing
+            half-written is left.
     """
+    questions = list(questions)
+    keep_inputs({explorer.picture(question.picture).path for question in questions}, [path])
     page = saved_view(explorer, questions, state, track)
-    try:
-        with written_whole(path) as place:
-            place.write_text(page, encoding="utf-8")
-    except OSError as error:
-        raise HookmapError(f"{path} can't be written ({error.strerror or error}); pass another place") from None
-    return path
+    return write_bytes(path, page.encode)
 
 
 def _address(data: bytes, media: str) -> str:

@@ -133,18 +133,42 @@ class Geometry:
 
     def _weights(self, axis: int, maps: Tensor, kernel: Kernel) -> Tensor:
         """How much of each grid cell each pixel of the original gets along one axis, (pixels, cells)."""
-        cells = maps.shape[axis - 2]
-        centres = torch.arange(self.original[axis], device=maps.device, dtype=maps.dtype) + 0.5
-        on_input = centres * self.scale[axis] + self.offset[axis]
-        on_grid = (on_input * (cells / self.input[axis]) - 0.5).clamp(0, cells - 1)
-        # Two cells more on either side repeat the outermost ones.
-        positions = torch.arange(-2, cells + 2, device=maps.device, dtype=maps.dtype)
-        weights = _KERNELS[kernel]((on_grid[:, None] - positions).abs())
-        inner = weights[:, 2:-2].clone()
-        inner[:, 0] += weights[:, :2].sum(1)
-        inner[:, -1] += weights[:, -2:].sum(1)
-        inside = (on_input >= 0) & (on_input <= self.input[axis])
-        return inner * inside[:, None]
+        pixels = torch.arange(self.original[axis], device=maps.device, dtype=maps.dtype) + 0.5
+        on_input = pixels * self.scale[axis] + self.offset[axis]
+        return _shares_of_cells(on_input, self.input[axis], maps.shape[axis - 2], kernel)
+
+
+def laid_into_square(maps: Tensor, y: Tensor, x: Tensor, side: int) -> Tensor:
+    """Maps of one grid, each laid onto its own picture, which is squeezed into a square: see :meth:`Geometry.lay_back`.
+
+    Args:
+        maps: ``(n, gh, gw)``.
+        y: where each grid begins and ends in its picture, ``(n, 2)``, in shares of the picture's height.
+        x: likewise of its width.
+        side: of the square.
+
+    Returns:
+        ``(n, side, side)``.
+    """
+    centres = (torch.arange(side, dtype=torch.float64) + 0.5) / side
+    rows, columns = (
+        _shares_of_cells(((centres - ends[:, :1]) / (ends[:, 1:] - ends[:, :1])).to(maps.dtype), 1.0, cells, "linear")
+        for ends, cells in zip((y, x), maps.shape[1:], strict=True)
+    )
+    return rows @ maps @ columns.transpose(1, 2)
+
+
+def _shares_of_cells(places: Tensor, extent: float, cells: int, kernel: Kernel) -> Tensor:
+    """How much of each cell of a grid from 0 to an extent each place gets, ``(..., cells)``; nothing beyond it."""
+    on_grid = (places * (cells / extent) - 0.5).clamp(0, cells - 1)
+    # Two cells more on either side repeat the outermost ones.
+    positions = torch.arange(-2, cells + 2, device=places.device, dtype=places.dtype)
+    weights = _KERNELS[kernel]((on_grid[..., None] - positions).abs())
+    inner = weights[..., 2:-2].clone()
+    inner[..., 0] += weights[..., :2].sum(-1)
+    inner[..., -1] += weights[..., -2:].sum(-1)
+    inside = (places >= 0) & (places <= extent)
+    return inner * inside[..., None]
 
 
 def _linear(distance: Tensor) -> Tensor:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from hookmap._files import written_whole
+from hookmap._files import write_bytes
 from hookmap.errors import HookmapError
 
 if TYPE_CHECKING:
@@ -47,12 +47,7 @@ class Animation:
         if path.suffix.lower() not in (".webp", ".gif"):
             raise HookmapError(f"{path.name!r} doesn't end in .webp or .gif, as animations do")
         content = self.encoded("GIF" if path.suffix.lower() == ".gif" else "WEBP")
-        try:
-            with written_whole(path) as place:
-                place.write_bytes(content)
-        except OSError as error:
-            raise HookmapError(f"{path} can't be written ({error.strerror or error}); choose another place") from None
-        return path
+        return write_bytes(path, lambda: content)
 
 
 def _with_one_palette(frames: Sequence[Image.Image]) -> list[Image.Image]:

@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from hookmap._optional import require
 from hookmap.errors import HookmapError
 
 if TYPE_CHECKING:
@@ -41,9 +42,9 @@ class MLflow:
 
     def scalars(self, values: Mapping[str, float], step: int) -> None:
         """Add numbers by their tags."""
+        client, run = self._open()
         from mlflow.entities import Metric
 
-        client, run = self._open()
         now = int(time.time() * 1000)
         client.log_batch(run, [Metric(_allowed(tag), value, now, step) for tag, value in values.items()])
 
@@ -58,10 +59,9 @@ class MLflow:
         """Nothing waits; the run stays open."""
 
     def _open(self) -> tuple[Any, str]:
-        try:
-            import mlflow
-        except ImportError:
-            raise HookmapError("MLflow isn't installed; run: pip install 'hookmap[mlflow]'") from None
+        require("mlflow", extra="mlflow")
+        import mlflow
+
         if self._id is None:
             active = mlflow.active_run()
             if active is None:

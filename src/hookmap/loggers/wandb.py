@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from hookmap._optional import require
 from hookmap.errors import HookmapError
 
 if TYPE_CHECKING:
@@ -74,8 +75,7 @@ class WandB:
 
 
 def _wandb() -> Any:
-    try:
-        import wandb
-    except ImportError:
-        raise HookmapError("Weights & Biases isn't installed; run: pip install 'hookmap[wandb]'") from None
+    require("wandb", extra="wandb")
+    import wandb
+
     return wandb

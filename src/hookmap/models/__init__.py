@@ -47,6 +47,7 @@ def load(name: str, *, pretrained: bool = True, weights: str | Path | None = Non
 
     Raises:
         ModelError: for a name that isn't known (with suggestions) and weights that can't be had or don't fit.
+        MissingLibraryError: without the library that has the model.
     """
     build = _builder(name)
     if weights is None:

@@ -14,9 +14,9 @@ from torch.nn import functional as F
 from hookmap.adapters.embedding import Embedder, vector_of
 from hookmap.adapters.outputs import Embeddings
 from hookmap.errors import ModelError
-from hookmap.hooks.preserve import preserved
 from hookmap.images.preprocessing import Preprocessing
 from hookmap.models.loaded import Loaded
+from hookmap.targets.likeness import reader_of
 
 _AT_ONCE = 64
 _OPENAI = {
@@ -116,10 +116,9 @@ class ImageText(Embedder):
         """Embeddings of the classes' names, ``(K, D)``: read again when the weights have changed."""
         versions = tuple((p.data_ptr(), 0 if p.is_inference() else p._version) for p in self.plain.parameters())
         if self._prompts is None or self._prompts[0] != versions:
-            # Not in inference mode: what is kept meets gradients later.
-            with torch.inference_mode(False), torch.no_grad():
-                parts = [labels[i : i + _AT_ONCE] for i in range(0, len(labels), _AT_ONCE)]
-                self._prompts = versions, torch.cat([self.embed_texts(part) for part in parts])
+            read = reader_of(self, "")
+            parts = [labels[i : i + _AT_ONCE] for i in range(0, len(labels), _AT_ONCE)]
+            self._prompts = versions, torch.cat([read(part) for part in parts])
         return self._prompts[1]
 
 
@@ -161,8 +160,7 @@ class HuggingFace(ImageText):
             return_tensors="pt",
         )
         given = {word: tokens[word].to(self.plain.device) for word in ("input_ids", "attention_mask") if word in tokens}
-        with preserved(self.plain), torch.no_grad():
-            return vector_of(self.plain.get_text_features(**given), self.plain)
+        return vector_of(self.plain.get_text_features(**given), self.plain)
 
 
 class NaFlex(HuggingFace):
@@ -211,8 +209,7 @@ class OpenClip(ImageText):
 
             self.tokenizer = SimpleTokenizer(context_length=text.context_length)
         tokens = self.tokenizer(list(texts)).to(self.plain.logit_scale.device)
-        with preserved(self.plain), torch.no_grad():
-            vectors: Tensor = self.plain.encode_text(tokens)
+        vectors: Tensor = self.plain.encode_text(tokens)
         return vectors
 
 

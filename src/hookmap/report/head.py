@@ -13,12 +13,12 @@ from hookmap.runs.results import Run, without_evidence
 
 def header(run: Run) -> dict[str, Any]:
     """What the head of the page shows, by name: see ``pages/skeletons/report.html``."""
-    shown = run.explained
+    shown = run.of_heatmaps(["asked", "method", "layer", "evidence"])
     model = without_folders(str(run.about["model"]["name"]))
     methods = listed(title_of(name) for name in shown["method"].unique())
     layers = listed(shown["layer"].dropna().unique())
     what = f"{methods} at {layers}" if methods else "no heatmaps"
-    kinds = shown[["asked", "method", "layer"]].drop_duplicates()
+    kinds = shown.drop(columns="evidence").drop_duplicates()
     about = ""
     if len(kinds) > 1:
         asked, method, layer = (str(one) for one in kinds.iloc[0])
@@ -41,8 +41,8 @@ def header(run: Run) -> dict[str, Any]:
 
 def _figures(run: Run) -> list[tuple[str, str, str]]:
     """Numbers of the run: what they are, how many, and of how many where that isn't all."""
-    table, shown = run.table, run.explained
-    images = table.drop_duplicates("id")
+    table, shown = run.table, run.of_heatmaps(["evidence", "half_area"])
+    images = table.loc[~table["id"].duplicated(), ["correct", "label", "prediction", "probability"]]
     judged = images["correct"].dropna().astype(bool)
     silent = int((shown["evidence"] != "some").sum())
     labels = images["label"].nunique()

@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from torch.nn.functional import interpolate
 
+from hookmap._progress import Track, silent
 from hookmap.methods import METHODS
 from hookmap.render.colors import Array, Heat, normalize, palette
 from hookmap.render.look import DEFAULT_COLORMAP, Look
@@ -105,32 +106,30 @@ class PackedMaps:
     caveats: dict[int, str]
 
 
-def packed_maps(parts: Sequence[Part]) -> PackedMaps:
+def packed_maps(parts: Sequence[Part], track: Track = silent) -> PackedMaps:
     """All heatmaps of rows, each as it is drawn by :meth:`hookmap.Heatmap.overlay`."""
+    count = sum(len(rows) for _, rows in parts)
     grids: dict[tuple[int, ...], int] = {}
     looks: dict[Look, int] = {}
-    packed = PackedMaps(Pile("maps", []), [], [], {}, [], [], [], {})
-    maps: list[bytes] = []
+    packed = PackedMaps(Pile("maps", [b""] * count), [], [-1] * count, {}, [], [-1] * count, [None] * count, {})
+    maps, first = [b""] * count, 0
+    done = track("heatmaps", count)
     for run, rows in parts:
         explained = run.table["target"].notna().to_numpy()
-        for row in rows:
-            if not explained[row]:
-                maps.append(b"")
-                packed.grid_of.append(-1)
-                packed.look_of.append(-1)
-                packed.starts.append(None)
-                continue
-            heatmap = run.heatmap(row, over="nothing")
-            heat, number = heatmap.heat(), len(maps)
+        numbers = {row: number for number, row in enumerate(rows, first) if explained[row]}
+        for row, heatmap in run.heatmaps([*numbers], over="nothing"):
+            heat, number = heatmap.heat(), numbers[row]
             if heatmap.raw.ndim == 3:
                 packed.steps[number] = len(heatmap.raw)
             if heatmap.caveat:
                 packed.caveats[number] = heatmap.caveat
             shares = shrunk(heat)
-            maps.append(np.round(65535 * shares).astype("<u2").tobytes())
-            packed.grid_of.append(grids.setdefault(shares.shape, len(grids)))
-            packed.look_of.append(looks.setdefault(heatmap.look, len(looks)))
-            packed.starts.append(None if heat.blank else float(f"{heat.start:.5g}"))
+            maps[number] = np.round(65535 * shares).astype("<u2").tobytes()
+            packed.grid_of[number] = grids.setdefault(shares.shape, len(grids))
+            packed.look_of[number] = looks.setdefault(heatmap.look, len(looks))
+            packed.starts[number] = None if heat.blank else float(f"{heat.start:.5g}")
+            done(1)
+        first += len(rows)
     packed.grids.extend([*shape] for shape in grids)
     packed.looks.extend(look.as_json() for look in looks)
     return replace(packed, pile=Pile("maps", maps))
@@ -152,10 +151,12 @@ def shrunk(heat: Heat, finest: int = FINEST) -> Array:
     return np.clip(zero + means * (np.abs(shares - zero).max() / most if most > 0 else 1), 0, 1)
 
 
-def packed_pictures(run: Run) -> tuple[Pile, dict[str, int]]:
-    """The small JPEGs, and the number of each by its image's id."""
-    ids = [name for name in dict.fromkeys(run.table["id"]) if run.thumbnails.get(name)]
-    return Pile("pictures", [run.thumbnails[name] for name in ids]), {name: i for i, name in enumerate(ids)}
+def packed_pictures(run: Run, rows: Sequence[int]) -> tuple[Pile, dict[str, int]]:
+    """The small JPEGs of the images of rows, and the number of each by its image's id."""
+    table = run.table["id"].iloc[[*rows]].drop_duplicates()
+    found = {row: data for row, data in run.thumbnails.of([*table.index]) if data}
+    shown = table[table.index.isin(found)]
+    return Pile("pictures", [found[row] for row in shown.index]), {name: i for i, name in enumerate(shown)}
 
 
 def palettes(looks: Sequence[Mapping[str, Any]]) -> dict[str, str]:

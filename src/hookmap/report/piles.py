@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -41,10 +41,11 @@ class Pile:
         """Items of a chunk."""
         return max(1, CHUNK * len(self.items) // max(1, self.size))
 
-    def chunks(self) -> list[str]:
+    def chunks(self) -> Iterator[str]:
         """The items in base64 with commas between them, chunk by chunk."""
-        coded = [base64.b64encode(item).decode("ascii") for item in self.items]
-        return [",".join(coded[i : i + self.per_chunk]) for i in range(0, len(coded), self.per_chunk)]
+        many = self.per_chunk
+        for i in range(0, len(self.items), many):
+            yield ",".join(base64.b64encode(item).decode("ascii") for item in self.items[i : i + many])
 
     def beside(self, folder: Path) -> list[str]:
         """Its chunks as scripts in a folder, whose names change with what they hold; returns these names."""

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from hookmap._optional import require
+from hookmap._progress import Track, silent
 from hookmap.analysis import (
     ClassMeans,
     Confusion,
@@ -32,16 +33,22 @@ if TYPE_CHECKING:
     import pandas as pd
 
 
-def sections(run: Run) -> list[Section]:
+_LISTED = 2000
+"""Lines of a table at most."""
+
+
+def sections(run: Run, track: Track = silent) -> list[Section]:
     """The sections that this run has something for.
 
     Raises:
         DataError: if a part of the run is damaged.
     """
-    made = []
-    for make in (_places, _classes, _outcomes, _clusters, _channels, _focus):
+    makers = (_places, _classes, _outcomes, _clusters, _channels, _focus)
+    made, done = [], track("sections", len(makers))
+    for make in makers:
         with suppress(NotApplicableError):
             made.append(make(run))
+        done(1)
     return made
 
 
@@ -50,8 +57,11 @@ def errors(run: Run) -> Section | None:
     if not len(run.errors):
         return None
     columns = [("text", "image"), ("text", "error")]
-    rows = [[*row] for row in zip(run.errors["id"], errors_by_id(run.errors), strict=True)]
-    return Section("errors", "Errors", "Images that couldn't be read or explained.", [table_block(columns, rows)])
+    first = run.errors.head(_LISTED)
+    rows = [[*row] for row in zip(first["id"], errors_by_id(first), strict=True)]
+    few = "" if len(first) == len(run.errors) else f" The first {len(first):,} of {len(run.errors):,}."
+    note = f"Images that couldn't be read or explained.{few}"
+    return Section("errors", "Errors", note, [table_block(columns, rows)])
 
 
 def _places(run: Run) -> Section:
@@ -166,14 +176,15 @@ def _outcomes(run: Run) -> Section:
     return Section("outcomes", "Right and wrong", note, blocks, {"right-and-wrong": means, "confusions": page})
 
 
-def _mistakes(run: Run, most: int = 2000) -> list[Block]:
-    """Every image that isn't recognised, the surest mistakes first."""
-    images = run.table[run.table["correct"].eq(False)].drop_duplicates("id")
-    surest = images.sort_values("probability", ascending=False, kind="stable").head(most)
+def _mistakes(run: Run) -> list[Block]:
+    """The images that aren't recognised, the surest mistakes first."""
+    told = run.table[["id", "label", "prediction", "probability"]]
+    images = told[run.table["correct"].eq(False)].drop_duplicates("id")
+    surest = images.sort_values("probability", ascending=False, kind="stable").head(_LISTED)
     rows = [[image.id, short(image.label), short(image.prediction), image.probability] for image in surest.itertuples()]
     columns = [("text", "Mistakes, the surest first"), ("text", "labelled"), ("text", "predicted")]
     group = {
-        "title": "All mistakes",
+        "title": "All mistakes" if len(surest) == len(images) else f"{len(surest):,} of {len(images):,} mistakes",
         "notes": ["the surest first"],
         "frames": [],
         "rows": _rows_of(run, surest["id"]),
@@ -184,8 +195,15 @@ def _mistakes(run: Run, most: int = 2000) -> list[Block]:
 
 def _rows_of(run: Run, ids: Iterable[str]) -> list[int]:
     """The first row with a heatmap of each image that has one."""
-    first = {name: int(row) for row, name in reversed([*run.explained["id"].items()])}
+    first = _first_rows(run, ids)
     return [first[name] for name in ids if name in first]
+
+
+def _first_rows(run: Run, ids: Iterable[str]) -> dict[str, int]:
+    """Of those of some images that have heatmaps the first row of each, by their ids."""
+    every = run.of_heatmaps(["id"])["id"]
+    found = every[every.isin([*ids])].drop_duplicates()
+    return dict(zip(found, map(int, found.index), strict=True))
 
 
 def _pair(pair: Confusion) -> dict[str, Any]:
@@ -229,6 +247,8 @@ def _clusters(run: Run, most: int = 60) -> Section:
         "of the picture may follow a watermark, a frame or a caption (a Clever Hans). Suspicion is how far apart from "
         "its class it is, times how far outside it looks, each 0 to 1."
     )
+    if page.taken < page.among:
+        note += f" They are sought among {page.taken:,} of {page.among:,} heatmaps, spread evenly over each class."
     if groups:
         blocks = [groups_block(groups, strip=7, search="Find a class")]
     elif page.vectors:
@@ -242,7 +262,6 @@ def _channels(run: Run, most: int = 4000) -> Section:
     """Of each layer the channels whose strongest images are most of one class; dead ones are only counted."""
     if not run.channels:
         raise NotApplicableError(f"{run.folder} holds nothing of channels")
-    rows = {name: row for row, name in reversed([*run.explained["id"].items()])}
     blocks, pages = [], {}
     for place, layer in enumerate(run.channels, 1):
         page = channel_atlas(run, layer)
@@ -253,6 +272,7 @@ def _channels(run: Run, most: int = 4000) -> Section:
         if places.shape[2] != 2:
             continue
         pages[f"channels-{place}"] = page
+        rows = _first_rows(run, {name for names in page.statistics.strongest_images for name in names if name})
         items = []
         for channel in purest.head(most // len(run.channels)).itertuples():
             strongest = f"strongest {channel.strongest:.3g}{tied(channel.ties)}"
@@ -304,7 +324,7 @@ _MEASURES = {
 
 def _kinds(run: Run) -> list[By]:
     """What the classes of a run may be: labels, predictions, or, where there are neither, targets."""
-    shown = run.explained
+    shown = run.of_heatmaps(["label", "prediction"])
     kinds: list[By] = [by for by in ("label", "prediction") if shown[by].nunique() > 1]
     return kinds or ["target"]
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from hookmap._files import save_image
+from hookmap._files import keep_inputs, save_image
 from hookmap._text import counted, listed, short_names
 from hookmap.errors import LayerError
 from hookmap.images.geometry import Geometry
@@ -152,8 +152,9 @@ class AttentionMaps(Mapping[str, Tensor]):
         """Write the :meth:`page` as an image file.
 
         Raises:
-            HookmapError: if the place can't be written; nothing half-written is left.
+            HookmapError: if the place can't be written, or holds the photo itself; nothing half-written is left.
         """
+        keep_inputs([self.picture.path], [path])
         return save_image(self.page(), path)
 
     def _repr_html_(self) -> str:
@@ -240,8 +241,9 @@ class AttentionDistances(Mapping[str, Tensor]):
         """Write the :meth:`figure` as an image file, PDF or SVG.
 
         Raises:
-            HookmapError: if the place can't be written; nothing half-written is left.
+            HookmapError: if the place can't be written, or holds the photo itself; nothing half-written is left.
         """
+        keep_inputs([self.picture.path], [path])
         if Path(path).suffix.lower() in FIGURES:
             return save_figure(self.figure(), path)
         return save_image(picture_of(self.figure()), path)
@@ -299,8 +301,9 @@ class AttentionRollout:
         """Write the :meth:`animation` as a .webp or .gif, or the :meth:`strip` as another image file.
 
         Raises:
-            HookmapError: if the place can't be written; nothing half-written is left.
+            HookmapError: if the place can't be written, or holds the photo itself; nothing half-written is left.
         """
+        keep_inputs([self.picture.path], [path])
         if Path(path).suffix.lower() in (".webp", ".gif"):
             return self.animation().save(path)
         return save_image(self.strip(), path)

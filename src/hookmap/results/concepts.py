@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from hookmap._files import save_image
+from hookmap._files import keep_inputs, save_image
 from hookmap.errors import HookmapError
 from hookmap.images.geometry import Geometry
 from hookmap.images.loading import Picture
@@ -168,8 +168,9 @@ class Concepts(Sequence[Concept]):
         """Write the page as an image file.
 
         Raises:
-            HookmapError: if the place can't be written; nothing half-written is left.
+            HookmapError: if the place can't be written, or holds one of the photos; nothing half-written is left.
         """
+        keep_inputs((picture.path for picture in self.pictures), [path])
         return save_image(self.page(), path)
 
     def _repr_html_(self) -> str:

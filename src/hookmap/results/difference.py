@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Unpack
 import torch
 from torch import Tensor
 
-from hookmap._files import save_image
+from hookmap._files import keep_inputs, save_image
 from hookmap.errors import HookmapError
 from hookmap.images.geometry import Geometry
 from hookmap.render.colors import heat_of
@@ -85,8 +85,9 @@ class Difference:
         """Write the overlay as an image file.
 
         Raises:
-            HookmapError: if the place can't be written; nothing half-written is left.
+            HookmapError: if the place can't be written, or holds the photo itself; nothing half-written is left.
         """
+        keep_inputs([self.first.picture.path], [path])
         return save_image(self.overlay(size=size), path)
 
     def __repr__(self) -> str:

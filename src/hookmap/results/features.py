@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from hookmap._files import as_png, save_image, write_bytes
+from hookmap._files import as_png, keep_inputs, save_image, write_bytes
 from hookmap._progress import tracking
 from hookmap.errors import HookmapError, LayerError
 from hookmap.images.loading import Picture
@@ -285,14 +285,16 @@ class FeatureMaps(Mapping[str, LayerMaps]):
             progress: show a bar.
 
         Raises:
-            HookmapError: if the folder can't be written.
+            HookmapError: if the folder can't be written, or one of the files would take a photo's place.
         """
         folder = Path(folder)
         if folder.is_file():
             raise HookmapError(f"{folder} is a file; feature maps are written as a folder of pictures")
         for layer in self.values():
             layer.select(channels, image=image)  # what can't be drawn leaves no half of a folder
-        overview = save_image(self.overview(image), folder / "overview.png")
+        names = ("overview", "photo", *self._heatmap_names(), *self._layer_names())
+        keep_inputs((picture.path for picture in self.pictures), [_place(folder, name) for name in names])
+        overview = save_image(self.overview(image), _place(folder, "overview"))
         return [overview, *self._write(folder, image, channels, logdir, progress=progress)]
 
     def to_tensorboard(self, logdir: str | Path | SummaryWriter, step: int = 0, *, progress: bool = True) -> None:
@@ -328,7 +330,7 @@ class FeatureMaps(Mapping[str, LayerMaps]):
         def write(picture: Image.Image, name: str | None, tag: str) -> None:
             encoded = as_png(picture)
             if folder is not None and name is not None:
-                paths.append(write_bytes(folder / f"{_plain(name)}.png", lambda: encoded))
+                paths.append(write_bytes(_place(folder, name), lambda: encoded))
             if logger is not None:
                 logger.encoded_image(tag, encoded, picture.size, step)
 
@@ -338,10 +340,10 @@ class FeatureMaps(Mapping[str, LayerMaps]):
                 for number, picture in enumerate(self.pictures):
                     pixels = PILImage.fromarray(picture.pixels)
                     write(pixels, "photo" if number == image else None, f"photo/{picture.name}")
-                for title, overlay in self.overlays:
-                    write(overlay, f"heatmap_{title}", f"heatmap/{title}")
-                for number, (name, layer) in enumerate(self.items()):
-                    write(layer.grid(image, channels), f"{number:03d}_{name}", f"features/{name}")
+                for file, (title, overlay) in zip(self._heatmap_names(), self.overlays, strict=True):
+                    write(overlay, file, f"heatmap/{title}")
+                for file, (name, layer) in zip(self._layer_names(), self.items(), strict=True):
+                    write(layer.grid(image, channels), file, f"features/{name}")
                     if logger is not None:
                         s = layer.statistics()
                         figures = {"mean": s.mean, "std": s.std, "sparsity": s.sparsity, "dead channels": len(s.dead)}
@@ -352,10 +354,17 @@ class FeatureMaps(Mapping[str, LayerMaps]):
                 logger.close()
         return paths
 
+    def _heatmap_names(self) -> list[str]:
+        return [f"heatmap_{title}" for title, _ in self.overlays]
+
+    def _layer_names(self) -> list[str]:
+        return [f"{number:03d}_{name}" for number, name in enumerate(self)]
+
     def _repr_html_(self) -> str:
         title = f"{self.model}, {len(self)} layers" if len(self) else repr(self)
         return html_of(self.overview(), title, ", ".join(picture.name for picture in self.pictures))
 
 
-def _plain(name: str) -> str:
-    return re.sub(r"[^\w.-]+", "_", name)
+def _place(folder: Path, name: str) -> Path:
+    plain = re.sub(r"[^\w.-]+", "_", name)
+    return folder / f"{plain}.png"

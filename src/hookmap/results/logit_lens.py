@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from torch import Tensor
 
-from hookmap._files import save_image
+from hookmap._files import keep_inputs, save_image
 from hookmap._optional import require
 from hookmap._text import counted, short_names
 from hookmap.images.geometry import Geometry
@@ -104,8 +104,9 @@ class LogitLens:
         """Write the :meth:`page` as an image file.
 
         Raises:
-            HookmapError: if the place can't be written; nothing half-written is left.
+            HookmapError: if the place can't be written, or holds the photo itself; nothing half-written is left.
         """
+        keep_inputs([self.picture.path], [path])
         return save_image(self.page(), path)
 
     def _repr_html_(self) -> str:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, overload
 
-from hookmap._files import save_image
+from hookmap._files import keep_inputs, save_image
 from hookmap._text import closest
 from hookmap.errors import TargetError
 from hookmap.images.loading import Picture
@@ -124,8 +124,9 @@ class WordEvidence(Sequence[Word]):
         """Write the :meth:`page` as an image file.
 
         Raises:
-            HookmapError: if the place can't be written; nothing half-written is left.
+            HookmapError: if the place can't be written, or holds the photo itself; nothing half-written is left.
         """
+        keep_inputs([self.picture.path], [path])
         return save_image(self.page(), path)
 
     def _repr_html_(self) -> str:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeAlias, get_args
 
 from torch import nn
 
+from hookmap._optional import require
 from hookmap._progress import tracking
 from hookmap._text import listed
 from hookmap.attribution.planning import MethodSpec, methods_of
@@ -102,6 +103,8 @@ def run(
             raise DataError(f"{name} is {value}; expected {least} or more")
     if engine not in get_args(Engine):
         raise DataError(f"there's no engine {engine!r}; take one of {', '.join(get_args(Engine))}")
+    if engine == "ray":
+        require("ray", extra="ray")
     from hookmap.datasets.loader import usual_workers
 
     store = Store(out)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from functools import cached_property
 from pathlib import Path
@@ -16,6 +16,7 @@ import torch
 from hookmap._optional import require
 from hookmap._text import counted
 from hookmap.errors import DataError, HookmapError, HookmapWarning
+from hookmap.images.geometry import laid_into_square
 from hookmap.images.loading import Picture, load
 from hookmap.methods import METHODS, Method
 from hookmap.methods.registry import LostFunction
@@ -25,8 +26,9 @@ from hookmap.results.heatmap import Heatmap
 from hookmap.results.planes import part_of
 from hookmap.runs.channels import merged
 from hookmap.runs.fiftyone import as_fiftyone
-from hookmap.runs.rows import COLUMNS, flattened, geometry_of, unpacked
-from hookmap.runs.store import CHANNELS, INDEX, MAPS, PICTURES, Store, lost_in_words
+from hookmap.runs.parts import PartMaps, Parts, Thumbnails, maps_of
+from hookmap.runs.rows import COLUMNS, all_flattened, geometry_of, unpacked
+from hookmap.runs.store import CHANNELS, INDEX, Store, lost_in_words
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -37,6 +39,8 @@ if TYPE_CHECKING:
 Maps = np.ndarray[Any, Any]
 _EMPTY = 320
 """The longer side of what stands for a picture that isn't there, in pixels."""
+_AT_ONCE = 1024
+"""So many rows of the table are read at once: that takes about as long as one."""
 _NOTHING = {
     "none": "nothing above zero",
     "faint": "next to nothing beside what speaks against it",
@@ -81,13 +85,18 @@ class Run:
         found = self._store.read(INDEX)
         if found is None:
             return pd.DataFrame(columns=list(COLUMNS))
-        frame: pd.DataFrame = found.to_pandas()
+        frame: pd.DataFrame = found.to_pandas(self_destruct=True)
         return frame
 
     @cached_property
     def explained(self) -> pd.DataFrame:
         """The rows of :attr:`table` that have a heatmap."""
-        return self.table[self.table["target"].notna()]
+        return self.of_heatmaps([*self.table.columns])
+
+    def of_heatmaps(self, columns: Sequence[str]) -> pd.DataFrame:
+        """Columns of the rows of :attr:`table` that have a heatmap."""
+        there = self._explained
+        return self.table[[*columns]] if there.all() else self.table.loc[there, [*columns]]
 
     @cached_property
     def errors(self) -> pd.DataFrame:
@@ -126,16 +135,18 @@ class Run:
             rows: numbers of rows of :attr:`table`; by default all.
         """
         numbers = range(len(self.table)) if rows is None else rows
-        flat, ends, shapes = self._maps
-        scale = self.table["map_scale"].to_numpy(np.float32)
-        return [unpacked(flat[ends[i] : ends[i + 1]], shapes[i], scale[i]) for i in numbers]
+        found = dict[int, Maps]()
+        for here, maps in self._stacks(numbers):
+            found.update(zip(here.tolist(), maps, strict=True))
+        return [found[i] for i in range(len(numbers))]
 
     def values(self, rows: Sequence[int] | None = None) -> list[Maps]:
         """The maps as they are shown: only what is above 0 where the method's paper says so, below 0 where asked."""
-        numbers = list(range(len(self.table)) if rows is None else rows)
-        parts = self.table["part"].to_numpy()
-        maps = zip(numbers, self.maps(numbers), strict=True)
-        return [part_of(torch.from_numpy(values), parts[i] or "positive").numpy() for i, values in maps]
+        numbers = range(len(self.table)) if rows is None else rows
+        found = dict[int, Maps]()
+        for here, values in self._shown(numbers):
+            found.update(zip(here.tolist(), values, strict=True))
+        return [found[i] for i in range(len(numbers))]
 
     def look(self, row: int) -> Look:
         """How the heatmap of a row is drawn, as ``run.json`` has it."""
@@ -152,34 +163,32 @@ class Run:
         Raises:
             DataError: if the row has no heatmap.
         """
-        if not 0 <= row < len(self.table) or self.table["target"].isna().iloc[row]:
-            raise DataError(f"row {row} of {self.folder} has no heatmap; run.explained has the rows that have one")
-        told = self.table.iloc[row]
-        given: dict[str, Any] = told.where(told.notna(), None).to_dict()
-        picture = self._picture(given, over)
-        high, wide = picture.height / given["height"], picture.width / given["width"]
-        box = None
-        if given["where"] and given["box_left"] is not None:
-            box = tuple(
-                given[f"box_{side}"] * factor
-                for side, factor in (("left", wide), ("top", high), ("right", wide), ("bottom", high))
-            )
-        name = given["method"]
-        return Heatmap(
-            raw=torch.from_numpy(self.maps([row])[0]),
-            picture=picture,
-            geometry=geometry_of(given).displayed((picture.height, picture.width)),
-            method=METHODS.get(name) or Method(name, name, LostFunction("method", name)),
-            layer=given["layer"],
-            target=given["target"],
-            index=None if given["target_index"] is None else int(given["target_index"]),
-            score=float("nan") if given["target_score"] is None else given["target_score"],
-            probability=given["target_probability"],
-            where=given["where"] or "",
-            box=box,
-            caution=given.get("caution") or "",
-            look=self.look(row),
-        )
+        ((_, heatmap),) = self.heatmaps([row], over=over)
+        return heatmap
+
+    def heatmaps(
+        self, rows: Sequence[int], *, over: Literal["file", "copy", "nothing"] = "file"
+    ) -> Iterator[tuple[int, Heatmap]]:
+        """Rows and their heatmaps, part by part: as :meth:`heatmap`, in the fastest order.
+
+        Args:
+            rows: numbers of rows of :attr:`table`.
+            over: as there.
+
+        Raises:
+            DataError: if a row has no heatmap.
+        """
+        count = len(self.table)
+        for row in rows:
+            if not 0 <= row < count or not self._explained[row]:
+                raise DataError(f"row {row} of {self.folder} has no heatmap; run.explained has the rows that have one")
+        for start in range(0, len(rows), _AT_ONCE):
+            some = [int(row) for row in rows[start : start + _AT_ONCE]]
+            told = self.table.iloc[some].astype(object)
+            given = told.where(told.notna(), None).to_dict("records")
+            for here, maps in self._stacks(some):
+                for i, raw in zip(here, maps, strict=True):
+                    yield some[i], self._heatmap(some[i], raw, given[i], over)
 
     def framed(self, rows: Sequence[int] | None = None, side: int = 32) -> Maps:
         """Each map over its whole picture, all pictures squeezed into one square frame, ``(N, side, side)``, float32.
@@ -190,12 +199,12 @@ class Run:
             rows: of :attr:`table`; by default those of :attr:`explained`.
             side: of the frame.
         """
-        numbers = [*self.explained.index] if rows is None else [*rows]
-        places = self.table.loc[numbers].to_dict("records")
+        numbers = np.flatnonzero(self._explained) if rows is None else np.asarray(rows, np.int64)
         framed = np.zeros((len(numbers), side, side), np.float32)
-        for frame, row, values in zip(framed, places, self.values(numbers), strict=True):
-            shown = geometry_of(row).displayed((side, side))
-            frame[:] = shown.lay_back(torch.from_numpy(flattened(values).clip(0))).numpy()
+        for here, values in self._shown(numbers):
+            flat = torch.from_numpy(all_flattened(values)).clamp(min=0)
+            y, x = self._ends[numbers[here]].unbind(1)
+            framed[here] = laid_into_square(flat, y, x, side).numpy()
         total = framed.sum((1, 2), keepdims=True)
         framed /= np.where(total > 0, total, 1)
         return framed
@@ -221,6 +230,32 @@ class Run:
         """
         return as_fiftyone(self, name, persistent=persistent, progress=progress)
 
+    def _heatmap(self, row: int, raw: Maps, given: Mapping[str, Any], over: str) -> Heatmap:
+        picture = self._picture(row, given, over)
+        high, wide = picture.height / given["height"], picture.width / given["width"]
+        box = None
+        if given["where"] and given["box_left"] is not None:
+            box = tuple(
+                given[f"box_{side}"] * factor
+                for side, factor in (("left", wide), ("top", high), ("right", wide), ("bottom", high))
+            )
+        name = given["method"]
+        return Heatmap(
+            raw=torch.from_numpy(raw),
+            picture=picture,
+            geometry=geometry_of(given).displayed((picture.height, picture.width)),
+            method=METHODS.get(name) or Method(name, name, LostFunction("method", name)),
+            layer=given["layer"],
+            target=given["target"],
+            index=None if given["target_index"] is None else int(given["target_index"]),
+            score=float("nan") if given["target_score"] is None else given["target_score"],
+            probability=given["target_probability"],
+            where=given["where"] or "",
+            box=box,
+            caution=given.get("caution") or "",
+            look=look_of(self.about, name, given["part"]),
+        )
+
     def thumbnail(self, image: str) -> Image.Image | None:
         """The small copy of an image, by its id; None if there's none."""
         from PIL import Image as PILImage
@@ -228,23 +263,23 @@ class Run:
         data = self.thumbnails.get(image)
         return None if data is None else PILImage.open(io.BytesIO(data))
 
-    def _picture(self, row: Mapping[str, Any], over: str) -> Picture:
-        size = int(row["height"]), int(row["width"])
-        if over == "file" and row["path"] is not None:
+    def _picture(self, row: int, given: Mapping[str, Any], over: str) -> Picture:
+        size = int(given["height"]), int(given["width"])
+        if over == "file" and given["path"] is not None:
             with suppress(HookmapError):
-                picture = load(row["path"])
+                picture = load(given["path"])
                 if (picture.height, picture.width) == size:
-                    return picture.renamed(row["id"])
-        copy = None if over == "nothing" else self.thumbnails.get(row["id"])
-        if copy is not None:
-            return load(copy).renamed(row["id"])
-        return Picture(np.broadcast_to(np.uint8(244), (*fitted(size, min(max(size), _EMPTY)), 3)), row["id"])
+                    return picture.renamed(given["id"])
+        if over != "nothing":
+            ((_, copy),) = self.thumbnails.of([row])
+            if copy is not None:
+                return load(copy).renamed(given["id"])
+        return Picture(np.broadcast_to(np.uint8(244), (*fitted(size, min(max(size), _EMPTY)), 3)), given["id"])
 
     @cached_property
-    def thumbnails(self) -> dict[str, bytes]:
-        """JPEGs by the ids of their images."""
-        found = self._store.read(PICTURES)
-        return {} if found is None else dict(zip(found["id"].to_pylist(), found["jpeg"].to_pylist(), strict=True))
+    def thumbnails(self) -> Thumbnails:
+        """JPEGs by the ids of their images, read when they are asked for."""
+        return Thumbnails(self._store, self.table["id"])
 
     @cached_property
     def channels(self) -> dict[str, ChannelStatistics]:
@@ -252,18 +287,44 @@ class Run:
         return merged(self._store.each(CHANNELS))
 
     @cached_property
-    def _maps(self) -> tuple[Maps, Maps, list[tuple[int, ...]]]:
-        names, flat, lengths, shapes = list[str](), list[Maps](), list[int](), list[tuple[int, ...]]()
-        for part in self._store.each(MAPS):
-            maps = part["map"].combine_chunks()
-            names += part["id"].to_pylist()
-            flat.append(maps.flatten().to_numpy(zero_copy_only=False))
-            lengths += maps.value_lengths().to_pylist()
-            shapes += map(tuple, part["shape"].to_pylist())
-        if names != self.table["id"].tolist():
-            raise DataError(f"the maps of {self.folder} don't belong to its index; run it again into another folder")
-        ends = np.cumsum([0, *lengths], dtype=np.int64)
-        return np.concatenate([np.empty(0, np.float16), *flat]), ends, shapes
+    def _explained(self) -> Maps:
+        """Which rows have a heatmap."""
+        there: Maps = self.table["target"].notna().to_numpy(bool)
+        return there
+
+    @cached_property
+    def _maps(self) -> Parts[PartMaps]:
+        return maps_of(self._store, self.table["id"])
+
+    @cached_property
+    def _ends(self) -> torch.Tensor:
+        """Where the map of each row begins and ends in its picture, along y and x, ``(N, 2, 2)``, in shares of it."""
+        ends = torch.empty(len(self.table), 2, 2, dtype=torch.float64)
+        along = ("grid_top", "grid_bottom", "height"), ("grid_left", "grid_right", "width")
+        for axis, (low, high, size) in enumerate(along):
+            for place, name in enumerate((low, high)):
+                ends[:, axis, place] = torch.tensor((self.table[name] / self.table[size]).to_numpy(np.float64))
+        return ends
+
+    def _stacks(self, rows: Sequence[int] | Maps) -> Iterator[tuple[Maps, Maps]]:
+        """Signed maps of one shape, ``(n, *shape)``, float32, and where their rows stand among those asked."""
+        numbers = np.asarray(rows, np.int64)
+        scales = self.table["map_scale"].to_numpy(np.float32)
+        for here, part, local in self._maps.of(numbers):
+            for number, stack in enumerate(part.stacks):
+                mine = part.stack_of[local] == number
+                if mine.any():
+                    scale = scales[numbers[here[mine]]].reshape(-1, *[1] * (stack.ndim - 1))
+                    yield here[mine], unpacked(stack[part.place[local[mine]]], scale)
+
+    def _shown(self, rows: Sequence[int] | Maps) -> Iterator[tuple[Maps, Maps]]:
+        """:meth:`_stacks`, only what is shown."""
+        numbers, parts = np.asarray(rows, np.int64), self.table["part"]
+        for here, maps in self._stacks(numbers):
+            words = parts.iloc[numbers[here]].fillna("positive").to_numpy()
+            for word in dict.fromkeys(words):
+                mine = words == word
+                yield here[mine], part_of(torch.from_numpy(maps[mine]), word).numpy()
 
 
 def look_of(about: Mapping[str, Any], method: str, part: Part) -> Look:

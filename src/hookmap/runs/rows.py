@@ -201,13 +201,19 @@ def geometry_of(row: Any) -> Geometry:
     return Geometry(size, (1.0, 1.0), (down, across), (-row["grid_top"] * down, -row["grid_left"] * across))
 
 
-def unpacked(kept: np.ndarray[Any, Any], shape: Sequence[int], scale: float) -> np.ndarray[Any, Any]:
-    """The signed map of a row in the method's own units, float32, from what is kept of it."""
-    values: np.ndarray[Any, Any] = np.nan_to_num(np.float32(scale)) * kept.astype(np.float32).reshape(shape)
+def unpacked(kept: np.ndarray[Any, Any], scale: Any) -> np.ndarray[Any, Any]:
+    """Signed maps in the method's own units, float32, from what is kept of them; a scale each, or one for all."""
+    values: np.ndarray[Any, Any] = np.nan_to_num(np.float32(scale)) * kept.astype(np.float32)
     return values
 
 
 def flattened(values: Values) -> Values:
     """A map as a picture, ``(h, w)``: of a clip ``(t, h, w)`` the sum over time, of a series ``(L,)`` one row."""
-    flat: Values = values.sum(0) if values.ndim == 3 else values[None] if values.ndim == 1 else values
+    flat: Values = all_flattened(values[None])[0]
+    return flat
+
+
+def all_flattened(values: Values) -> Values:
+    """:func:`flattened` of maps of one shape, ``(n, h, w)``."""
+    flat: Values = values.sum(1) if values.ndim == 4 else values[:, None] if values.ndim == 2 else values
     return flat

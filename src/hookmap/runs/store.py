@@ -16,8 +16,10 @@ from __future__ import annotations
 
 import errno
 import json
+import os
 import zlib
 from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -29,9 +31,10 @@ from hookmap.errors import DataError
 
 if TYPE_CHECKING:
     import pyarrow as pa
-    from pyarrow.dataset import Dataset
 
 INDEX, MAPS, PICTURES, CHANNELS = "index", "maps", "pictures", "channels"
+_JOINED = 64
+"""So many parts that were read are made one at once: many small columns take more room than a large one."""
 _KINDS = (CHANNELS, PICTURES, MAPS, INDEX)  # as they are written: the index makes a part valid
 
 
@@ -46,6 +49,7 @@ class Store:
         require("pyarrow", extra="dataset")
         self.folder = Path(folder).expanduser()
         self._names: list[str] | None = None
+        self._parts: dict[str, Any] | None = None
 
     @property
     def about(self) -> dict[str, Any]:
@@ -151,7 +155,7 @@ class Store:
     def as_it_is(self) -> Store:
         """The store with the parts that are there now, also if more are written."""
         now = Store(self.folder)
-        now._names = self._whole()
+        now._parts, now._names = self._recorded(), self._whole()
         return now
 
     def _whole(self) -> list[str]:
@@ -161,6 +165,8 @@ class Store:
 
     def _recorded(self) -> dict[str, Any]:
         """What ``run.json`` says of the parts that are done."""
+        if self._parts is not None:
+            return self._parts
         return dict(self.about.get("parts", {})) if self._about.exists() else {}
 
     def _is_whole(self, name: str, part: Mapping[str, Any], thorough: bool) -> bool:
@@ -188,6 +194,16 @@ class Store:
         """The number of the first part that isn't there."""
         return 1 + max((int(path.stem.partition("-")[2]) for path in self.parts()), default=-1)
 
+    def counts(self) -> list[int]:
+        """How many rows each part has."""
+        import pyarrow.parquet as pq
+
+        recorded = self._recorded()
+        return [
+            recorded[path.name]["rows"] if path.name in recorded else pq.read_metadata(path).num_rows
+            for path in self.parts()
+        ]
+
     def done(self) -> set[str]:
         """The ids of all images that are in the run."""
         return {name for part in self.each(INDEX, ["id"]) for name in part["id"].to_pylist()}
@@ -196,7 +212,7 @@ class Store:
         """The tables of one kind, part by part."""
         recorded = self._recorded()
         for path in self.parts(kind):
-            yield self._table(path, columns, recorded.get(path.name, {}).get("files", {}).get(kind))
+            yield self._table(path, columns, _written(recorded, path.name, kind))
 
     def _table(self, path: Path, columns: list[str] | None, written: list[Any] | None = None) -> pa.Table:
         import pyarrow as pa
@@ -206,33 +222,34 @@ class Store:
             data = path.read_bytes()
             if written not in (None, [len(data), _checksum(data)]):
                 raise OSError("it isn't what was written")
-            return pq.ParquetFile(pa.BufferReader(data)).read(columns=columns)
+            return pq.ParquetFile(pa.BufferReader(data)).read(columns=columns, use_threads=False)
         except (pa.ArrowInvalid, OSError) as error:
             raise DataError(f"{path} is damaged ({error}); --resume (resume=True) runs its images again") from None
 
-    def read(self, kind: str) -> pa.Table | None:
-        """All parts of one kind as one table, or None if there are none."""
+    def read(self, kind: str, columns: list[str] | None = None) -> pa.Table | None:
+        """All parts of one kind as one table, or None if there are none; several are read at a time."""
         import pyarrow as pa
 
-        tables = list(self.each(kind))
-        return pa.concat_tables(tables) if tables else None
+        recorded, paths = self._recorded(), self.parts(kind)
+        if not paths:
+            return None
+
+        def part(path: Path) -> pa.Table:
+            return self._table(path, columns, _written(recorded, path.name, kind))
+
+        with ThreadPoolExecutor(os.cpu_count()) as readers:
+            some = (paths[i : i + _JOINED] for i in range(0, len(paths), _JOINED))
+            table = pa.concat_tables([pa.concat_tables(readers.map(part, these)).combine_chunks() for these in some])
+        whole = {}
+        for name in table.column_names:  # one by one, so that no two copies of all are held
+            whole[name] = table[name].combine_chunks()
+            table = table.drop_columns(name)
+        pa.default_memory_pool().release_unused()
+        return pa.table(whole)
 
     def table(self, kind: str, name: str) -> pa.Table:
         """One part, by the name of its file."""
-        return self._table(self._folder(kind) / name, None)
-
-    def dataset(self) -> Dataset:
-        """The index of all parts, to be queried where it lies."""
-        import pyarrow as pa
-        from pyarrow import dataset
-
-        paths = self.parts()
-        if not paths:
-            raise DataError(f"{self.folder} holds no rows yet; wait until its run has written its first part")
-        try:
-            return dataset.dataset([str(path) for path in paths])
-        except (pa.ArrowInvalid, OSError) as error:
-            raise DataError(f"a part of {self.folder} is damaged ({error}); --resume runs its images again") from None
+        return self._table(self._folder(kind) / name, None, _written(self._recorded(), name, kind))
 
     def commit(self, part: int, tables: Mapping[str, pa.Table]) -> None:
         """Write a part, whole or not at all; the same part again takes its place.
@@ -266,6 +283,12 @@ class Store:
             raise DataError(
                 f"{self.folder} can't be written ({error.strerror or error}); pass another folder as --out (out=)"
             ) from None
+
+
+def _written(recorded: Mapping[str, Any], part: str, kind: str) -> list[Any] | None:
+    """Size and checksum of a file of a part, where they are known."""
+    written: list[Any] | None = recorded.get(part, {}).get("files", {}).get(kind)
+    return written
 
 
 def lost_in_words(lost: Mapping[str, Mapping[str, Any]]) -> str:

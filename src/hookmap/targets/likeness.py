@@ -13,6 +13,7 @@ from torch.nn import functional as F
 
 from hookmap.adapters.outputs import vectors_in
 from hookmap.errors import TargetError
+from hookmap.hooks.preserve import preserved
 from hookmap.targets.classes import Class, Contrast, Goal, PerImage
 
 
@@ -101,18 +102,24 @@ class Likeness:
 
 
 def reader_of(model: nn.Module, text: str) -> Callable[[Sequence[str]], Tensor]:
-    """What makes embeddings ``(T, D)`` of T texts.
+    """What makes embeddings ``(T, D)`` of T texts, in evaluation mode and without a graph.
 
     Raises:
         TargetError: for a model that reads none; ``text`` was to be read.
     """
-    read: Callable[[Sequence[str]], Tensor] | None = getattr(model, "embed_texts", None)
-    if read is None:
-        name = type(getattr(model, "plain", model)).__name__
+    embed: Callable[[Sequence[str]], Tensor] | None = getattr(model, "embed_texts", None)
+    plain: nn.Module = getattr(model, "plain", model)  # an adapter's own layers are those of its image tower
+    if embed is None:
         raise TargetError(
-            f"{name} doesn't read texts, so {text!r} can't be found; pass an image-text model (CLIP, SigLIP: on the "
-            "command line -m hf/ORG/NAME; your own hm.ImageText), or hm.Likeness(image)"
+            f"{type(plain).__name__} doesn't read texts, so {text!r} can't be found; pass an image-text model (CLIP, "
+            "SigLIP: on the command line -m hf/ORG/NAME; your own hm.ImageText), or hm.Likeness(image)"
         )
+
+    def read(texts: Sequence[str]) -> Tensor:
+        # Not in inference mode: what was read meets gradients later.
+        with preserved(plain), torch.inference_mode(False), torch.no_grad():
+            return embed(texts)
+
     return read
 
 

@@ -6,6 +6,7 @@ import sys
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+from hookmap._optional import require
 from hookmap._text import listed
 from hookmap.datasets.sources.base import Source
 from hookmap.datasets.sources.names import LABELS, find
@@ -49,12 +50,8 @@ def from_dataset(data: Any, *, image: str | None = None, label: str | bool | Non
 
 def from_parquet(path: str, **options: Any) -> Source:
     """A Parquet file that holds the pictures themselves."""
-    try:
-        import datasets
-    except ImportError:
-        raise DataError(
-            f"{path} holds the pictures themselves, which needs datasets to read; pip install 'hookmap[dataset]'"
-        ) from None
+    require("datasets", extra="dataset")
+    import datasets
 
     data = datasets.Dataset.from_parquet(path)
     for name, feature in data.features.items():

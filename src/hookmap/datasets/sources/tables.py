@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
+from hookmap._optional import require
 from hookmap._text import counted, listed, printable
 from hookmap.datasets.sources.base import Item, LabelledBox
 from hookmap.datasets.sources.boxes import common
@@ -145,11 +146,9 @@ def from_text(path: str, root: str | None = None, **options: Any) -> Table:
 
 def from_parquet(path: str, root: str | None = None, **options: Any) -> Table | None:
     """A Parquet file; None if it holds the pictures themselves, as Hugging Face's do."""
-    try:
-        import pyarrow as pa
-        import pyarrow.parquet as pq
-    except ImportError:
-        raise DataError("reading Parquet needs pyarrow; install it with: pip install 'hookmap[dataset]'") from None
+    require("pyarrow", extra="dataset")
+    import pyarrow as pa
+    import pyarrow.parquet as pq
 
     try:
         schema = pq.read_schema(path)

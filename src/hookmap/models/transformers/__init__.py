@@ -9,6 +9,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from hookmap._optional import require
 from hookmap.adapters.adapter import Adapter
 from hookmap.errors import ModelError, first_line
 from hookmap.models import image_text, timm, vision_language
@@ -98,12 +99,9 @@ def knows(model: nn.Module) -> bool:
 
 
 def _library() -> Any:
-    try:
-        import transformers
-    except ImportError:
-        raise ModelError(
-            "models of Hugging Face need transformers, which isn't installed; pip install 'hookmap[transformers]'"
-        ) from None
+    require("transformers", extra="transformers")
+    import transformers
+
     return transformers
 
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from hookmap.errors import ModelError
+from hookmap.errors import MissingLibraryError, ModelError
 from hookmap.models.loaded import Loaded
 from hookmap.models.ultralytics.adapters import ADAPTERS, UltralyticsAdapter, network_of
 
@@ -100,7 +100,7 @@ def _library() -> Any:
     try:
         import ultralytics
     except ImportError:
-        raise ModelError(
+        raise MissingLibraryError(
             "models of Ultralytics need ultralytics, which isn't installed; pip install 'hookmap[ultralytics]' (its "
             "licence is AGPL-3.0)"
         ) from None

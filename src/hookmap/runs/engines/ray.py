@@ -17,7 +17,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from hookmap._optional import require
 from hookmap.datasets.reader import Batch, Reader
 from hookmap.errors import DataError, HookmapError
 from hookmap.runs.channels import ChannelRecorder
@@ -56,7 +55,6 @@ def run_on_ray(
     Raises:
         DataError: for a stream, which has no parts to hand out.
     """
-    require("ray", extra="ray")
     if isinstance(todo, set):
         raise DataError("a stream is read in one place from its start to its end; take --engine local (engine='local')")
     if not todo:
