@@ -120,11 +120,15 @@ def test_models_and_tensors_of_ones_own(cat: Path) -> None:
     assert [m.training for m in model.modules()] == flags
     assert all(torch.equal(v, before[k]) for k, v in model.state_dict().items())
     assert all(p.grad is None for p in model.parameters())
-    with pytest.warns(hm.HookmapWarning, match="ImageNet's usual way is assumed"):
+    with (
+        pytest.warns(hm.HookmapWarning, match="ImageNet's usual way is assumed"),
+        pytest.warns(hm.HookmapWarning, match="untrained classes have no names; pass labels="),
+    ):
         assumed = hm.Lens(model).explain(cat)[0]
     with warnings.catch_warnings():
         warnings.simplefilter("error", hm.HookmapWarning)
-        told = hm.Lens(model, preprocessing=torchvision.models.ResNet18_Weights.DEFAULT.transforms()).explain(cat)[0]
+        known = torchvision.models.ResNet18_Weights.DEFAULT
+        told = hm.Lens(model, preprocessing=known.transforms(), labels=known.meta["categories"]).explain(cat)[0]
     assert torch.equal(assumed.raw, told.raw)
 
 

@@ -146,7 +146,10 @@ class Lens:
             names,
             None if steps is None else steps.fitted(fit, patch_size(plain)),
             layouts,
-            known.note if preprocessing is None else None,
+            [
+                *([known.note] if known.note and preprocessing is None else []),
+                *([known.unnamed] if known.unnamed and labels is None else []),
+            ],
             labelled=labels is not None,
         )
 

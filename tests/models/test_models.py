@@ -150,15 +150,17 @@ def test_without_a_network_the_way_out_is_said(name: str, function: str, monkeyp
 def test_what_is_known_of_modules() -> None:
     fresh = timm.create_model("resnet10t")
     assert models.describe(fresh).labels is None  # nobody taught its head ImageNet's classes
-    assert "its untrained classes have no names" in models.describe(fresh).note
+    assert "its untrained classes have no names" in models.describe(fresh).unnamed
     nn.init.normal_(fresh.get_classifier().bias)
     nn.init.normal_(fresh.get_classifier().weight)
     known = models.describe(fresh)
     assert known.note is None
+    assert known.unnamed is None
     assert known.preprocessing.size == (176, 176)
     assert known.labels[281].startswith("tabby")
     assumed = models.describe(torchvision.models.resnet18(weights=None))
     assert "is assumed" in assumed.note
+    assert "its untrained classes have no names" in assumed.unnamed
     assert models.describe(nn.Linear(2, 2)).preprocessing is None
     assert models.describe(torchvision.models.resnet18(weights=None, num_classes=3)).labels is None
 
@@ -170,7 +172,8 @@ def test_what_is_known_of_modules() -> None:
 def test_a_quantised_model_is_opened_and_says_that_nothing_can_be_shown() -> None:
     from torchvision.models.quantization import mobilenet_v2
 
-    lens = hm.Lens(mobilenet_v2(weights=None, quantize=True).eval(), preprocessing=hm.Preprocessing(size=(224, 224)))
+    about = {"preprocessing": hm.Preprocessing(size=(224, 224)), "labels": [*map(str, range(1000))]}
+    lens = hm.Lens(mobilenet_v2(weights=None, quantize=True).eval(), **about)
     opened = lens.open(PHOTOS / "cat.jpg")
     assert opened.predict(top=1) == lens.predict(PHOTOS / "cat.jpg", top=1)[0]
     with pytest.raises(hm.LayerError, match="grid of positions"):

@@ -89,7 +89,7 @@ class Engine:
         labels: class names, if known.
         preprocessing: from image to input, if known.
         layouts: how to read layers that can't be read from their shape, by layer name.
-        note: what was assumed about the preprocessing without knowing, or None.
+        notes: what was assumed about the model without knowing.
         labelled: whether the user gave the labels, so that they must fit the model.
     """
 
@@ -102,7 +102,7 @@ class Engine:
         labels: Sequence[str] | None = None,
         preprocessing: Preprocessing | None = None,
         layouts: Mapping[str, Layout] | None = None,
-        note: str | None = None,
+        notes: Sequence[str] = (),
         labelled: bool = False,
     ) -> None:
         self.name = name
@@ -112,7 +112,7 @@ class Engine:
         self.labels = labels
         self.preprocessing = preprocessing
         self._layouts = dict(layouts or {})
-        self._note = note
+        self._notes = notes
         self._labelled = labelled
         self._said: set[str] = set()
         self._words: list[str] = []
@@ -449,8 +449,8 @@ class Engine:
 
     def say_what_is_assumed(self) -> None:
         """Warn, once, of what was assumed about the model without knowing, such as its preprocessing."""
-        if self._note:
-            self.remark(self._note)
+        for note in self._notes:
+            self.remark(note)
 
 
 def _shape(numbered: tuple[int, View | Unreadable]) -> torch.Size | None:

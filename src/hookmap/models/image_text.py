@@ -232,7 +232,7 @@ def describe(model: nn.Module, *, download: bool = False) -> Loaded | None:
     if adapter is None:
         return None
     plain: nn.Module = adapter.plain
-    return Loaded(plain, type(plain).__name__, adapter.preprocessing, adapter.labels, adapter.note, adapter)
+    return Loaded(plain, type(plain).__name__, adapter.preprocessing, adapter.labels, adapter.note, adapter=adapter)
 
 
 def _origin(model: nn.Module) -> tuple[str, str]:

@@ -18,7 +18,8 @@ class Loaded:
 
     Attributes:
         adapter: how it is called and read, if not as any classifier.
-        note: what the user should know before trusting results, e.g. that something was assumed.
+        note: what the user should know before trusting results, e.g. that the preprocessing was assumed.
+        unnamed: likewise of the classes' names, where the user gives none.
     """
 
     model: nn.Module
@@ -26,6 +27,7 @@ class Loaded:
     preprocessing: Preprocessing | None = None
     labels: Sequence[str] | None = None
     note: str | None = None
+    unnamed: str | None = None
     adapter: Adapter | None = None
 
 

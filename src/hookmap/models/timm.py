@@ -81,7 +81,7 @@ def describe(model: nn.Module) -> Loaded:
     head = getattr(model, "get_classifier", lambda: None)()
     if loaded.labels and isinstance(head, (nn.Linear, nn.Conv2d)) and is_untrained(head):
         loaded.labels = None
-        loaded.note = f"{loaded.name}: its untrained classes have no names; pass labels= if they have"
+        loaded.unnamed = f"{loaded.name}: its untrained classes have no names; pass labels= if they have"
     return loaded
 
 

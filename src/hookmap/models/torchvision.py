@@ -98,14 +98,18 @@ def describe(model: nn.Module) -> Loaded:
     untrained = isinstance(last, (nn.Linear, nn.Conv2d)) and is_untrained(last)
     known = classes == 1000 and not untrained
     labels = models.ResNet18_Weights.DEFAULT.meta["categories"] if known else None
-    assumed = f"ImageNet's usual way {'and names are' if known else 'is'} assumed (resize 256, crop 224)"
-    if classes == 1000 and not known:
-        assumed += ", and its untrained classes have no names"
     note = (
-        f"a torchvision {name} doesn't say how its images were preprocessed and what its classes are: {assumed}; pass "
-        "preprocessing=weights.transforms() and labels= to be sure"
+        f"a torchvision {name} doesn't say how its images were preprocessed: ImageNet's usual way is assumed (resize "
+        "256, crop 224); pass preprocessing=weights.transforms() to be sure"
     )
-    return Loaded(model, name, IMAGENET, labels, note)
+    unnamed = None
+    if known:
+        unnamed = (
+            f"a torchvision {name} doesn't say what its classes are: ImageNet's are assumed; pass labels= to be sure"
+        )
+    elif classes == 1000:
+        unnamed = f"{name}: its untrained classes have no names; pass labels= if they have"
+    return Loaded(model, name, IMAGENET, labels, note, unnamed)
 
 
 def _coco(model: nn.Module) -> Sequence[str] | None:

@@ -59,7 +59,7 @@ def build(name: str, *, pretrained: bool = True) -> Loaded:
             f"{preprocessing.size[0]}x{preprocessing.size[1]}, RGB, {normalised} (pass preprocessing= for another)"
         )
     labels = about.labels if about is not None else _names(graph)
-    return Loaded(network.plain, path.stem, preprocessing, labels, note, network)
+    return Loaded(network.plain, path.stem, preprocessing, labels, note, adapter=network)
 
 
 class OnnxNetwork(Adapter):
