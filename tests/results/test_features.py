@@ -22,7 +22,7 @@ from pictures import REPOSITORY
 @pytest.fixture(scope="module")
 def vgg() -> hm.FeatureMaps:
     torch.manual_seed(0)
-    lens = hm.Lens(torchvision.models.vgg16_bn(weights=None), preprocessing=hm.Preprocessing(size=(64, 64), resize=64))
+    lens = hm.Lens(torchvision.models.vgg16_bn(num_classes=10), preprocessing=hm.Preprocessing(size=(64, 64), resize=64))
     return lens.features(REPOSITORY / "examples/photos/cat.jpg", layers="conv")
 
 
