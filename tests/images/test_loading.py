@@ -136,6 +136,7 @@ def test_a_truncated_jpeg(tmp_path: Path) -> None:
         (np.zeros((9, 9, 5), np.uint8), r"expected \(H, W\)"),
         (np.zeros((9, 9), np.int64), "expected uint8"),
         (torch.zeros(3, 9, 9), "floating-point tensor"),
+        ("", "an empty path came"),
         ("https://example.org/dog.jpg", "doesn't download"),
         ("/nowhere/dog.jpg", "can't be read"),
         ("/", "is a folder"),

@@ -328,6 +328,8 @@ def _from_path(source: str | os.PathLike[str]) -> Picture:
         raise ImageError(
             f"{printable(source)} is an address, and hookmap doesn't download; save the image and pass its path"
         )
+    if source == "":
+        raise ImageError("an empty path came; pass the path of an image")
     path = Path(source)
     try:
         path = path.expanduser()
