@@ -22,7 +22,8 @@ from pictures import REPOSITORY
 @pytest.fixture(scope="module")
 def vgg() -> hm.FeatureMaps:
     torch.manual_seed(0)
-    lens = hm.Lens(torchvision.models.vgg16_bn(num_classes=10), preprocessing=hm.Preprocessing(size=(64, 64), resize=64))
+    model = torchvision.models.vgg16_bn(num_classes=10)
+    lens = hm.Lens(model, preprocessing=hm.Preprocessing(size=(64, 64), resize=64))
     return lens.features(REPOSITORY / "examples/photos/cat.jpg", layers="conv")
 
 
