@@ -61,7 +61,7 @@ _SHORT = (
 # Types of hookmap's own that no user has to make or read.
 _INNER = (
     r"hookmap\.(adapters\..*|attribution\..*|hooks\..*|images\..*|layers\.tree\.LayerTree|methods\..*|models\..*|"
-    r"render\.colors\.Heat|results\..*|targets\.resolving\.Own)"
+    r"render\.colors\.Heat|runs\.parts\..*|results\..*|targets\.resolving\.Own)"
 )
 nitpick_ignore_regex = [("py:.*", rf"({_ELSEWHERE})\..*"), ("py:class", _SHORT), ("py:class", _INNER)]
 
