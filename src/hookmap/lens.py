@@ -147,8 +147,9 @@ class Lens:
             None if steps is None else steps.fitted(fit, patch_size(plain)),
             layouts,
             [
-                *([known.note] if known.note and preprocessing is None else []),
-                *([known.unnamed] if known.unnamed and labels is None else []),
+                note
+                for note, told in ((known.note, preprocessing), (known.unnamed, labels))
+                if note is not None and told is None
             ],
             labelled=labels is not None,
         )

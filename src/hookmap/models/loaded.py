@@ -57,6 +57,11 @@ def no_weights(name: str, error: BaseException) -> ModelError:
     )
 
 
+def no_names(name: str) -> str:
+    """The sentence about classes that nobody taught a model, so that a library's names aren't theirs."""
+    return f"{name}: its untrained classes have no names; pass labels= if they have"
+
+
 def is_untrained(head: nn.Linear | nn.Conv2d) -> bool:
     """Whether a head is as PyTorch and its libraries start it: biases of zero, or weights that are uniform numbers.
 

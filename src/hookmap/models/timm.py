@@ -15,7 +15,7 @@ from torch import nn
 
 from hookmap.adapters.embedding import Embedder
 from hookmap.images.preprocessing import Preprocessing
-from hookmap.models.loaded import Entry, Loaded, is_untrained, no_weights
+from hookmap.models.loaded import Entry, Loaded, is_untrained, no_names, no_weights
 
 
 def has(name: str) -> bool:
@@ -81,7 +81,7 @@ def describe(model: nn.Module) -> Loaded:
     head = getattr(model, "get_classifier", lambda: None)()
     if loaded.labels and isinstance(head, (nn.Linear, nn.Conv2d)) and is_untrained(head):
         loaded.labels = None
-        loaded.unnamed = f"{loaded.name}: its untrained classes have no names; pass labels= if they have"
+        loaded.unnamed = no_names(loaded.name)
     return loaded
 
 

@@ -13,7 +13,7 @@ from torch import nn
 from hookmap.adapters.detection import PIXELS, OneStageDetector, TwoStageDetector
 from hookmap.adapters.segmentation import Segmenter
 from hookmap.images.preprocessing import IMAGENET, Preprocessing
-from hookmap.models.loaded import Entry, Loaded, is_untrained, no_weights
+from hookmap.models.loaded import Entry, Loaded, is_untrained, no_names, no_weights
 
 
 @functools.cache
@@ -108,7 +108,7 @@ def describe(model: nn.Module) -> Loaded:
             f"a torchvision {name} doesn't say what its classes are: ImageNet's are assumed; pass labels= to be sure"
         )
     elif classes == 1000:
-        unnamed = f"{name}: its untrained classes have no names; pass labels= if they have"
+        unnamed = no_names(name)
     return Loaded(model, name, IMAGENET, labels, note, unnamed)
 
 
